@@ -1,0 +1,1 @@
+"""Who speaks: roles, prompts, parsers, and the engines and policies behind them."""

@@ -1,0 +1,1 @@
+"""Engines: the backends that turn a conversation into text."""

@@ -1,0 +1,77 @@
+"""Errors by whose fault they are.
+
+The user's faults end a command with exit status 2. The backend's, the sandbox's and the budget's
+faults are recorded on the turn or the episode and the run goes on. The model's faults are never
+exceptions outside a parser: they are the `status` of a turn. A message says what happened, where,
+and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class SparringError(Exception):
+    """Base of everything Sparring raises on purpose."""
+
+    fault = "internal"
+
+
+class UserError(SparringError):
+    """Bad option, missing file, unknown name: the command line prints one line and exits with 2."""
+
+    fault = "user"
+
+
+class ReplayDiverged(UserError):
+    """A journaled turn was asked for again with another request; nothing was written."""
+
+
+class RunLocked(UserError):
+    """Another process drives this run."""
+
+
+class StaleEpoch(SparringError):
+    """This driver lost its run to another one; its writes are refused."""
+
+    fault = "world"
+
+
+class JournalError(SparringError):
+    """The database refused a write for a reason that is not the user's."""
+
+    fault = "world"
+
+
+class EngineError(SparringError):
+    """The backend failed and retries did not help: the world's fault, status `engine_error`."""
+
+    fault = "world"
+    status = "engine_error"
+
+
+class EngineTimeout(EngineError):
+    """The backend did not answer in time: the world's fault, status `timeout`."""
+
+    status = "timeout"
+
+
+class CapabilityError(UserError):
+    """The engine cannot give what the caller needs (token ids, adapters, scores)."""
+
+
+class BudgetExceeded(SparringError):
+    """An episode reached its cap on calls, tokens, time or money."""
+
+    fault = "budget"
+
+
+class SandboxUnavailable(UserError):
+    """Model-written code would have to run and no sandbox holds here."""
+
+    fault = "sandbox"
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> UserError:
+    """The error for a name that does not exist, listing those that do."""
+    return UserError(f"unknown {kind} `{name}`; known: {', '.join(sorted(known)) or 'none'}")

@@ -1,0 +1,1 @@
+"""How they talk: one LangGraph state machine per protocol; aggregation; play; reports."""

@@ -1,0 +1,1 @@
+"""What happened: the SQL journal, its migrations, store and queries; task sets."""

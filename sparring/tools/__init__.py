@@ -1,0 +1,1 @@
+"""What they touch: answer checking now; sandbox and repository editing later."""
