@@ -44,16 +44,29 @@ class JournalError(SparringError):
 
 
 class EngineError(SparringError):
-    """The backend failed and retries did not help: the world's fault, status `engine_error`."""
+    """The backend failed and retries did not help: the world's fault, status `engine_error`.
+
+    Args:
+        retryable: The same call may succeed later (429, 5xx, a lost connection); the engine layer reads it.
+        retry_after: Seconds the backend asked to wait first, where it did.
+    """
 
     fault = "world"
     status = "engine_error"
 
+    def __init__(self, *args: object, retryable: bool = False, retry_after: float | None = None) -> None:
+        super().__init__(*args)
+        self.retryable = retryable
+        self.retry_after = retry_after
+
 
 class EngineTimeout(EngineError):
-    """The backend did not answer in time: the world's fault, status `timeout`."""
+    """The backend did not answer in time: the world's fault, status `timeout`; retryable by default."""
 
     status = "timeout"
+
+    def __init__(self, *args: object, retryable: bool = True, retry_after: float | None = None) -> None:
+        super().__init__(*args, retryable=retryable, retry_after=retry_after)
 
 
 class CapabilityError(UserError):

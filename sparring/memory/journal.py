@@ -1,0 +1,208 @@
+"""The journal: one store, one truth.
+
+    journal = Journal.open("debates.db")
+    run = journal.drive("first", kind="play", protocol="debate", config={}, seed=0)
+    episode = run.episode(task, seats=seats)
+    [turn] = await episode.turns(["solver/0"], ask, produce)
+
+Resume, rewards, training data, ratings, cost and every report are reads of it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Executable, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
+
+from .. import __version__
+from ..errors import JournalError, UserError, unknown
+from .database import Durability, open_database, parse_url
+from .ids import Ids
+from .lock import acquire, driver_info
+from .records import VersionRecord
+from .run import RunHandle
+from .schema import Policy, PolicyVersion, Run
+from .writer import Writer
+
+
+class Journal:
+    """An open journal. Cheap to open, safe to share among coroutines and threads of one process."""
+
+    def __init__(self, memory: str | Path = "sqlite://", durability: Durability = "full") -> None:
+        self._temporary: Path | None = None
+        url = parse_url(memory)
+        if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+            # A memory database has one connection, and readers must not see a writer's half commit.
+            handle, name = tempfile.mkstemp(prefix="sparring-", suffix=".db")
+            os.close(handle)
+            self._temporary = Path(name)
+            url = parse_url(name)
+        self.durability = durability
+        self.engine = open_database(url.render_as_string(hide_password=False), durability)
+        self.ids = Ids(self.engine)
+        self.writer = Writer(self.engine)
+
+    @classmethod
+    def open(cls, memory: str | Path, durability: Durability = "full") -> Journal:
+        """Open or create a journal: a file path or a `postgresql://` URL."""
+        return cls(memory, durability)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what is queued and let go of the database."""
+        self.writer.close()
+        self.engine.dispose()
+        if self._temporary is not None:
+            for suffix in ("", "-wal", "-shm"):
+                with suppress(FileNotFoundError):
+                    Path(f"{self._temporary}{suffix}").unlink()
+
+    def execute(self, statement: Executable, rows: Any = None) -> Any:
+        """Run one statement in a write transaction of its own, outside the hot path."""
+        try:
+            with (
+                self.engine.connect().execution_options(sparring_write=True) as connection,
+                connection.begin(),
+            ):
+                return connection.execute(statement, rows)
+        except DBAPIError as error:
+            raise JournalError(
+                f"the journal refused a write: {str(error.orig).strip().splitlines()[0]}"
+            ) from None
+
+    def insert(self, table: Any) -> Any:
+        """An insert that leaves existing rows alone."""
+        insert = postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert
+        return insert(table).on_conflict_do_nothing()
+
+    def runs(self) -> list[str]:
+        """Names of all runs, oldest first."""
+        with self.engine.connect() as connection:
+            return list(connection.execute(select(Run.id).order_by(Run.created_at, Run.id)).scalars())
+
+    def run_row(self, run: str) -> Any:
+        """The row of a run.
+
+        Raises:
+            UserError: there is no such run; the message lists those that exist.
+        """
+        with self.engine.connect() as connection:
+            row = connection.execute(select(Run).where(Run.id == run)).one_or_none()
+        if row is None:
+            raise unknown("run", run, self.runs()[-20:])
+        return row
+
+    def has_run(self, run: str) -> bool:
+        """Whether the journal holds a run of this name."""
+        with self.engine.connect() as connection:
+            return connection.execute(select(Run.id).where(Run.id == run)).one_or_none() is not None
+
+    def drive(
+        self, run: str, *, kind: str, protocol: str, config: Any, seed: int, parent: str | None = None
+    ) -> RunHandle:
+        """Begin a run or take it over; from here on older drivers' writes are refused.
+
+        Raises:
+            RunLocked: another process drives it.
+            UserError: a run of this name exists with another configuration.
+        """
+        row = {
+            "id": run,
+            "parent_id": parent,
+            "kind": kind,
+            "protocol": protocol,
+            "config": config,
+            "seed": seed,
+            "status": "open",
+            "epoch": 0,
+            "driver": None,
+            "durability": self.durability,
+            "sparring_version": __version__,
+            "created_at": time.time(),
+            "finished_at": None,
+        }
+        lock = acquire(self.engine, run)
+        try:
+            self.execute(self.insert(Run).values(row))
+            stored = self.run_row(run)
+            _same(run, stored, row)
+            epoch = stored.epoch + 1
+            taken = update(Run).where(Run.id == run, Run.epoch == stored.epoch)
+            values = {
+                "epoch": epoch,
+                "driver": driver_info(),
+                "status": "open",
+                "durability": self.durability,
+            }
+            if self.execute(taken.values(values)).rowcount != 1:
+                raise JournalError(f"run `{run}` was taken over by another driver in this instant; try again")
+            return RunHandle(self, run, int(stored.seed), epoch, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    def version(self, record: VersionRecord) -> int:
+        """The row id of a policy version; registered under the next number if it is new."""
+        self.execute(
+            self.insert(Policy).values(
+                name=record.policy, live_version_id=None, training_version_id=None, created_at=time.time()
+            )
+        )
+        for _ in range(100):  # another process may take the same number
+            with self.engine.connect() as connection:
+                query = select(PolicyVersion).where(PolicyVersion.policy == record.policy)
+                rows = list(connection.execute(query.order_by(PolicyVersion.number)))
+            for row in rows:
+                if (row.base_hash, row.adapter_hash) == (record.base_hash, record.adapter_hash):
+                    return int(row.id)
+            self._register(record, rows[-1].number + 1 if rows else 0)
+        raise JournalError(f"policy `{record.policy}` could not be registered")
+
+    def _register(self, record: VersionRecord, number: int) -> None:
+        version_id = self.ids.take("policy_versions")
+        self.execute(
+            self.insert(PolicyVersion).values(
+                id=version_id,
+                policy=record.policy,
+                number=number,
+                base_hash=record.base_hash,
+                base_spec=record.base_spec,
+                adapter_path=record.adapter_path,
+                adapter_hash=record.adapter_hash,
+                created_at=time.time(),
+            )
+        )
+        if number == 0:
+            first = update(Policy).where(Policy.name == record.policy, Policy.live_version_id.is_(None))
+            self.execute(first.values(live_version_id=version_id, training_version_id=version_id))
+
+    def version_row(self, version_id: int) -> Any:
+        """The row of a policy version, None if it is gone."""
+        with self.engine.connect() as connection:
+            return connection.execute(
+                select(PolicyVersion).where(PolicyVersion.id == version_id)
+            ).one_or_none()
+
+
+def _same(run: str, stored: Any, wanted: dict[str, Any]) -> None:
+    pairs = {"protocol": stored.protocol, "seed": stored.seed, "kind": stored.kind}
+    different = [name for name, value in pairs.items() if value != wanted[name]]
+    old, new = stored.config or {}, wanted["config"] or {}
+    different += sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+    if different:
+        raise UserError(
+            f"run `{run}` exists with another {', '.join(different)}: choose another name (`--run NAME`), "
+            f"or continue the old one with `sparring resume {run}`"
+        )

@@ -1,0 +1,229 @@
+"""A run that this process drives: its lock, its epoch, its episodes."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select, update
+
+from .episode import Attempt, EpisodeHandle
+from .lock import Lock
+from .records import AgentRecord, TaskRecord, Turn
+from .schema import Agent, Episode, Event, Message, Run
+from .schema import Turn as TurnTable
+from .seeds import episode_id
+from .tokens import StoredTurn, resolve
+from .writer import Row, Write
+
+if TYPE_CHECKING:
+    from .journal import Journal
+
+Seats = dict[str, dict[str, Any]]
+
+
+@dataclass(slots=True)
+class EpisodeState:
+    """What is known of a journaled episode without opening it."""
+
+    status: str
+    seats: Seats
+    outcome: Any
+
+
+class RunHandle:
+    """The right to write one run, held until `release`."""
+
+    def __init__(self, journal: Journal, run_id: str, seed: int, epoch: int, lock: Lock) -> None:
+        self.journal, self.id, self.seed, self.epoch = journal, run_id, seed, epoch
+        self.ids = journal.ids
+        self._lock = lock
+        self._agents: dict[str, dict[str, Any]] = {}
+        self._tasks: set[str] = set()
+        self.episodes: dict[str, EpisodeState] = {}
+        self._load()
+
+    def _load(self) -> None:
+        with self.journal.engine.connect() as connection:
+            columns = (Episode.id, Episode.status, Episode.seats, Episode.outcome)
+            for row in connection.execute(select(*columns).where(Episode.run_id == self.id)):
+                self.episodes[row.id] = EpisodeState(row.status, row.seats, row.outcome)
+
+    def write(self) -> Write:
+        """An empty write that carries this driver's epoch."""
+        return Write(self.id, self.epoch)
+
+    def submit(self, rows: list[tuple[str, Row]]) -> None:
+        """Queue rows without waiting; they are committed before or with every later write."""
+        self.journal.writer.submit(Write(self.id, self.epoch, rows))
+
+    async def commit(self, write: Write) -> None:
+        """Return once the write is durable."""
+        await self.journal.writer.commit(write)
+
+    def register(self, agent: AgentRecord) -> str:
+        """The agent's id; its row is written the first time it speaks in this process."""
+        if agent.id not in self._agents:
+            row = {
+                "id": agent.id,
+                "role": agent.role,
+                "prompt_hash": agent.prompt_hash,
+                "prompt": agent.prompt,
+                "parser": agent.parser,
+                "parser_version": agent.parser_version,
+                "sampling": agent.sampling,
+                "policy": agent.policy,
+            }
+            self.submit([("agents", row)])
+            self._agents[agent.id] = row
+        return agent.id
+
+    def agent_fields(self, agent_id: str) -> dict[str, Any]:
+        """A journaled agent's fields, for saying how a request differs."""
+        with self.journal.engine.connect() as connection:
+            row = connection.execute(select(Agent).where(Agent.id == agent_id)).one_or_none()
+        if row is None:
+            return {}
+        return {
+            "role": row.role,
+            "prompt": row.prompt_hash,
+            "parser": f"{row.parser} {row.parser_version}",
+            "sampling": row.sampling,
+            "policy": row.policy,
+        }
+
+    def state(self, task: TaskRecord, iteration: int = 0, copy: int = 0) -> EpisodeState | None:
+        """What the journal knows of an episode; None if it was never begun."""
+        return self.episodes.get(episode_id(self.id, task.key, iteration, copy))
+
+    def episode(
+        self,
+        task: TaskRecord,
+        iteration: int = 0,
+        copy: int = 0,
+        *,
+        seats: Seats,
+        parent: str | None = None,
+        forked_from: int | None = None,
+    ) -> EpisodeHandle:
+        """Open an episode, or reopen it with everything it has said. Seats of a reopened one stay."""
+        key = task.key
+        known = self.episodes.get(episode_id(self.id, key, iteration, copy))
+        handle = EpisodeHandle(self, (task.id, key, iteration, copy), known.seats if known else seats)
+        if known is not None:
+            self._reload(handle)
+            return handle
+        rows: list[tuple[str, Row]] = []
+        if key not in self._tasks:
+            rows.append(("tasks", _task_row(task)))
+            self._tasks.add(key)
+        row = {
+            "id": handle.id,
+            "run_id": self.id,
+            "task_id": key,
+            "iteration": iteration,
+            "copy": copy,
+            "parent_id": parent,
+            "forked_from_turn_id": forked_from,
+            "seats": seats,
+            "status": "open",
+            "outcome": None,
+            "error": None,
+            "started_at": time.time(),
+            "finished_at": None,
+        }
+        self.submit([*rows, ("episodes", row)])
+        self.episodes[handle.id] = EpisodeState("open", seats, None)
+        return handle
+
+    def closed(self, episode: str, status: str, outcome: Any) -> None:
+        """Note that an episode has ended."""
+        state = self.episodes[episode]
+        state.status, state.outcome = status, outcome
+
+    def event_row(self, kind: str, key: str, payload: Any, *, episode: str | None = None) -> Row:
+        """A row of `events`, owned by the episode or else by the run."""
+        return {
+            "id": self.ids.take("events"),
+            "run_id": None if episode else self.id,
+            "episode_id": episode,
+            "kind": kind,
+            "key": key,
+            "payload": payload,
+            "epoch": self.epoch,
+            "created_at": time.time(),
+        }
+
+    async def event(self, kind: str, key: str, payload: Any) -> None:
+        """Journal a decision of the run itself."""
+        write = self.write()
+        write.rows.append(("events", self.event_row(kind, key, payload)))
+        await self.commit(write)
+
+    def finish(self, status: str) -> None:
+        """Record how the run ended: done, interrupted or failed."""
+        statement = (
+            update(Run)
+            .where(Run.id == self.id, Run.epoch == self.epoch)
+            .values(status=status, finished_at=time.time())
+        )
+        self.journal.execute(statement)
+
+    def release(self) -> None:
+        """Give up the run; others may drive it."""
+        self._lock.release()
+
+    def _reload(self, handle: EpisodeHandle) -> None:
+        with self.journal.engine.connect() as connection:
+            # Ids grow within a conversation, so parents come first.
+            messages = select(Message).where(Message.episode_id == handle.id).order_by(Message.id)
+            for said in connection.execute(messages):
+                handle.conversation.load(said.id, said.parent_id, said.role, said.content)
+            turns = select(TurnTable).where(TurnTable.episode_id == handle.id).order_by(TurnTable.id)
+            rows = list(connection.execute(turns))
+            events = select(Event.kind, Event.key, Event.payload).where(Event.episode_id == handle.id)
+            known = {(row.kind, row.key): row.payload for row in connection.execute(events)}
+        attempts: dict[str, list[Attempt]] = defaultdict(list)
+        for row in sorted(rows, key=lambda row: (row.key, row.attempt)):
+            attempts[row.key].append(_attempt(row, handle.conversation.text))
+        handle.load(dict(attempts), known)
+        stored = {
+            r.id: StoredTurn(r.prefix_turn_id, r.prefix_length, r.prompt_tail, r.completion_ids) for r in rows
+        }
+        memo: dict[int, Any] = {}
+        for row in rows:
+            if row.prompt_tail is not None:
+                handle.prefixes.add(row.id, resolve(row.id, stored, memo), row.completion_ids)
+
+
+def _attempt(row: Any, text: Callable[[int | None], str]) -> Attempt:
+    turn = Turn(
+        id=row.id,
+        key=row.key,
+        attempt=row.attempt,
+        status=row.status,
+        text=text(row.output_id),
+        parsed=row.parsed,
+        error=row.error,
+        prompt_tokens=row.prompt_tokens,
+        completion_tokens=row.completion_tokens,
+        cost=row.cost,
+        replayed=True,
+    )
+    return Attempt(turn, row.fingerprint, row.agent_id, row.final)
+
+
+def _task_row(task: TaskRecord) -> Row:
+    return {
+        "id": task.key,
+        "name": task.id,
+        "question": task.question,
+        "answer": task.answer,
+        "check": task.check,
+        "meta": task.meta,
+        "parent_id": task.parent,
+        "source_turn_id": task.source_turn,
+    }
