@@ -9,6 +9,7 @@ and what to do.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 
 class SparringError(Exception):
@@ -52,7 +53,7 @@ class EngineError(SparringError):
     """
 
     fault = "world"
-    status = "engine_error"
+    status: Literal["engine_error", "timeout"] = "engine_error"
 
     def __init__(self, *args: object, retryable: bool = False, retry_after: float | None = None) -> None:
         super().__init__(*args)

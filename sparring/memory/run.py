@@ -139,6 +139,13 @@ class RunHandle:
         self.episodes[handle.id] = EpisodeState("open", seats, None)
         return handle
 
+    def abandon(self, task: TaskRecord, iteration: int, copy: int, reason: str) -> None:
+        """Give up an unfinished episode; its rows stay, and it is never continued."""
+        name = episode_id(self.id, task.key, iteration, copy)
+        values = {"status": "abandoned", "error": reason, "finished_at": time.time()}
+        self.journal.execute(update(Episode).where(Episode.id == name).values(values))
+        self.episodes[name].status = "abandoned"
+
     def closed(self, episode: str, status: str, outcome: Any) -> None:
         """Note that an episode has ended."""
         state = self.episodes[episode]

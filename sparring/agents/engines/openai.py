@@ -1,0 +1,302 @@
+"""Any OpenAI-compatible server over HTTP: `vllm serve` and every other one, several endpoints at once.
+
+One HTTP call a seed: a server's `n` gives samples, but not a seed for each. Token ids and
+log-probabilities are used where the server gives them and never assumed; a server that refuses an
+optional field is asked again without it, and the field stays off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import openai
+
+from sparring.agents.engines.base import (
+    Capabilities,
+    Completion,
+    Request,
+    Sampling,
+    Scored,
+    ScoreRequest,
+    Usage,
+)
+from sparring.agents.engines.endpoints import Endpoint, Endpoints
+from sparring.agents.engines.http_status import DOWN
+from sparring.agents.engines.openai_replies import classify, filtered, read_completion
+from sparring.errors import CapabilityError, EngineError, SparringError, UserError
+
+SEED_BITS = 31
+"""Seeds are cut to what every known server takes (some read 32 bits, signed or not)."""
+LOOK_S = 20.0
+"""Seconds within which a server must list its models."""
+PROBE_S = 300.0
+"""Seconds within which a server must answer a probe: its first call may load the model."""
+
+_ONE_TOKEN = Request(({"role": "user", "content": "Say yes."},), Sampling(max_tokens=1), (0,))
+
+
+class OpenAIEngine:
+    """Chat completions of one model, served at one or more base URLs.
+
+    Args:
+        base_url: Such as `http://host:8000/v1`, or several.
+        model: The name under which the server knows the model.
+        api_key: By default the content of the variable `api_key_env`; many own servers need none.
+        logprobs: Ask for log-probabilities; None asks and does without where the server refuses.
+        token_ids: Ask for token ids; None asks where the server says that it is vLLM.
+    """
+
+    remote = True
+    one_sample_per_call = True
+
+    def __init__(  # all but two are optional and keyword-only
+        self,
+        base_url: str | Sequence[str],
+        model: str,
+        api_key: str | None = None,
+        *,
+        api_key_env: str = "OPENAI_API_KEY",
+        logprobs: bool | None = None,
+        token_ids: bool | None = None,
+    ) -> None:
+        urls = [base_url] if isinstance(base_url, str) else list(base_url)
+        self.model = model
+        self.spec = f"{','.join(urls)}#{model}"
+        key = api_key or os.environ.get(api_key_env) or "none"
+        # The engine layer retries and ends calls that take too long; the client does neither.
+        limits = openai.Timeout(None, connect=20.0)
+        self._endpoints = Endpoints(
+            [
+                Endpoint(url, openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=0, timeout=limits))
+                for url in urls
+            ]
+        )
+        self._wants: dict[str, bool | None] = {
+            "logprobs": logprobs,
+            "return_token_ids": token_ids,
+            "seed": None,
+        }
+        self._off: set[str] = set()
+        self._length_field = "max_tokens"
+        self._vllm = False
+        self._context: int | None = None
+        self._asked = False
+        self._looking = asyncio.Lock()
+
+    @classmethod
+    def from_spec(cls, spec: str, **options: Any) -> OpenAIEngine:
+        """From `URL[,URL...]#MODEL`. Raises `UserError` where a part is missing."""
+        urls, _, model = spec.partition("#")
+        bases = [url.strip().rstrip("/") for url in urls.split(",")]
+        if not model:
+            raise UserError(f"engine `{spec}`: name the model after #, as in {bases[0]}#MODEL")
+        for url in bases:
+            if not url.startswith(("http://", "https://")) or "@" in url:
+                raise UserError(
+                    f"engine `{spec}`: `{url}` must start with http:// or https:// and hold no password"
+                )
+        return cls(bases, model, **options)
+
+    async def generate(self, request: Request) -> list[Completion]:
+        if request.version.adapter is not None:
+            raise CapabilityError(f"{self.spec}: a server does not load adapter {request.version.label}")
+        if not self._asked:
+            await self._look()
+        return list(await asyncio.gather(*(self._sample(request, seed) for seed in request.seeds)))
+
+    async def score(self, request: ScoreRequest) -> Scored:
+        raise CapabilityError(f"{self.spec}: a chat API cannot score given tokens; use a transformers engine")
+
+    def capabilities(self) -> Capabilities:
+        """What is known so far; `probe` asks the server first."""
+        return Capabilities(
+            token_ids=self._asks("return_token_ids"),
+            logprobs=self._asks("logprobs"),
+            seeds=self._asks("seed"),
+            base=f"remote:{self.model}",
+            context_tokens=self._context,
+            extra={"server": "vllm" if self._vllm else "unknown"},
+        )
+
+    async def close(self) -> None:
+        for endpoint in self._endpoints.all:
+            await endpoint.client.close()
+
+    async def probe(self) -> None:
+        """Check before a run that an endpoint answers, and that those which answer know the model.
+
+        A server whose list of models lacks ours is asked for one token: some list only what they have
+        in a cache, or no models at all.
+
+        Raises:
+            UserError: nobody answers, access is refused, or the model is unknown.
+        """
+        failures = []
+        for endpoint in self._endpoints.all:
+            try:
+                async with asyncio.timeout(PROBE_S):
+                    await self._check(endpoint)
+            except TimeoutError:
+                failures.append(f"{endpoint.url}: no answer within {PROBE_S:g} s")
+            except openai.APIError as error:
+                found = await self._explained(error, endpoint)
+                if isinstance(found, UserError):
+                    raise found from error
+                failures.append(str(found))
+        if len(failures) == len(self._endpoints.all):
+            raise UserError(f"{'; '.join(failures)}; is the server running?")
+
+    async def _check(self, endpoint: Endpoint) -> None:
+        known: list[str] = []
+        try:
+            known = await self._models(endpoint)
+        except openai.APIStatusError as error:
+            if error.status_code in (401, 403):
+                raise
+        except openai.APIConnectionError:
+            endpoint.set_aside()
+            raise
+        if self.model not in known:
+            await self._ask(endpoint, _ONE_TOKEN, seed=0)
+
+    async def _sample(self, request: Request, seed: int) -> Completion:
+        """One sample from the first endpoint that is up."""
+        started = time.perf_counter()
+        failure: SparringError | None = None
+        for endpoint in self._endpoints.order():
+            try:
+                with endpoint.busy():
+                    completion = await self._ask(endpoint, request, seed)
+            except openai.APIError as error:
+                if filtered(error):
+                    return Completion("", "refusal", Usage(), seed_sent=self._asks("seed"))
+                failure = await self._explained(error, endpoint)
+                if not is_down(error):
+                    raise failure from error
+                endpoint.set_aside()
+                continue
+            completion.latency_s = time.perf_counter() - started
+            return completion
+        raise failure or EngineError(f"{self.spec}: no endpoint")
+
+    async def _ask(self, endpoint: Endpoint, request: Request, seed: int) -> Completion:
+        where = f"{endpoint.url} (model `{self.model}`)"
+        while True:
+            body = self._body(request, seed)
+            try:
+                response = await endpoint.client.chat.completions.create(**body)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                if not self._does_without(error, body):
+                    raise
+                continue
+            completion = read_completion(response, request.sampling, where)
+            completion.seed_sent = "seed" in body
+            return completion
+
+    def _body(self, request: Request, seed: int) -> dict[str, Any]:
+        sampling = request.sampling
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": list(request.messages),
+            "temperature": sampling.temperature,
+            # Sent even at 1: a server's default may come from the model's own generation settings.
+            "top_p": sampling.top_p,
+            self._length_field: sampling.max_tokens,
+            "extra_body": _extra_fields(sampling, everything=self._vllm),
+        }
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        if self._asks("seed"):
+            body["seed"] = seed & ((1 << SEED_BITS) - 1)
+        if self._asks("logprobs"):
+            body["logprobs"] = True
+        if self._asks("return_token_ids"):
+            body["extra_body"]["return_token_ids"] = True
+        return body
+
+    def _asks(self, name: str) -> bool:
+        """Whether an optional field is sent: as configured, or until a server has refused it."""
+        wanted = self._wants[name]
+        if wanted is None:
+            wanted = self._vllm if name == "return_token_ids" else True
+        return wanted and name not in self._off
+
+    def _does_without(self, error: openai.APIStatusError, body: dict[str, Any]) -> bool:
+        """Switch off the optional field that the server complains about; False where it is none."""
+        said = error.response.text
+        if (
+            self._length_field in body
+            and "max_completion_tokens" in said
+            and self._length_field == "max_tokens"
+        ):
+            self._length_field = "max_completion_tokens"
+            return True
+        for name, wanted in self._wants.items():
+            sent = name in body or name in body["extra_body"]
+            if sent and wanted is None and re.search(rf"\b{name}\b", said):
+                self._off.add(name)
+                return True
+        return False
+
+    async def _look(self) -> None:
+        """Learn once which server this is; a server that lists no models is of an unknown kind."""
+        async with self._looking:
+            if self._asked:
+                return
+            try:
+                await self._models(self._endpoints.order()[0])
+            except openai.APIConnectionError:
+                return  # asked again by the next call; this one fails by itself or finds another endpoint
+            except openai.APIError:
+                self._asked = True
+
+    async def _models(self, endpoint: Endpoint) -> list[str]:
+        """The names the server lists; notes on the way whether it is vLLM, and the context length."""
+        page = await endpoint.client.models.list(timeout=LOOK_S)
+        listed = getattr(page, "data", None) or []
+        for model in listed:
+            if getattr(model, "owned_by", None) == "vllm":
+                self._vllm = True
+            if model.id == self.model:
+                self._context = getattr(model, "max_model_len", None)
+        self._asked = True
+        return [model.id for model in listed]
+
+    async def _explained(self, error: openai.APIError, endpoint: Endpoint) -> SparringError:
+        """The client's error as one of ours; one about an unknown model lists those the server has."""
+        failure = classify(error, endpoint.url, self.model)
+        if not isinstance(error, openai.NotFoundError | openai.BadRequestError):
+            return failure
+        try:
+            known = await self._models(endpoint)
+        except openai.APIError:
+            return failure
+        if not known or self.model in known or not isinstance(failure, UserError):
+            return failure
+        return UserError(f"{endpoint.url} has no model `{self.model}`; it has: {', '.join(sorted(known))}")
+
+
+def is_down(error: openai.APIError) -> bool:
+    """The server is not there, so another endpoint may answer; a slow one is there."""
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code in DOWN
+    return isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError)
+
+
+def _extra_fields(sampling: Sampling, *, everything: bool) -> dict[str, Any]:
+    """Sampling fields beyond OpenAI's own, under vLLM's names, which other servers share.
+
+    `everything` sends them at their neutral values too: vLLM takes what is missing from the model's
+    generation settings, and a hidden top-k would make a lie of the log-probability's kind.
+    """
+    fields = {
+        "top_k": (sampling.top_k or -1, sampling.top_k > 0),
+        "min_p": (sampling.min_p, sampling.min_p > 0),
+        "repetition_penalty": (sampling.repetition_penalty, sampling.repetition_penalty != 1),
+    }
+    return {name: value for name, (value, used) in fields.items() if used or everything}

@@ -1,0 +1,8 @@
+"""The embedded engine: Hugging Face models, batched continuously, with LoRA adapters per request.
+
+Importing this package is cheap; torch and transformers load with the first model.
+"""
+
+from sparring.agents.engines.transformers.engine import ContextExceeded, TransformersEngine
+
+__all__ = ["ContextExceeded", "TransformersEngine"]

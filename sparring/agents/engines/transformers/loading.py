@@ -1,0 +1,96 @@
+"""From a model spec to a model ready to serve: weights, tokenizer, end tokens, context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparring.agents.models import checkpoint_hash, resolve
+from sparring.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model as the worker needs it."""
+
+    model: Any
+    tokenizer: Any
+    base: str
+    """`checkpoint_hash` of the weights."""
+    stop_ids: frozenset[int]
+    context: int
+
+
+def local_folder(spec: str) -> Path:
+    """Where the files of a spec lie; a hub id is downloaded into the hub's own cache (safetensors only)."""
+    found = resolve(spec)
+    if isinstance(found, Path):
+        return found
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(found, allow_patterns=patterns))
+    except Exception as error:
+        raise UserError(f"cannot get `{found}` from the model hub: {type(error).__name__}; is it reachable?") from error
+
+
+def context_of(config: Any) -> int:
+    """Positions a model can attend to; a sliding window bounds it, inside it is plain attention."""
+    context = int(getattr(config, "max_position_embeddings", None) or 4096)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if other := kinds - {"full_attention", "sliding_attention"}:
+        raise UserError(f"the embedded engine does not know {', '.join(sorted(other))} layers; use vLLM")
+    window = getattr(config, "sliding_window", None)
+    if window and (not kinds or "sliding_attention" in kinds):
+        context = min(context, int(window))
+    return context
+
+
+def load(spec: str, dtype: str, device: str) -> Loaded:
+    """Load a model for inference.
+
+    Raises:
+        UserError: no such model, no chat template, an attention this engine does not know.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from sparring.agents.engines.transformers import attention
+
+    attention.register()
+    folder = local_folder(spec)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not tokenizer.chat_template:
+        raise UserError(f"`{spec}` has no chat template, so it cannot take messages; choose an instruct model")
+    where = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    kind = dtype if dtype == "auto" else getattr(torch, dtype)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=kind, attn_implementation=attention.NAME, use_safetensors=True
+    )
+    model.eval().requires_grad_(False).to(where)
+    return Loaded(
+        model, tokenizer, checkpoint_hash(folder), stop_ids(model, tokenizer), context_of(model.config)
+    )
+
+
+def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """The end tokens: the tokenizer's and those of the generation configuration."""
+    ids = {tokenizer.eos_token_id}
+    for config in (model.generation_config, model.config):
+        listed = getattr(config, "eos_token_id", None)
+        ids.update(listed if isinstance(listed, list) else [listed])
+    return frozenset(number for number in ids if number is not None)
+
+
+def twin(model: Any) -> Any:
+    """The same architecture over the same parameters, not copied, with transformers' own attention."""
+    import copy
+
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    other = copy.deepcopy(model, shared)
+    for module in other.modules():
+        module._forward_hooks.clear()
+    other.set_attn_implementation("sdpa")
+    return other

@@ -1,0 +1,385 @@
+"""From a model's text to a typed result, strictly.
+
+A parser returns what literally stands in the text or raises `ParseError` with a code; it never fills
+in, guesses or repairs. `number` is the one tolerant parser, and says so. Each parser also carries the
+sentence that asks a model for its format, so that prompt and parser cannot drift apart.
+
+Model text is never evaluated. Every pattern is bounded or linear, so that no text can stall a run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, NoReturn, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from sparring.errors import SparringError, unknown
+from sparring.tools.equality import choice_letter
+
+T_co = TypeVar("T_co", covariant=True)
+M = TypeVar("M", bound=BaseModel)
+
+
+class ParseError(SparringError):
+    """The text is not of the asked form: the model's fault, turn status `parse_error`."""
+
+    fault = "model"
+    status = "parse_error"
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        """One word for counting: `empty`, `missing`, `unbalanced`, `ambiguous`, `invalid_json`, ..."""
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Parser(Generic[T_co]):
+    """A named, versioned function from text to a typed result; raises only `ParseError`."""
+
+    name: str
+    version: str
+    instruction: str
+    """The sentence for the prompt that asks for this format."""
+    read: Callable[[str], T_co]
+
+    def __call__(self, text: str) -> T_co:
+        if not text or not text.strip():
+            raise ParseError("empty", "the reply is empty")
+        return self.read(text)
+
+
+# --- results -----------------------------------------------------------------------------------------
+
+
+class Result(BaseModel):
+    """Base of all results: immutable, no type coercion; fields a model adds of its own are left out."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+Stated = Field(min_length=1, pattern=r"\S")
+
+
+class Answer(Result):
+    """A bare answer."""
+
+    answer: str = Stated
+
+
+class Statement(Result):
+    """A turn of free text and, where its role asks for one, the answer it ends in."""
+
+    text: str = Stated
+    answer: str | None = None
+
+
+class ModeratorVerdict(Result):
+    """MAD's discriminative judge J_d (2305.19118): is there a solution yet, and whose."""
+
+    preference: bool
+    side: Literal["affirmative", "negative", "none"]
+    reason: str
+    answer: str
+    """Empty where there is no answer yet; MAD's models fill it in even without a preference."""
+
+    @field_validator("preference", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: Any) -> Any:
+        """ "Yes" and "No" in any case are the words MAD's prompt asks for; nothing else is coerced."""
+        words = {"yes": True, "no": False}
+        return words.get(value.strip().lower(), value) if isinstance(value, str) else value
+
+    @field_validator("side", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.strip().lower() if isinstance(value, str) else value
+
+
+class JudgeDecision(Result):
+    """MAD's extractive judge J_e: the final answer."""
+
+    reason: str
+    answer: str = Stated
+
+
+class Candidates(Result):
+    """The answers a debate has put forward, without reasons."""
+
+    candidates: list[str] = Field(min_length=1)
+
+    @field_validator("candidates")
+    @classmethod
+    def _none_blank(cls, value: list[str]) -> list[str]:
+        if not all(item.strip() for item in value):
+            raise ValueError("a candidate is blank")
+        return value
+
+
+class StatedAnswer(Result):
+    """ReConcile's reply (2309.13007): an answer with the confidence its author gives it."""
+
+    reasoning: str
+    answer: str = Stated
+    confidence: float = Field(ge=0.0, le=1.0)
+
+
+# --- answer formats ----------------------------------------------------------------------------------
+
+_LINE = re.compile(r"[ \t]*\*{0,2}answer\*{0,2}[ \t]*:\*{0,2}(.*)", re.IGNORECASE)
+_BOX = re.compile(r"\\boxed[ \t]*\{")
+_DIGITS = r"[0-9]{1,3}(?:,[0-9]{3}){1,20}(?![0-9]|,[0-9])|[0-9]{1,1000}"
+_NUMBER = re.compile(
+    r"(?:(?<![\w)\]}])[-+\u2212][ \t]?)?\$?(?:\\[dt]?frac\{-?[0-9]{1,40}\}\{[0-9]{1,40}\}"
+    rf"|(?:{_DIGITS})(?:/[0-9]{{1,40}}(?![0-9/])|(?:\.[0-9]{{1,1000}})?(?:[eE][-+]?[0-9]{{1,3}}(?![0-9]))?))"
+)
+_PLACEHOLDERS = ("...", "\u2026", "`...`")
+
+
+def _line(text: str) -> str:
+    """The X of the last line of the form `Answer: X`, emphasis allowed."""
+    for line in reversed(text.split("\n")):
+        if match := _LINE.fullmatch(line.rstrip("\r")):
+            return _filled(match[1].strip().removesuffix("**").removeprefix("**"), "the last `Answer:` line")
+    raise ParseError("missing", "no line of the form `Answer: ...`")
+
+
+def _boxed(text: str) -> str:
+    """The content of the last \\boxed{...}; a last box that never closes is an error, not a reason to
+    fall back on an earlier one."""
+    last = _last(_BOX, text)
+    if last is None:
+        raise ParseError("missing", "no \\boxed{...}")
+    end = _closing(text, last.end() - 1, strings=False)
+    if end is None:
+        raise ParseError("unbalanced", "the last \\boxed{ is never closed")
+    return _filled(text[last.end() : end], "the last \\boxed{}")
+
+
+def _choice(text: str) -> str:
+    """The option letter of the last `Answer:` line or of the last box; two that differ are an error."""
+    letters: set[str] = set()
+    for read in (_line, _boxed):
+        try:
+            found = read(text)
+        except ParseError as error:
+            if error.code != "missing":
+                raise
+            continue
+        letter = choice_letter(found[:200])
+        if letter is None:
+            raise ParseError("not_a_choice", f"not an option letter: {_clip(found)}")
+        letters.add(letter)
+    if not letters:
+        raise ParseError("missing", "neither `Answer: (letter)` nor \\boxed{letter}")
+    if len(letters) > 1:
+        raise ParseError("ambiguous", f"several options: {', '.join(sorted(letters))}")
+    return letters.pop()
+
+
+def _last_number(text: str) -> str:
+    """TOLERANT: the last number anywhere in the text, fraction or decimal, thousands separators off.
+
+    It may pick a number that was not meant as the answer; use it for models that keep no format.
+    """
+    last = _last(_NUMBER, text)
+    if last is None:
+        raise ParseError("missing", "no number in the text")
+    found = last[0].translate({ord("$"): None, ord(","): None, ord(" "): None, ord("\t"): None, 0x2212: "-"})
+    return found.removeprefix("+")
+
+
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    return next(iter(deque(pattern.finditer(text), maxlen=1)), None)
+
+
+def _filled(value: str, where: str) -> str:
+    value = value.strip()
+    if not value:
+        raise ParseError("empty", f"{where} is empty")
+    if value in _PLACEHOLDERS:
+        raise ParseError("placeholder", f"{where} repeats the prompt's placeholder")
+    return value
+
+
+def _answer(read: Callable[[str], str]) -> Callable[[str], Answer]:
+    return lambda text: _build(Answer, {"answer": read(text)})
+
+
+ANSWER_FORMATS: dict[str, Parser[Answer]] = {
+    format.name: format
+    for format in (
+        Parser("line", "1", "End with one line of the form `Answer: ...`.", _answer(_line)),
+        Parser("boxed", "1", "End with the final answer inside \\boxed{...}.", _answer(_boxed)),
+        Parser("choice", "1", "End with one line of the form `Answer: (letter)`.", _answer(_choice)),
+        Parser("number", "1", "End with the final answer as one number.", _answer(_last_number)),
+        Parser("text", "1", "Reply with the answer alone.", _answer(str.strip)),
+    )
+}
+
+
+def answer_format(name: str) -> Parser[Answer]:
+    """The answer format of this name. Raises `UserError` for an unknown one."""
+    if name not in ANSWER_FORMATS:
+        raise unknown("answer format", name, ANSWER_FORMATS)
+    return ANSWER_FORMATS[name]
+
+
+def statement(format: str) -> Parser[Statement]:
+    """Free text that must end in an answer of this format; without one it is a `ParseError`."""
+    inner = answer_format(format)
+
+    def read(text: str) -> Statement:
+        return _build(Statement, {"text": text.strip(), "answer": inner.read(text).answer})
+
+    return Parser(f"statement/{format}", inner.version, inner.instruction, read)
+
+
+# --- JSON results ------------------------------------------------------------------------------------
+
+_FENCE = re.compile(
+    r"^[ \t]*```[ \t]*json[ \t]*\r?\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL | re.IGNORECASE
+)
+
+
+def find_object(text: str) -> dict[str, Any]:
+    """The one JSON object of a reply: the whole of it, one fenced json block, or one {...} in prose.
+
+    Duplicate keys, NaN and Infinity, and several objects that differ are errors.
+    """
+    stripped = text.strip()
+    if stripped.startswith("{") and _closing(stripped, 0, strings=True) == len(stripped) - 1:
+        return _loads(stripped)
+    fenced = [match[1] for match in _FENCE.finditer(text)]
+    if fenced:
+        found = [_loads(block.strip()) for block in fenced]
+    else:
+        found = [value for value in map(_try_loads, _top_level(text)) if value is not None]
+    if not found:
+        raise ParseError("missing", "no complete JSON object in the reply")
+    if any(json.dumps(other) != json.dumps(found[0]) for other in found[1:]):
+        raise ParseError("ambiguous", f"{len(found)} different JSON objects in the reply")
+    return found[0]
+
+
+def _loads(chunk: str) -> dict[str, Any]:
+    try:
+        value = json.loads(chunk, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise ParseError("invalid_json", f"{error.msg} at character {error.pos}") from None
+    except RecursionError:
+        raise ParseError("invalid_json", "nested too deeply") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise ParseError("invalid_json", _clip(str(error))) from None
+    if not isinstance(value, dict):
+        raise ParseError("invalid_json", f"a JSON object is needed, not {type(value).__name__}")
+    return value
+
+
+def _try_loads(chunk: str) -> dict[str, Any] | None:
+    """None for braces in prose, such as a LaTeX argument, which are no JSON at all."""
+    try:
+        return _loads(chunk)
+    except ParseError as error:
+        if error.code == "invalid_json":
+            return None
+        raise
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ParseError("duplicate_key", "a key appears twice in one object")
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ParseError("bad_number", f"{name} is not a number")
+
+
+def _top_level(text: str) -> Iterator[str]:
+    start = text.find("{")
+    while start >= 0:
+        end = _closing(text, start, strings=True)
+        if end is None:
+            return
+        yield text[start : end + 1]
+        start = text.find("{", end + 1)
+
+
+_MARKS = {False: re.compile(r"\\.|[{}]", re.DOTALL), True: re.compile(r"\\.|[{}\"]", re.DOTALL)}
+
+
+def _closing(text: str, start: int, *, strings: bool) -> int | None:
+    """Index of the brace that closes the one at `start`, in one pass; escaped marks do not count, nor,
+    with `strings`, what stands in double quotes."""
+    depth, quoted = 0, False
+    for match in _MARKS[strings].finditer(text, start):
+        mark = match[0]
+        if mark == '"':
+            quoted = not quoted
+        elif quoted or len(mark) > 1:
+            continue
+        else:
+            depth += 1 if mark == "{" else -1
+            if depth == 0:
+                return match.start()
+    return None
+
+
+def _build(model: type[M], fields: dict[str, Any]) -> M:
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or model.__name__
+        code = "missing_field" if first["type"] == "missing" else "bad_field"
+        raise ParseError(code, f"`{where}`: {first['msg']}") from None
+
+
+def _clip(text: str, limit: int = 60) -> str:
+    return repr(text if len(text) <= limit else text[:limit] + "...")
+
+
+def _object(name: str, model: type[M], fields: str) -> Parser[M]:
+    instruction = f"Reply with one JSON object and nothing else: {fields}."
+    return Parser(name, "1", instruction, lambda text: _build(model, find_object(text)))
+
+
+moderator: Parser[ModeratorVerdict] = _object(
+    "moderator",
+    ModeratorVerdict,
+    '{"preference": "Yes" or "No", "side": "affirmative", "negative" or "none", '
+    '"reason": "...", "answer": "the answer, empty if there is none yet"}',
+)
+judge: Parser[JudgeDecision] = _object("judge", JudgeDecision, '{"reason": "...", "answer": "..."}')
+candidates: Parser[Candidates] = _object("candidates", Candidates, '{"candidates": ["...", "..."]}')
+stated: Parser[StatedAnswer] = _object(
+    "stated",
+    StatedAnswer,
+    '{"reasoning": "...", "answer": "...", "confidence": a number from 0.0 to 1.0}',
+)
+note: Parser[Statement] = Parser(
+    "note", "1", "Reply in plain text.", lambda text: _build(Statement, {"text": text.strip()})
+)
+
+PARSERS: dict[str, Parser[Any]] = {
+    item.name: item
+    for item in (
+        *ANSWER_FORMATS.values(),
+        *(statement(name) for name in ANSWER_FORMATS),
+        *(note, moderator, judge, candidates, stated),
+    )
+}
+
+
+def parser(name: str) -> Parser[Any]:
+    """The parser of this name. Raises `UserError` for an unknown one, listing those that exist."""
+    if name not in PARSERS:
+        raise unknown("parser", name, PARSERS)
+    return PARSERS[name]

@@ -1,0 +1,121 @@
+"""What a running graph reaches through LangGraph's runtime context: the one way from node to turn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparring.agents.engines.base import Message
+from sparring.agents.roles import Agent
+from sparring.errors import BudgetExceeded, EngineError, EngineTimeout, unknown
+from sparring.memory.episode import EpisodeHandle
+from sparring.memory.records import Ask, Place, Produced, Turn
+from sparring.tools.equality import Equal
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Caps of one episode; reaching one ends it cleanly with status `capped`. None: no cap."""
+
+    calls: int | None = None
+    tokens: int | None = None
+    """Prompt and completion tokens together."""
+    seconds: float | None = None
+    cost: float | None = None
+
+
+@dataclass(slots=True)
+class Meter:
+    """What an episode has used, replayed turns included, so that a resumed one stops at the same point."""
+
+    limits: Limits = Limits()
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+    _counted: set[int] = field(default_factory=set)
+
+    def reserve(self, calls: int) -> None:
+        """Raise `BudgetExceeded` where `calls` more would pass a cap."""
+        tokens = self.prompt_tokens + self.completion_tokens
+        spent = (
+            ("calls", self.calls + calls - 1, self.limits.calls),
+            ("tokens", tokens, self.limits.tokens),
+            ("seconds", time.monotonic() - self.started, self.limits.seconds),
+            ("cost", self.cost, self.limits.cost),
+        )
+        for name, used, cap in spent:
+            if cap is not None and used >= cap:
+                raise BudgetExceeded(f"the episode reached its cap of {cap} {name}")
+        self.calls += calls
+
+    def count(self, turn: Turn) -> None:
+        if turn.id not in self._counted:
+            self._counted.add(turn.id)
+            self.prompt_tokens += turn.prompt_tokens
+            self.completion_tokens += turn.completion_tokens
+            self.cost += turn.cost
+
+
+@dataclass(slots=True)
+class Context:
+    """Run-scoped dependencies of a node: never in the state, never checkpointed."""
+
+    episode: EpisodeHandle
+    agents: Mapping[str, Agent]
+    equal: Equal
+    meter: Meter = field(default_factory=Meter)
+
+    def agent(self, seat: str) -> Agent:
+        if seat not in self.agents:
+            raise unknown("seat", seat, self.agents)
+        return self.agents[seat]
+
+    async def act(
+        self,
+        seat: str,
+        key: str,
+        occasion: str,
+        variables: dict[str, Any],
+        history: Sequence[Message] = (),
+    ) -> Turn:
+        """Ask the agent in `seat` to speak; its turn is committed before this returns.
+
+        A turn that the journal holds is returned without a call. A reply that does not parse is a turn
+        with another status, not an exception.
+
+        Raises:
+            EngineError: the backend failed for good; the attempt is journaled and can be tried again.
+            BudgetExceeded: the episode has reached a cap.
+            ReplayDiverged: the journal holds this key with another request.
+        """
+        return (await self.sample(seat, [key], occasion, variables, history))[0]
+
+    async def sample(
+        self,
+        seat: str,
+        keys: Sequence[str],
+        occasion: str,
+        variables: dict[str, Any],
+        history: Sequence[Message] = (),
+    ) -> list[Turn]:
+        """`act` for several samples of one prompt: one request, one prefill, one turn a key."""
+        agent = self.agent(seat)
+        self.meter.reserve(len(keys))
+        messages = agent.messages(occasion, variables, history)
+
+        async def produce(places: list[Place]) -> list[Produced]:
+            return await agent.produce(occasion, messages, [place.seed for place in places])
+
+        turns = await self.episode.turns(
+            keys, Ask(agent.record(occasion), agent.version_id, messages), produce
+        )
+        for turn in turns:
+            self.meter.count(turn)
+        if failed := next((turn for turn in turns if turn.status in ("timeout", "engine_error")), None):
+            kind = EngineTimeout if failed.status == "timeout" else EngineError
+            raise kind(f"turn `{failed.key}`: {failed.error}")
+        return turns

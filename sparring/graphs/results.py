@@ -1,0 +1,90 @@
+"""Results are reads of the journal: one line per finished, failed or open episode."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+
+from sparring.memory.journal import Journal
+from sparring.memory.schema import Episode, Event, Task, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One episode as a user sees it."""
+
+    task_id: str
+    question: Any
+    answer: str | None
+    correct: bool | None
+    """None where the task has no reference or the episode has no verdict."""
+    status: str
+    calls: int
+    """Attempts that were made, failed ones included."""
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float
+    copy: int
+    episode: str
+    outcome: Any = None
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_results(journal: Journal, run: str) -> list[Result]:
+    """The results of a run in the order of its tasks, abandoned episodes left out."""
+    usage = (
+        select(
+            Turn.episode_id,
+            func.count().label("calls"),
+            func.sum(Turn.prompt_tokens).label("prompt_tokens"),
+            func.sum(Turn.completion_tokens).label("completion_tokens"),
+            func.sum(Turn.cost).label("cost"),
+        )
+        .join(Episode, Episode.id == Turn.episode_id)
+        .where(Episode.run_id == run)
+        .group_by(Turn.episode_id)
+        .subquery()
+    )
+    used = (usage.c.calls, usage.c.prompt_tokens, usage.c.completion_tokens, usage.c.cost)
+    query = (
+        select(*Episode.__table__.columns, Task.name, Task.question, *used)
+        .join(Task, Task.id == Episode.task_id)
+        .outerjoin(usage, usage.c.episode_id == Episode.id)
+        .where(Episode.run_id == run, Episode.status != "abandoned")
+    )
+    verdicts = (
+        select(Event.episode_id, Event.key, Event.payload)
+        .join(Episode, Episode.id == Event.episode_id)
+        .where(Episode.run_id == run, Event.kind == "verdict")
+        .order_by(Event.id)
+    )
+    with journal.engine.connect() as connection:
+        correct = {row.episode_id: row.payload["correct"] for row in connection.execute(verdicts)}
+        rows = list(connection.execute(query))
+    order = {task["id"]: place for place, task in enumerate(journal.run_row(run).config.get("tasks", []))}
+    results = [_result(row, correct) for row in rows]
+    return sorted(results, key=lambda r: (order.get(r.task_id, len(order)), r.task_id, r.copy))
+
+
+def _result(row: Any, correct: dict[str, bool]) -> Result:
+    outcome = row.outcome or {}
+    return Result(
+        task_id=row.name,
+        question=row.question,
+        answer=outcome.get("answer"),
+        correct=correct.get(row.id),
+        status=row.status,
+        calls=row.calls or 0,
+        prompt_tokens=int(row.prompt_tokens or 0),
+        completion_tokens=int(row.completion_tokens or 0),
+        cost=float(row.cost or 0.0),
+        copy=row.copy,
+        episode=row.id,
+        outcome=row.outcome,
+        error=row.error,
+    )

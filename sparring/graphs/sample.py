@@ -1,0 +1,70 @@
+"""Single answer, self-consistency, best of N: n samples of one prompt and a vote.
+
+The baseline of everything. Samples of one prompt are one request and one prefill; each is a turn of its
+own (`sample/0`, `sample/1`, ...), so a pool of them can be subsampled later at any budget.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, TypedDict
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+from pydantic import Field
+
+from sparring.agents.parsing import statement
+from sparring.agents.roles import Role
+from sparring.graphs.aggregate import Ballot, aggregator
+from sparring.graphs.context import Context
+from sparring.graphs.protocol import Outcome, Protocol, voted
+
+
+class SampleState(TypedDict, total=False):
+    question: str
+    ballots: list[dict[str, Any]]
+    outcome: Outcome
+
+
+class Sample(Protocol):
+    """n independent answers, the most frequent wins (Wang et al. 2203.11171)."""
+
+    name: ClassVar[str] = "sample"
+
+    n: int = Field(default=1, ge=1)
+    """Samples of one question; 1 is a single answer."""
+    answer: str = "line"
+    """Answer format: a name in `agents.parsing.ANSWER_FORMATS`."""
+    prompt: str = "solver"
+    """A shipped prompt by name, or a path."""
+
+    def seats(self) -> dict[str, Role]:
+        return {"solver": Role.of("solver", {"question": statement(self.answer)}, self.prompt)}
+
+    @property
+    def max_calls(self) -> int:
+        return self.n
+
+    def graph(self) -> StateGraph[Any, Context, Any, Any]:
+        graph = StateGraph(SampleState, context_schema=Context)
+        graph.add_node("sample", self.sample)
+        graph.add_node("vote", self.vote)
+        graph.add_edge(START, "sample")
+        graph.add_edge("sample", "vote")
+        graph.add_edge("vote", END)
+        return graph
+
+    async def sample(self, state: SampleState, runtime: Runtime[Context]) -> SampleState:
+        keys = [f"sample/{place}" for place in range(self.n)]
+        variables = {"question": state["question"]}
+        turns = await runtime.context.sample("solver", keys, "question", variables)
+        return {
+            "ballots": [
+                {"key": t.key, "answer": (t.parsed or {}).get("answer"), "text": t.text} for t in turns
+            ]
+        }
+
+    async def vote(self, state: SampleState, runtime: Runtime[Context]) -> SampleState:
+        ballots = [Ballot(**ballot) for ballot in state["ballots"]]
+        outcome = voted(await aggregator("majority")(ballots, runtime.context.equal))
+        await runtime.context.episode.event("vote", "0", dict(outcome))
+        return {"outcome": outcome}

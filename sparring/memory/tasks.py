@@ -1,0 +1,166 @@
+"""Task sets: JSON lines with `id`, `question`, `answer` and an optional `check`, one task a line.
+
+A source is a file (`.jsonl`, or gzip-compressed `.jsonl.gz`) or the name of a set that ships with
+Sparring. Other fields are kept in the task's `meta`. A mistake is one line that says where it is.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn, cast
+
+from ..errors import UserError
+from .records import TaskRecord
+
+SHIPPED = Path(__file__).parent / "tasksets"
+FIELDS = ("id", "question", "answer", "check")
+DEFAULT_CHECK = "exact"
+WITHOUT_ANSWER = ("code",)
+"""Checks that run tests instead of comparing with a reference; their `answer` may be missing."""
+
+
+def shipped_tasks() -> list[str]:
+    """Names of the task sets that come with Sparring."""
+    return sorted(path.name.split(".")[0] for path in SHIPPED.glob("*.jsonl*"))
+
+
+def load_tasks(
+    source: str | Path, limit: int | None = None, *, checks: Collection[str] | None = None
+) -> list[TaskRecord]:
+    """The tasks of a file or a shipped set, in the order of the file.
+
+    Args:
+        source: a path, or a name from `shipped_tasks`.
+        limit: keep the first `limit` tasks; what comes after them is not read.
+        checks: the names that `check` may have; None accepts any.
+
+    Raises:
+        UserError: there is no such file or set, or a line is wrong; the message names the line.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"limit {limit}: at least one task is needed")
+    path = _find(source)
+    tasks: list[TaskRecord] = []
+    seen: dict[str, int] = {}
+    for number, value in _values(path):
+        task = _task(value, f"tasks `{source}`, line {number}", checks)
+        if task.id in seen:
+            raise UserError(
+                f"tasks `{source}`: id `{task.id}` is on line {seen[task.id]} and again on line {number}; "
+                "ids must differ"
+            )
+        seen[task.id] = number
+        tasks.append(task)
+        if len(tasks) == limit:
+            break
+    if not tasks:
+        raise UserError(f"tasks `{source}`: the file holds no task")
+    return tasks
+
+
+def _find(source: str | Path) -> Path:
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    for suffix in (".jsonl", ".jsonl.gz"):
+        shipped = SHIPPED / f"{source}{suffix}"
+        if shipped.parent == SHIPPED and shipped.is_file():
+            return shipped
+    names = ", ".join(shipped_tasks()) or "none"
+    if path.is_dir():
+        raise UserError(f"tasks `{source}` is a folder; give a file in it, or a shipped set: {names}")
+    raise UserError(f"tasks `{source}`: there is no such file; shipped sets: {names}")
+
+
+def _values(path: Path) -> Iterator[tuple[int, Any]]:
+    number = 0
+    try:
+        with _open(path) as file:
+            for number, line in enumerate(file, 1):
+                if number == 1:
+                    line = line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
+                if line.strip():
+                    yield number, _parse(line, f"tasks `{path}`, line {number}")
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"tasks `{path}` cannot be read after line {number}: {error}") from None
+
+
+def _open(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+
+
+def _parse(line: bytes, where: str) -> Any:
+    try:
+        return json.loads(line.decode(), parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: malformed JSON, {error.msg} (column {error.colno})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: malformed JSON, {error}") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _task(value: Any, where: str, checks: Collection[str] | None) -> TaskRecord:
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: a task is a JSON object, not {_kind(value)}")
+    check = value.get("check", DEFAULT_CHECK)
+    if not isinstance(check, str):
+        raise UserError(f"{where}: `check` must be text, not {_kind(check)}")
+    if checks is not None and check not in checks:
+        raise UserError(f"{where}: unknown check `{check}`; known: {', '.join(sorted(checks))}")
+    for name in ("id", "question", "answer"):
+        if name not in value and not (name == "answer" and check in WITHOUT_ANSWER):
+            raise UserError(f"{where}: field `{name}` is missing")
+    return TaskRecord(
+        id=_id(value["id"], where),
+        question=_question(value["question"], where),
+        answer=_answer(value.get("answer"), check, where),
+        check=check,
+        meta={name: extra for name, extra in value.items() if name not in FIELDS} or None,
+    )
+
+
+def _id(value: Any, where: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise UserError(f"{where}: `id` must be text or a whole number, not {_kind(value)}")
+    return str(value)
+
+
+def _question(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{where}: `question` must be text, not {_kind(value)}")
+    return value
+
+
+def _answer(value: Any, check: str, where: str) -> Any:
+    if check == "any_of":
+        if not isinstance(value, list) or not value:
+            raise UserError(
+                f"{where}: `answer` of an `any_of` task must be a list of answers, not {_kind(value)}"
+            )
+    elif check in WITHOUT_ANSWER:
+        return value
+    elif isinstance(value, list | dict | bool):
+        raise UserError(f"{where}: `answer` must be text, a number or null, not {_kind(value)}")
+    elif isinstance(value, str) and not value.strip():
+        raise UserError(f"{where}: `answer` is empty; use null where no answer is known")
+    return value
+
+
+def _kind(value: Any) -> str:
+    """How a message calls a JSON value."""
+    if isinstance(value, str) and not value.strip():
+        return "a blank text" if value else "an empty text"
+    if isinstance(value, list | dict) and not value:
+        return "an empty list" if isinstance(value, list) else "an empty object"
+    names: dict[type, str] = {bool: "true or false", int: "a number", float: "a number", str: "text"}
+    names |= {list: "a list", dict: "an object", type(None): "null"}
+    return names[type(value)]

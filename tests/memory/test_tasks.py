@@ -1,0 +1,164 @@
+"""Task files: what is accepted, and that every mistake is one line that says where it is."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparring.errors import UserError
+from sparring.memory import tasks
+from sparring.memory.tasks import load_tasks
+
+CHECKS = ("math", "exact", "choice", "code", "any_of")
+
+
+def line(**fields: Any) -> dict[str, Any]:
+    return {"id": "q1", "question": "2 + 2?", "answer": "4"} | fields
+
+
+def save(path: Path, *values: Any) -> Path:
+    path.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
+    return path
+
+
+def refused(path: Path | str, **options: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        load_tasks(path, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_fields_and_order(tmp_path: Path) -> None:
+    path = save(
+        tmp_path / "t.jsonl",
+        line(id="b", check="math", level=3, choices=["A", "B"]),
+        line(id=7, answer=4),
+        line(id="c", check="any_of", answer=["4", "four"], each="exact"),
+        {"id": "d", "question": "write f", "check": "code", "test": "assert f()"},
+        line(id="e", answer=None),
+    )
+    loaded = load_tasks(path, checks=CHECKS)
+    assert [task.id for task in loaded] == ["b", "7", "c", "d", "e"]
+    assert loaded[0].check == "math" and loaded[0].meta == {"level": 3, "choices": ["A", "B"]}
+    assert loaded[1].check == "exact" and loaded[1].answer == 4 and loaded[1].meta is None
+    assert loaded[2].answer == ["4", "four"]
+    assert loaded[3].answer is None and loaded[4].answer is None
+    assert len({task.key for task in loaded}) == 5
+
+
+def test_blank_lines_bom_and_gzip(tmp_path: Path) -> None:
+    text = (
+        "\ufeff"
+        + json.dumps(line(question="Größe?"), ensure_ascii=False)
+        + "\r\n\n  \n"
+        + json.dumps(line(id="q2"))
+    )
+    plain = tmp_path / "t.jsonl"
+    plain.write_bytes(text.encode())
+    packed = tmp_path / "t.jsonl.gz"
+    packed.write_bytes(gzip.compress(text.encode()))
+    assert load_tasks(plain) == load_tasks(packed) == load_tasks(str(plain))
+    assert load_tasks(plain)[0].question == "Größe?"
+
+
+def test_limit_reads_no_further(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps(line()) + "\n" + json.dumps(line(id="q2")) + "\nnot JSON\n")
+    assert [task.id for task in load_tasks(path, 1)] == ["q1"]
+    assert len(load_tasks(path, 2)) == 2
+    assert "line 3" in refused(path, limit=3)
+    assert len(load_tasks(save(path, line()), 100)) == 1
+    for limit in (0, -1):
+        assert f"limit {limit}" in refused(path, limit=limit)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"question": "x", "answer": "1"}, "field `id` is missing"),
+        ({"id": "a", "answer": "1"}, "field `question` is missing"),
+        ({"id": "a", "question": "x"}, "field `answer` is missing"),
+        (line(id=["a"]), "`id` must be text or a whole number, not a list"),
+        (line(id=True), "`id` must be text or a whole number, not true or false"),
+        (line(id=" "), "`id` must be text or a whole number, not a blank text"),
+        (line(question=5), "`question` must be text, not a number"),
+        (line(question=""), "`question` must be text, not an empty text"),
+        (line(question=None), "`question` must be text, not null"),
+        (line(answer={}), "not an empty object"),
+        (line(answer=["4"]), "`answer` must be text, a number or null, not a list"),
+        (line(answer=False), "not true or false"),
+        (line(answer=""), "`answer` is empty"),
+        (line(check="any_of", answer="4"), "`answer` of an `any_of` task must be a list"),
+        (line(check="any_of", answer=[]), "not an empty list"),
+        (line(check=1), "`check` must be text"),
+        (line(check="maths"), "unknown check `maths`; known: any_of, choice, code, exact, math"),
+        ([1], "a task is a JSON object, not a list"),
+        ("x", "a task is a JSON object, not text"),
+    ],
+)
+def test_wrong_line_is_named(tmp_path: Path, wrong: Any, words: str) -> None:
+    message = refused(save(tmp_path / "t.jsonl", line(id="fine"), wrong), checks=CHECKS)
+    assert "line 2" in message and words in message
+
+
+def test_any_check_passes_where_none_are_given(tmp_path: Path) -> None:
+    assert load_tasks(save(tmp_path / "t.jsonl", line(check="maths")))[0].check == "maths"
+
+
+@pytest.mark.parametrize("text", ['{"id": ', '{"id": "a"} x', '{"id": "a", "question": NaN}', "[" * 100_000])
+def test_malformed_json(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps(line()) + "\n" + text)
+    message = refused(path)
+    assert "line 2" in message and "malformed JSON" in message
+
+
+def test_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(json.dumps(line()).encode() + b'\n{"id": "\xff"}')
+    assert "line 2: not UTF-8" in refused(path)
+    path.write_bytes(json.dumps(line()).encode("utf-16"))
+    assert "line 1: not UTF-8" in refused(path)
+
+
+def test_duplicate_ids_name_both_lines(tmp_path: Path) -> None:
+    path = save(tmp_path / "t.jsonl", line(id=1), line(id="b"), line(id="1"))
+    message = refused(path)
+    assert "`1`" in message and "line 1 " in message and "line 3" in message
+
+
+def test_empty_file(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n\n")
+    assert "holds no task" in refused(path)
+
+
+def test_broken_gzip(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl.gz"
+    path.write_bytes(gzip.compress(json.dumps(line()).encode() * 9)[:-12])
+    assert "cannot be read" in refused(path)
+    path.write_bytes(b'{"id": 1}')
+    assert "cannot be read" in refused(path)
+
+
+def test_names_of_shipped_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "SHIPPED", tmp_path / "sets")
+    assert "shipped sets: none" in refused("demo")
+    (tmp_path / "sets").mkdir()
+    save(tmp_path / "sets" / "demo.jsonl", line())
+    (tmp_path / "sets" / "more.jsonl.gz").write_bytes(gzip.compress(json.dumps(line()).encode()))
+    save(tmp_path / "outside.jsonl", line())
+    assert load_tasks("demo") == load_tasks("more")
+    assert "shipped sets: demo, more" in refused("dem")
+    assert "no such file" in refused("../outside")
+    assert "is a folder" in refused(tmp_path)
+
+
+def test_shipped_sets_load() -> None:
+    for name in tasks.shipped_tasks():
+        assert load_tasks(name, checks=CHECKS)
