@@ -6,11 +6,53 @@ Names are resolved on first use, so that `import sparring` stays cheap.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOME: dict[str, str] = {}
+_HOME = {
+    "aplay": "sparring.graphs.play",
+    "play": "sparring.graphs.play",
+    "plan": "sparring.graphs.play",
+    "resume": "sparring.graphs.play",
+    "report": "sparring.graphs.report",
+    "make_protocol": "sparring.graphs.catalogue",
+    "Protocol": "sparring.graphs.protocol",
+    "Debate": "sparring.graphs.debate",
+    "Sample": "sparring.graphs.sample",
+    "Limits": "sparring.graphs.context",
+    "Context": "sparring.graphs.context",
+    "Journal": "sparring.memory.journal",
+    "TaskRecord": "sparring.memory.records",
+    "load_tasks": "sparring.memory.tasks",
+    "make_engine": "sparring.agents.engines.registry",
+    "Role": "sparring.agents.roles",
+    "check": "sparring.tools.checks",
+    "SparringError": "sparring.errors",
+    "UserError": "sparring.errors",
+}
+"""Public name -> the module it lives in."""
+
+if TYPE_CHECKING:
+    from sparring.agents.engines.registry import make_engine as make_engine
+    from sparring.agents.roles import Role as Role
+    from sparring.errors import SparringError as SparringError
+    from sparring.errors import UserError as UserError
+    from sparring.graphs.catalogue import make_protocol as make_protocol
+    from sparring.graphs.context import Context as Context
+    from sparring.graphs.context import Limits as Limits
+    from sparring.graphs.debate import Debate as Debate
+    from sparring.graphs.play import aplay as aplay
+    from sparring.graphs.play import plan as plan
+    from sparring.graphs.play import play as play
+    from sparring.graphs.play import resume as resume
+    from sparring.graphs.protocol import Protocol as Protocol
+    from sparring.graphs.report import report as report
+    from sparring.graphs.sample import Sample as Sample
+    from sparring.memory.journal import Journal as Journal
+    from sparring.memory.records import TaskRecord as TaskRecord
+    from sparring.memory.tasks import load_tasks as load_tasks
+    from sparring.tools.checks import check as check
 
 
 def __getattr__(name: str) -> Any:

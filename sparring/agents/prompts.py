@@ -1,47 +1,33 @@
 """Prompts are files: Jinja templates whose blocks are the occasions on which a role speaks.
 
 `prompts/solver.md` has a block `question` (the first answer), a block `others` (after reading the
-others' answers), and so on; a block `system`, where there is one, opens the conversation. To change a
-prompt, copy the file, or extend it and override one block:
+others' answers), and so on; a block `system`, where there is one, opens the conversation. Only blocks
+are sent. To change a prompt, copy the file, or extend it and override one block:
 
     {% extends "solver.md" %}
     {% block question %}{{ question }} Think of a lazy professor. {{ instruction }}{% endblock %}
+
+Templates run in Jinja's sandbox. What they are given (a question, a model's words) is text to them and
+is never itself read as a template.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import BaseLoader, Environment, StrictUndefined, Template, TemplateNotFound, meta
-from jinja2.exceptions import SecurityError, TemplateError
+from jinja2 import StrictUndefined, Template, meta, nodes
+from jinja2.exceptions import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from sparring.errors import UserError, unknown
 
 SHIPPED = Path(__file__).parent / "prompts"
-
-
-class _Files(BaseLoader):
-    """The given file first, then what it extends: beside it or among the shipped prompts."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def get_source(self, environment: Environment, template: str) -> tuple[str, str | None, Any]:
-        for folder in (self.folder, SHIPPED):
-            path = folder / template
-            # A copy named like the shipped file may extend the shipped one.
-            if path.is_file() and (folder == SHIPPED or not self._extends_itself(path, template)):
-                return path.read_text(encoding="utf-8"), str(path), None
-        raise TemplateNotFound(template)
-
-    @staticmethod
-    def _extends_itself(path: Path, template: str) -> bool:
-        return f'extends "{template}"' in path.read_text(encoding="utf-8")
+SUFFIXES = (".md", ".jinja")
+_JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 @dataclass(frozen=True)
@@ -49,75 +35,111 @@ class Prompt:
     """A compiled prompt file."""
 
     name: str
+    path: Path
     source: dict[str, str]
     """File name -> text, of the file and of all it extends: what the journal keeps."""
-    template: Template
-    path: Path
+    templates: tuple[Template, ...]
+    """The file, what it extends, what that extends, ..."""
+    variables: dict[str, frozenset[str]]
+    """Occasion -> the names that its block uses without setting them."""
 
     def occasions(self) -> list[str]:
         """The blocks this prompt has, besides `system`."""
-        return sorted(name for name in self.template.blocks if name != "system")
+        return sorted({name for template in self.templates for name in template.blocks} - {"system"})
 
     def has(self, occasion: str) -> bool:
-        return occasion in self.template.blocks
+        return any(occasion in template.blocks for template in self.templates)
 
-    def render(self, occasion: str, variables: dict[str, Any]) -> str:
-        """The text of one block, stripped.
+    def check(self, occasions: Collection[str], variables: Collection[str]) -> None:
+        """See to it, before any work, that a role can speak with this prompt.
 
         Raises:
-            UserError: the prompt has no such block, or uses a variable that this occasion lacks.
+            UserError: an occasion has no block, or a block uses a variable that will not be there.
         """
-        context = self.template.new_context(variables)
+        if missing := sorted(set(occasions) - set(self.occasions())):
+            raise UserError(
+                f"prompt `{self.path}` has no block `{missing[0]}`; its role speaks on: "
+                f"{', '.join(sorted(occasions))} (copy a shipped prompt, or extend it)"
+            )
+        for occasion in ("system", *occasions):
+            if strange := sorted(self.variables.get(occasion, frozenset()) - set(variables)):
+                raise unknown(
+                    f"variable in block `{occasion}` of prompt `{self.path}`", strange[0], variables
+                )
+
+    def render(self, occasion: str, variables: dict[str, Any]) -> str:
+        """The text of one block, stripped; `super()` is the block that it overrides.
+
+        Raises:
+            UserError: there is no such block, or the template fails.
+        """
+        context = self.templates[0].new_context(variables)
+        for parent in self.templates[1:]:
+            for name, block in parent.blocks.items():
+                context.blocks.setdefault(name, []).append(block)
         if occasion not in context.blocks:
             raise unknown(f"occasion of prompt `{self.name}`", occasion, self.occasions())
         try:
             return "".join(context.blocks[occasion][0](context)).strip()
-        except (TemplateError, SecurityError) as error:
+        except Exception as error:  # whatever it is, it comes from the template
             raise UserError(f"prompt `{self.path}`, block `{occasion}`: {error}") from None
 
 
-@lru_cache(maxsize=64)
 def load_prompt(name: str | Path) -> Prompt:
-    """A shipped prompt by role name, or a prompt file by path.
+    """A shipped prompt by role name, or a prompt file by path (ending in .md or .jinja).
 
     Raises:
         UserError: no such prompt, or the file is no valid template.
     """
-    path = Path(name) if str(name).endswith((".md", ".jinja")) else SHIPPED / f"{name}.md"
+    path = Path(name) if str(name).endswith(SUFFIXES) else SHIPPED / f"{name}.md"
     if not path.is_file():
-        raise unknown("prompt", name, (file.stem for file in SHIPPED.glob("*.md")))
-    environment = ImmutableSandboxedEnvironment(
-        loader=_Files(path.parent),
-        undefined=StrictUndefined,
-        autoescape=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+        raise unknown("prompt (no such file either)", name, (file.stem for file in SHIPPED.glob("*.md")))
+    return _compiled(path, tuple(_texts(path)))
+
+
+def _texts(path: Path, seen: tuple[Path, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Name and text of the file, then of what it extends: a file beside it, or a shipped one.
+
+    A file named like the shipped one extends the shipped one.
+    """
+    if path.resolve() in seen:
+        raise UserError(f"prompt `{path}` extends itself in a circle")
     try:
-        source = path.read_text(encoding="utf-8")
-        template = environment.from_string(source)
-        files = {path.name: source, **dict(_parents(environment, source))}
-    except (TemplateError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+        parsed = _parsed(text)
+    except (OSError, UnicodeDecodeError, TemplateError) as error:
         raise UserError(f"prompt `{path}` is no valid template: {error}") from None
-    return Prompt(path.stem, files, _flat(environment, template, source), path)
+    yield f"{path.name} (extended)" if seen else path.name, text
+    if any(parsed.find(kind) for kind in (nodes.Include, nodes.Import, nodes.FromImport)):
+        raise UserError(f"prompt `{path}`: a prompt can extend another one, but not include or import")
+    for extends in parsed.find_all(nodes.Extends):
+        parent = getattr(extends.template, "value", None)
+        if not isinstance(parent, str) or Path(parent).name != parent:
+            raise UserError(f"prompt `{path}` must extend a file by its plain name, such as `solver.md`")
+        beside = path.with_name(parent)
+        found = beside if beside != path and beside.is_file() else SHIPPED / parent
+        if not found.is_file():
+            raise unknown(f"prompt that `{path}` extends", parent, (f.name for f in SHIPPED.glob("*.md")))
+        yield from _texts(found, (*seen, path.resolve()))
 
 
-def _parents(environment: Environment, source: str) -> Iterator[tuple[str, str]]:
-    for name in meta.find_referenced_templates(environment.parse(source)):
-        if name is not None:
-            assert environment.loader is not None
-            text, _, _ = environment.loader.get_source(environment, name)
-            yield f"{name} (extended)", text
-            yield from _parents(environment, text)
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> nodes.Template:
+    return _JINJA.parse(text)
 
 
-def _flat(environment: Environment, template: Template, source: str) -> Template:
-    """Blocks of extended templates join the child's, the child's own winning, as rendering would do."""
-    for name in meta.find_referenced_templates(environment.parse(source)):
-        if name is None:
-            continue
-        assert environment.loader is not None
-        text, _, _ = environment.loader.get_source(environment, name)
-        parent = _flat(environment, environment.from_string(text), text)
-        template.blocks = {**parent.blocks, **template.blocks}
-    return template
+@lru_cache(maxsize=64)
+def _compiled(path: Path, texts: tuple[tuple[str, str], ...]) -> Prompt:
+    """Cached by the texts, so that an edited file is another prompt."""
+    try:
+        # `extends` is done here, over files that are known, not by the template itself.
+        templates = tuple(_JINJA.from_string(text) for _, text in texts)
+    except TemplateError as error:
+        raise UserError(f"prompt `{path}` is no valid template: {error}") from None
+    variables: dict[str, frozenset[str]] = {}
+    for _, text in reversed(texts):
+        for block in _parsed(text).find_all(nodes.Block):
+            body = nodes.Template(block.body, lineno=block.lineno)
+            body.set_environment(_JINJA)
+            variables[block.name] = frozenset(meta.find_undeclared_variables(body) - {"super"})
+    return Prompt(path.stem, path, dict(texts), templates, variables)

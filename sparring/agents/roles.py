@@ -6,7 +6,7 @@ is a role played by a policy on an engine with some sampling; it has no state.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,9 +26,21 @@ class Role:
     parsers: Mapping[str, Parser[Any]]
 
     @classmethod
-    def of(cls, name: str, parsers: Mapping[str, Parser[Any]], prompt: str | None = None) -> Role:
-        """A role with the shipped prompt of its name, or another one."""
-        return cls(name, load_prompt(prompt or name), parsers)
+    def of(
+        cls,
+        name: str,
+        parsers: Mapping[str, Parser[Any]],
+        variables: Collection[str],
+        prompt: str | None = None,
+    ) -> Role:
+        """A role with the shipped prompt of its name, or another one; `variables` is what it is given.
+
+        Raises:
+            UserError: no such prompt, or one that lacks an occasion or asks for another variable.
+        """
+        found = load_prompt(prompt or name)
+        found.check(parsers, {*variables, "instruction"})
+        return cls(name, found, parsers)
 
     def parser(self, occasion: str) -> Parser[Any]:
         if occasion not in self.parsers:

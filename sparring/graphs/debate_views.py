@@ -1,4 +1,4 @@
-"""Who sees what in a debate: pure functions from the statements so far to what a prompt shows.
+"""Who sees what in a debate: the state, and pure functions from it to what a prompt shows.
 
 A speaker's conversation is rebuilt from the state for every turn: the prompts it was given are
 functions of what was said before them, so nothing but the statements has to be kept.
@@ -13,7 +13,15 @@ from typing import Annotated, Any, TypedDict
 from sparring.agents.engines.base import Message
 from sparring.agents.roles import Agent
 from sparring.graphs.protocol import Outcome
-from sparring.tools.equality import Equal, agroup
+from sparring.memory.records import Turn
+
+SPEAKER = ("question", "round", "level", "persona", "brief", "others", "groups", "convincing")
+REFEREE = ("question", "round", "statements")
+SELECTOR = ("question", "texts")
+"""The variables that the prompts of each kind of seat are given."""
+
+SILENCE = "(no reply)"
+"""Stands for an empty reply, so that no prompt leaves its reader to imagine one."""
 
 
 class Statement(TypedDict):
@@ -23,71 +31,76 @@ class Statement(TypedDict):
     place: int
     """Position in the speaking order."""
     seat: str
-    role: str
+    name: str
+    """What the others call the speaker."""
     text: str
     answer: str | None
     """None where the text holds no answer of the asked format."""
     confidence: float | None
+    reasoning: str | None
+    """Where the format has a field for it."""
 
 
 def in_order(left: list[Statement], right: list[Statement]) -> list[Statement]:
-    """Reducer: statements by round and place, so that arrival order does not matter."""
-    return sorted([*left, *right], key=lambda s: (s["round"], s["place"]))
+    """Reducer: one statement a place and round, in speaking order, whatever arrived first or twice."""
+    said = {(s["round"], s["place"]): s for s in [*left, *right]}
+    return [said[key] for key in sorted(said)]
 
 
 class DebateState(TypedDict, total=False):
     """Plain JSON, as a checkpointer would need it."""
 
-    question: str
+    question: Any
     round: int
     seat: str
     """Only in a state sent to `speak`: whose turn it is."""
     statements: Annotated[list[Statement], in_order]
+    classes: list[list[int | None]]
+    """Per round, the class of each speaker's answer; None where it gave none."""
     verdicts: Annotated[list[dict[str, Any]], add]
     summaries: Annotated[list[str], add]
     stopped: str | None
     outcome: Outcome
 
 
-def last_words(statements: Sequence[Statement], number: int) -> list[Statement]:
+def heard(turn: Turn) -> str:
+    """A turn's text as others, and later its author, get to read it."""
+    return turn.text if turn.text.strip() else SILENCE
+
+
+def last_words(state: DebateState, number: int) -> list[Statement]:
     """The statements of one round, in speaking order."""
-    return [s for s in statements if s["round"] == number]
+    return [s for s in state.get("statements", []) if s["round"] == number]
 
 
-def discussion(statements: Sequence[Statement], number: int | None) -> list[Statement]:
-    """All statements, or those of one round."""
-    return list(statements) if number is None else last_words(statements, number)
-
-
-def others_of(
-    statements: Sequence[Statement], place: int, number: int, *, in_turn: bool
-) -> list[dict[str, Any]]:
+def others_of(state: DebateState, place: int, number: int, *, in_turn: bool) -> list[Statement]:
     """What the speaker at `place` reads before its statement of round `number`.
 
-    Together: the others' statements of round number - 1. In turn: those who speak before it have this
-    round's statement shown, those after it the last round's.
+    Together: the others' statements of round number - 1. In turn: this round's of those who speak
+    before it, the last round's of those after it; so everybody reads everything once.
     """
-    shown = []
-    for said in statements:
-        wanted = number if in_turn and said["place"] < place else number - 1
-        if said["place"] != place and said["round"] == wanted:
-            shown.append({"name": _title(said), "text": said["text"], "answer": said["answer"]})
-    return shown
+    return [
+        said
+        for said in state.get("statements", [])
+        if said["place"] != place
+        and said["round"] == (number if in_turn and said["place"] < place else number - 1)
+    ]
 
 
-def _title(said: Statement) -> str:
-    return f"agent {said['place'] + 1}" if said["role"] in ("solver", "panelist") else said["seat"]
+def groups_of(
+    statements: Sequence[Statement], classes: Sequence[int | None], most: int | None
+) -> list[dict[str, Any]]:
+    """Statements by answer, the largest group first, ties by the earliest speaker; at most `most` answers.
 
-
-async def grouped(statements: Sequence[Statement], equal: Equal) -> list[dict[str, Any]]:
-    """Statements by equal answer, the largest group first, ties by the earliest speaker."""
-    classes = await agroup([s["answer"] for s in statements], equal)
-    groups: dict[int, dict[str, Any]] = {}
+    Statements without a readable answer come last, as a group whose answer is None.
+    """
+    groups: dict[int, list[Statement]] = {}
+    unclear: list[Statement] = []
     for said, index in zip(statements, classes, strict=True):
-        if index is not None:
-            group = groups.setdefault(index, {"answer": said["answer"], "members": []})
-            group["members"].append({"name": _title(said), **said})
-    return sorted(groups.values(), key=lambda g: (-len(g["members"]), g["members"][0]["place"]))
+        (unclear if index is None else groups.setdefault(index, [])).append(said)
+    ordered = sorted(groups.values(), key=lambda members: (-len(members), members[0]["place"]))[:most]
+    shown: list[dict[str, Any]] = [{"answer": m[0]["answer"], "members": m} for m in ordered]
+    return [*shown, {"answer": None, "members": unclear}] if unclear else shown
 
 
 def conversation(

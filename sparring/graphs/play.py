@@ -9,33 +9,25 @@ again continues the same run. Episodes are independent: one failure is recorded 
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sparring.agents.engines.registry import EnginePool
-from sparring.agents.roles import Agent
-from sparring.errors import BudgetExceeded, EngineError, SandboxUnavailable, SparringError, UserError
-from sparring.graphs.cast import SAMPLING_FIELDS, Cast, pinned
+from sparring.errors import SandboxUnavailable, UserError
+from sparring.graphs.cast import SAMPLING_FIELDS, Cast
 from sparring.graphs.catalogue import make_protocol
-from sparring.graphs.context import Context, Limits, Meter
-from sparring.graphs.protocol import Protocol
+from sparring.graphs.context import Limits
+from sparring.graphs.player import FINISHED, OnProgress, taken
 from sparring.graphs.results import Result, read_results
-from sparring.memory.episode import EpisodeHandle
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
-from sparring.memory.run import RunHandle
 from sparring.memory.tasks import load_tasks
 from sparring.memory.types import canonical, digest
-from sparring.tools.checks import CHECKS, acheck
-from sparring.tools.equality import equality
+from sparring.tools.checks import CHECKS
 
-log = logging.getLogger("sparring")
 DEFAULT_MEMORY = "sparring.db"
-FINISHED = ("done", "capped")
 
 
 @dataclass(frozen=True)
@@ -52,10 +44,16 @@ class Play:
     copies: int = 1
     """Independent episodes per task."""
     limits: Limits = field(default_factory=Limits)
+    baseline: dict[str, Any] | None = None
+    """Settings of the pool of samples drawn beside this run (`graphs.baseline`); None draws none."""
+    kind: str = "play"
+    parent: str | None = None
+    """The run whose companion this one is."""
 
     def to_json(self) -> dict[str, Any]:
         """The run's configuration row."""
-        return {
+        asked = {} if self.baseline is None else {"baseline": self.baseline}
+        return asked | {
             "options": self.options,
             "engine": _name(self.engine),
             "roles": {role: _name(engine) for role, engine in self.roles.items()},
@@ -71,12 +69,17 @@ class Play:
         config = dict(row.config)
         tasks = tuple(TaskRecord(**task) for task in config.pop("tasks"))
         limits = Limits(**config.pop("limits"))
-        return cls(protocol=row.protocol, seed=row.seed, tasks=tasks, limits=limits, **config)
+        about = {"protocol": row.protocol, "seed": row.seed, "kind": row.kind, "parent": row.parent_id}
+        return cls(tasks=tasks, limits=limits, **about, **config)
+
+    def cast(self) -> Cast:
+        """Its seats, filled; raises `UserError` where the protocol, an option or a seat does not fit."""
+        return Cast(make_protocol(self.protocol, self.options), self.engine, self.roles, self.sampling)
 
     @property
     def default_name(self) -> str:
         """The same call names the same run, so that repeating it continues it."""
-        identity = canonical([self.protocol, self.seed, self.to_json()])
+        identity = canonical([self.protocol, self.seed, replace(self, baseline=None).to_json()])
         return f"{self.protocol}-{digest(identity, size=4).hex()}"
 
 
@@ -89,26 +92,14 @@ def _name(engine: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where a run stands."""
-
-    run: str
-    done: int
-    total: int
-    failed: int
-    completion_tokens: int
-
-
-OnProgress = Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
 class PlayResult(Sequence[Result]):
     """The results of a run, in task order, as the journal holds them."""
 
     run: str
     results: tuple[Result, ...]
     expected: int
+    baseline_failed: int = 0
+    """Episodes of the pool of samples that failed."""
 
     def __getitem__(self, place: Any) -> Any:
         return self.results[place]
@@ -134,9 +125,12 @@ def plan(
 ) -> Play:
     """A `Play` from what a user gives, everything checked that can be checked without an engine.
 
-    Options are fields of `Play`, options of the protocol, and sampling fields (`temperature`,
-    `judge.max_tokens`).
+    Options are fields of `Play`, options of the protocol, sampling fields (`temperature`,
+    `judge.max_tokens`), and those of the baseline (`baseline=True`, `baseline.temperature`).
     """
+    from sparring.graphs.baseline import settings  # not on top: the pool is played by this module
+
+    asked = settings(options)
     known = {
         name: options.pop(name) for name in ("engine", "roles", "seed", "copies", "limits") if name in options
     }
@@ -151,110 +145,14 @@ def plan(
         raise SandboxUnavailable(
             "check `code` runs model-written code and needs the sandbox, which this version lacks"
         )
-    play = Play(protocol, tuple(rows), options=options, sampling=sampling, **known)
+    play = Play(protocol, tuple(rows), options=options, sampling=sampling, baseline=asked, **known)
     if play.copies < 1:
         raise UserError(f"copies must be at least 1, not {play.copies}")
-    Cast(make_protocol(protocol, options), play.engine, play.roles, sampling)
+    for cap, value in asdict(play.limits).items():
+        if value is not None and value <= 0:
+            raise UserError(f"an episode's cap on {cap} must be above 0, not {value:g}")
+    play.cast()
     return play
-
-
-class Player:
-    """Plays a run's episodes. Open engines and journal are handed in, so that runs can share them."""
-
-    def __init__(self, play: Play, run: RunHandle, pool: EnginePool, concurrency: int = 64) -> None:
-        if concurrency < 1:
-            raise UserError(f"concurrency must be at least 1, not {concurrency}")
-        self.play, self.run, self.pool, self.concurrency = play, run, pool, concurrency
-        self.protocol: Protocol = make_protocol(play.protocol, play.options)
-        self.protocol.compile()  # a graph that does not hold together fails here and not in each episode
-        self._agents: dict[str, Agent] = {}
-        self.done = self.failed = self.tokens = 0
-
-    @property
-    def total(self) -> int:
-        return len(self.play.tasks) * self.play.copies
-
-    async def __call__(self, on_progress: OnProgress | None = None) -> None:
-        """Play what is not finished yet, `concurrency` episodes at a time."""
-        cast = Cast(self.protocol, self.play.engine, self.play.roles, self.play.sampling)
-        self._agents = await cast.agents(self.pool, self.run.journal)
-        waiting = iter([(task, copy) for copy in range(self.play.copies) for task in self.play.tasks])
-
-        async def work() -> None:
-            for task, copy in waiting:
-                await self._episode(task, copy)
-                if on_progress is not None:
-                    on_progress(self.progress())
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(self.concurrency, self.total)):
-                group.create_task(work())
-
-    def progress(self) -> Progress:
-        return Progress(self.run.id, self.done, self.total, self.failed, self.tokens)
-
-    async def _episode(self, task: TaskRecord, copy: int) -> None:
-        handle = self._open(task, copy)
-        if handle is None:
-            self.done += 1
-            return
-        context = Context(handle, self._seated(handle) or {}, equality(task.check), Meter(self.play.limits))
-        status, outcome, error = "done", None, None
-        try:
-            outcome = await self.protocol.run(task.question, context)
-        except BudgetExceeded as reached:
-            status, error = "capped", str(reached)
-        except EngineError as failure:
-            status, error = "failed", str(failure)
-        except SparringError:
-            raise  # the user's fault, or the run is no longer ours: stop, nothing is lost
-        except Exception as bug:  # a failed episode is data: recorded, and the rest go on
-            log.warning("episode %s of task `%s` failed: %r", handle.id, task.id, bug)
-            log.debug("where it failed", exc_info=True)
-            status, error = "failed", f"{type(bug).__name__}: {bug}"
-        self.done += 1
-        self.failed += status == "failed"
-        self.tokens += context.meter.completion_tokens
-        await self._close(handle, task, status, outcome, error)
-
-    async def _close(
-        self, handle: EpisodeHandle, task: TaskRecord, status: str, outcome: Any, error: str | None
-    ) -> None:
-        verdict = None
-        if status in FINISHED and task.answer is not None:
-            answer = outcome["answer"] if outcome else None
-            verdict = asdict(await acheck(task.check, answer, task.answer))
-        await handle.close(status, outcome, error, verdict)
-
-    def _open(self, task: TaskRecord, copy: int) -> EpisodeHandle | None:
-        """The episode to be played; None where it is finished. An episode whose policy version is gone
-        is abandoned, and the next free copy is played in its place."""
-        while True:
-            state = self.run.state(task, 0, copy)
-            if state is not None and state.status in FINISHED:
-                return None
-            if state is None or (state.status != "abandoned" and self._seats_hold(state.seats)):
-                return self.run.episode(task, 0, copy, seats=self._seats())
-            if state.status != "abandoned":
-                self.run.abandon(task, 0, copy, "a policy version it began with is gone")
-            copy += self.play.copies
-
-    def _seats(self) -> dict[str, dict[str, Any]]:
-        return {seat: {"role": a.role.name, "version": a.version_id} for seat, a in self._agents.items()}
-
-    def _seats_hold(self, seats: dict[str, Any]) -> bool:
-        return all(
-            seat in seats and pinned(agent, seats[seat]["version"], self.run.journal)
-            for seat, agent in self._agents.items()
-        )
-
-    def _seated(self, handle: EpisodeHandle) -> dict[str, Agent]:
-        seated = {}
-        for seat, agent in self._agents.items():
-            found = pinned(agent, handle.seats[seat]["version"], self.run.journal)
-            assert found is not None, "checked when the episode was opened"
-            seated[seat] = found
-        return seated
 
 
 async def aplay(
@@ -272,37 +170,44 @@ async def aplay(
         return await drive(journal, name, play, concurrency, on_progress)
 
 
+async def aresume(
+    run: str,
+    memory: str | Path = DEFAULT_MEMORY,
+    *,
+    baseline: Mapping[str, Any] | None = None,
+    concurrency: int = 64,
+    durability: Any = "full",
+    on_progress: OnProgress | None = None,
+) -> PlayResult:
+    """Continue a run from the journal alone; with `baseline`, settings of a pool it was begun without."""
+    with Journal.open(memory, durability) as journal:
+        stored = Play.from_row(journal.run_row(run))
+        if baseline is not None and stored.baseline is None:
+            stored = replace(stored, baseline=dict(baseline))
+        return await drive(journal, run, stored, concurrency, on_progress)
+
+
 async def drive(
     journal: Journal, name: str, play: Play, concurrency: int, on_progress: OnProgress | None = None
 ) -> PlayResult:
-    """Take the run's lock, play it, and note how it ended."""
-    config = json.loads(json.dumps(play.to_json()))
-    handle = journal.drive(name, kind="play", protocol=play.protocol, config=config, seed=play.seed)
-    status = "failed"
-    try:
-        async with EnginePool() as pool:
-            player = Player(play, handle, pool, concurrency)
+    """Play a run, and then the pool of samples where one was asked for, on the same engines."""
+    from sparring.graphs.baseline import draw  # not on top: it plays the pool by `taken`
+
+    async with EnginePool() as pool:
+        play = remembered(journal, name, play)
+        async with taken(journal, name, play, pool, concurrency) as player:
             await player(on_progress)
-        results = read_results(journal, name)
-        result = PlayResult(name, tuple(results), player.total)
-        status = "done" if result.complete else "failed"
-        return result
-    except asyncio.CancelledError:
-        status = "interrupted"
-        raise
-    except BaseExceptionGroup as group:
-        raise _first(group) from None
-    finally:
-        handle.finish(status)
-        handle.release()
+        lost = 0
+        if play.baseline is not None:
+            lost = await draw(journal, name, play, pool, concurrency, on_progress)
+        return PlayResult(name, tuple(read_results(journal, name)), player.total, lost)
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """One error of a group: the first of ours, else the first."""
-    leaves: list[BaseException] = []
-    for error in group.exceptions:
-        leaves.append(_first(error) if isinstance(error, BaseExceptionGroup) else error)
-    return next((error for error in leaves if isinstance(error, SparringError)), leaves[0])
+def remembered(journal: Journal, name: str, play: Play) -> Play:
+    """The play, with the pool that its run was asked for before: a run never loses its baseline."""
+    if play.baseline is None and journal.has_run(name):
+        return replace(play, baseline=(journal.run_row(name).config or {}).get("baseline"))
+    return play
 
 
 def play(
@@ -338,10 +243,4 @@ def resume(
     on_progress: OnProgress | None = None,
 ) -> PlayResult:
     """Continue a run from the journal alone."""
-
-    async def continued() -> PlayResult:
-        with Journal.open(memory) as journal:
-            stored = Play.from_row(journal.run_row(run))
-            return await drive(journal, run, stored, concurrency, on_progress)
-
-    return asyncio.run(continued())
+    return asyncio.run(aresume(run, memory, concurrency=concurrency, on_progress=on_progress))

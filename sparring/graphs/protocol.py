@@ -6,19 +6,27 @@ everything it needs at run time arrives as `Context`.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
-from typing import Any, ClassVar, NotRequired, TypedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, Self, TypedDict
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sparring.agents.parsing import Parser
 from sparring.agents.roles import Role
 from sparring.errors import UserError, unknown
 from sparring.graphs.aggregate import Vote
-from sparring.graphs.context import Context
+from sparring.graphs.context import Context, Limits
+from sparring.memory.journal import Journal
+
+if TYPE_CHECKING:
+    from sparring.graphs.embed import Embedded
 
 
 class Outcome(TypedDict):
@@ -43,6 +51,24 @@ class Protocol(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: ClassVar[str]
 
+    prompts: dict[str, str] = Field(default_factory=dict)
+    """Seat (`solver.1`) or role (`solver`) -> a prompt file, or a shipped prompt by name."""
+
+    @model_validator(mode="after")
+    def _seated(self) -> Self:
+        """Every seat has a prompt that fits its role, or this raises before any work."""
+        seats = self.seats()
+        known = {*seats, *(role.name for role in seats.values())}
+        for name in self.prompts:
+            if name not in known:
+                raise unknown(f"role of protocol `{self.name}` in `prompts`", name, known)
+        return self
+
+    def role(self, seat: str, parsers: Mapping[str, Parser[Any]], variables: Collection[str]) -> Role:
+        """The role of a seat, named before its dot, with the prompt that was chosen for it."""
+        name = seat.split(".")[0]
+        return Role.of(name, parsers, variables, self.prompts.get(seat, self.prompts.get(name)))
+
     @abstractmethod
     def seats(self) -> dict[str, Role]:
         """Seat -> the role that sits there."""
@@ -61,20 +87,47 @@ class Protocol(BaseModel, ABC):
         """Supersteps an episode may take; the library's own default would let a loop run 10,007."""
         return 3 * self.max_calls + 10
 
-    @cached_property
-    def _compiled(self) -> CompiledStateGraph[Any, Context, Any, Any]:
+    def compile(self) -> CompiledStateGraph[Any, Context, Any, Any]:
+        """The bare LangGraph graph, to be drawn or embedded as it is."""
         return self.graph().compile(name=self.name)
 
-    def compile(self) -> CompiledStateGraph[Any, Context, Any, Any]:
-        """The bare LangGraph graph."""
-        return self._compiled
+    @cached_property
+    def _played(self) -> CompiledStateGraph[Any, Context, Any, Any]:
+        # The journal is the memory: inside a caller's graph its checkpointer must not be inherited.
+        return self.graph().compile(name=self.name, checkpointer=False)
 
     async def run(self, question: Any, context: Context, config: RunnableConfig | None = None) -> Outcome:
         """Play one episode to its outcome."""
         settings: RunnableConfig = {**(config or {}), "recursion_limit": self.recursion_limit}
-        state = await self.compile().ainvoke({"question": question}, settings, context=context)
+        state = await self._played.ainvoke({"question": question}, settings, context=context)
         outcome: Outcome = state["outcome"]
         return outcome
+
+    def node(
+        self,
+        *,
+        agents: Any,
+        memory: str | Path | Journal,
+        task: Callable[[Any], Any],
+        result: Callable[[Outcome], Mapping[str, Any]],
+        sampling: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+    ) -> Embedded:
+        """This protocol as an async node for a graph of your own.
+
+        Args:
+            agents: One engine (spec or object) for all seats, or seat or role -> engine.
+            memory: The journal, or where it is.
+            task: The caller's state -> a question, a dict with `question`, or a `TaskRecord`.
+            result: The outcome -> an update of the caller's state.
+            sampling: Sampling fields, as `play` takes them.
+            limits: Caps of the episode; reaching one raises `BudgetExceeded` in the caller's graph.
+        """
+        from sparring.graphs.embed import make_node
+
+        return make_node(
+            self, agents=agents, memory=memory, task=task, result=result, sampling=sampling, limits=limits
+        )
 
     @classmethod
     def configure(cls, options: dict[str, Any]) -> Protocol:
@@ -87,9 +140,19 @@ class Protocol(BaseModel, ABC):
             if name not in cls.model_fields:
                 raise unknown(f"option of protocol `{cls.name}`", name, cls.model_fields)
         try:
-            return cls(**options)
+            return cls(**{name: _read(value) for name, value in options.items()})
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "options"
             said = first["msg"].removeprefix("Value error, ")
             raise UserError(f"protocol `{cls.name}`, option `{where}`: {said}") from None
+
+
+def _read(value: Any) -> Any:
+    """A list or an object may be given as its JSON text."""
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value  # the field's own error says what is expected
+    return value

@@ -34,11 +34,9 @@ class Sample(Protocol):
     """Samples of one question; 1 is a single answer."""
     answer: str = "line"
     """Answer format: a name in `agents.parsing.ANSWER_FORMATS`."""
-    prompt: str = "solver"
-    """A shipped prompt by name, or a path."""
 
     def seats(self) -> dict[str, Role]:
-        return {"solver": Role.of("solver", {"question": statement(self.answer)}, self.prompt)}
+        return {"solver": self.role("solver", {"question": statement(self.answer)}, ["question", "persona"])}
 
     @property
     def max_calls(self) -> int:
@@ -55,7 +53,7 @@ class Sample(Protocol):
 
     async def sample(self, state: SampleState, runtime: Runtime[Context]) -> SampleState:
         keys = [f"sample/{place}" for place in range(self.n)]
-        variables = {"question": state["question"]}
+        variables = {"question": state["question"], "persona": ""}
         turns = await runtime.context.sample("solver", keys, "question", variables)
         return {
             "ballots": [
@@ -66,5 +64,6 @@ class Sample(Protocol):
     async def vote(self, state: SampleState, runtime: Runtime[Context]) -> SampleState:
         ballots = [Ballot(**ballot) for ballot in state["ballots"]]
         outcome = voted(await aggregator("majority")(ballots, runtime.context.equal))
-        await runtime.context.episode.event("vote", "0", dict(outcome))
-        return {"outcome": outcome}
+        # The journaled decision holds: an equality may run out of time, and not do so in a replay.
+        kept: Any = await runtime.context.episode.event("vote", "0", dict(outcome))
+        return {"outcome": kept}

@@ -6,17 +6,22 @@ PostgreSQL through psycopg (extra `postgres`).
 
 from __future__ import annotations
 
+import os
+import re
 import sqlite3
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
-from ..errors import UserError
+from ..errors import JournalError, UserError
 
+T = TypeVar("T")
 Durability = Literal["full", "normal"]
 MIGRATIONS = Path(__file__).parent / "migrations"
 HEAD = "0001"
@@ -27,17 +32,30 @@ def parse_url(memory: str | Path) -> URL:
     """A database URL from what a user types."""
     raw = str(memory)
     if "://" not in raw:
-        return URL.create("sqlite", database=str(Path(raw).expanduser()))
+        return URL.create("sqlite", database=_absolute(raw))
+    shown = re.sub(r"//[^/]*@", "//", raw)  # without the password
     try:
         url = make_url(raw)
-    except (ArgumentError, ValueError) as error:
-        raise UserError(f"memory `{raw}` is no database URL: {error}") from None
+    except (ArgumentError, ValueError):
+        raise UserError(
+            f"memory `{shown}` is no database URL; use a file path or postgresql://USER@HOST:PORT/NAME"
+        ) from None
     backend = url.get_backend_name()
     if backend == "postgresql":
         return url.set(drivername="postgresql+psycopg")
     if backend == "sqlite":
-        return url
-    raise UserError(f"memory `{raw}`: `{backend}` is not supported; use a file path or a postgresql:// URL")
+        return url if in_memory(url) else url.set(database=_absolute(str(url.database)))
+    raise UserError(f"memory `{shown}`: `{backend}` is not supported; use a file path or a postgresql:// URL")
+
+
+def in_memory(url: URL) -> bool:
+    """Whether a SQLite URL names no file."""
+    return url.database in (None, "", ":memory:")
+
+
+def _absolute(path: str) -> str:
+    # Connections are opened as they are needed, and the process may change its folder.
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def connect(memory: str | Path, durability: Durability = "full") -> Engine:
@@ -64,39 +82,41 @@ def connect(memory: str | Path, durability: Durability = "full") -> Engine:
 
 
 def _shown(url: URL) -> str:
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
     return url.render_as_string(hide_password=True).replace("+psycopg", "")
 
 
 def _postgres(url: URL, durability: Durability) -> Engine:
     engine = create_engine(url, pool_pre_ping=True, pool_size=4, connect_args={"connect_timeout": 10})
-    if durability == "normal":
+    synchronous = "on" if durability == "full" else "off"
 
-        @event.listens_for(engine, "connect")
-        def relax(dbapi: Any, _: Any) -> None:
-            dbapi.execute("SET synchronous_commit = off")
-            dbapi.commit()
+    @event.listens_for(engine, "connect")
+    def prepare(dbapi: Any, _: Any) -> None:
+        dbapi.execute(f"SET synchronous_commit = {synchronous}")
+        dbapi.commit()
 
     return engine
 
 
 def _sqlite(url: URL, durability: Durability) -> Engine:
-    in_memory = url.database in (None, "", ":memory:")
-    options: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {}
-    if not in_memory:
-        parent = Path(str(url.database)).expanduser().parent
-        if not parent.is_dir():
-            raise UserError(f"memory `{url.database}` cannot be opened: folder `{parent}` does not exist")
+    options: dict[str, Any] = {"poolclass": StaticPool} if in_memory(url) else {}
+    if not in_memory(url):
+        _probe(Path(str(url.database)))
     engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": 60}, **options)
 
     @event.listens_for(engine, "connect")
     def prepare(dbapi: sqlite3.Connection, _: Any) -> None:
         dbapi.isolation_level = None  # transactions are begun by `begin` below
+        tables = {name for (name,) in dbapi.execute("SELECT name FROM sqlite_master")}
+        ours = not tables or "turns" in tables  # nothing is changed in a file of something else
+        # Rows are of 1 to 4 kB, which would waste half of a 4 kB page.
+        kept = ("page_size=16384", "journal_mode=WAL") if ours else ()
         for pragma in (
-            "page_size=16384",  # rows of 1 to 4 kB would waste half of a 4 kB page
-            "journal_mode=WAL",
+            *kept,
             f"synchronous={durability}",
             "foreign_keys=ON",
-            "cache_size=-65536",
+            "cache_size=-16384",
         ):
             dbapi.execute(f"PRAGMA {pragma}")
 
@@ -109,6 +129,38 @@ def _sqlite(url: URL, durability: Durability) -> Engine:
     return engine
 
 
+def _probe(path: Path) -> None:
+    """Refuse what is no journal before any setting is written into it."""
+    if not path.parent.is_dir():
+        raise UserError(f"memory `{path}` cannot be opened: folder `{path.parent}` does not exist")
+    if path.is_dir():
+        raise UserError(f"memory `{path}` is a folder; name a file in it")
+    if path.exists() and path.stat().st_size:
+        if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+            raise UserError(f"memory `{path}` cannot be opened: it, or its folder, is read-only")
+        with path.open("rb") as file:
+            if file.read(16) != b"SQLite format 3\x00":
+                raise UserError(f"memory `{path}` is no SQLite file")
+
+
+def transact(engine: Engine, work: Callable[[Connection], T], *, write: bool = True) -> T:
+    """Do `work` in one transaction, again if the database was away for a moment.
+
+    Raises:
+        JournalError: the database refused it.
+    """
+    for pause in (0.1, 0.5, 2.0, None):
+        try:
+            with engine.connect().execution_options(sparring_write=write) as connection, connection.begin():
+                return work(connection)
+        except DBAPIError as error:
+            if pause is None or not isinstance(error, OperationalError):
+                cause = (str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0]
+                raise JournalError(f"the journal refused a {'write' if write else 'read'}: {cause}") from None
+            time.sleep(pause)
+    raise AssertionError("unreachable")
+
+
 def revision(engine: Engine) -> str | None:
     """The schema revision a database is at; None for an empty one.
 
@@ -116,15 +168,14 @@ def revision(engine: Engine) -> str | None:
         UserError: the database holds tables that are not a journal's.
     """
     tables = set(inspect(engine).get_table_names())
-    if "alembic_version" in tables:
+    if {"alembic_version", "runs", "episodes", "turns", "counters"} <= tables:
         with engine.connect() as connection:
             return str(
                 connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
             )
     if tables:
-        raise UserError(
-            f"memory `{_shown(engine.url)}` is a database of something else (tables {sorted(tables)[:5]})"
-        )
+        names = ", ".join(sorted(tables)[:5])
+        raise UserError(f"memory `{_shown(engine.url)}` is a database of something else (tables: {names})")
     return None
 
 
@@ -137,6 +188,8 @@ def upgrade(engine: Engine) -> str | None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     with engine.connect().execution_options(sparring_write=True) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":  # two processes may create one journal
+            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('sparring schema'))"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return before
@@ -166,9 +219,10 @@ def _refuse(engine: Engine, found: str) -> None:
     shown = _shown(engine.url)
     if found in known:
         raise UserError(
-            f"memory `{shown}` is at revision {found}, this version needs {HEAD}: run `sparring memory upgrade`"
+            f"memory `{shown}` is at revision {found}, this version needs {HEAD}: "
+            "run `sparring memory upgrade`"
         )
     raise UserError(
-        f"memory `{shown}` was written by a newer version of Sparring (revision {found}, this one knows up to "
-        f"{HEAD}): upgrade Sparring"
+        f"memory `{shown}` was written by a newer version of Sparring (revision {found}, this one knows "
+        f"up to {HEAD}): upgrade Sparring"
     )

@@ -8,25 +8,28 @@ one whose request differs raises `ReplayDiverged` and writes nothing.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import JournalError, ReplayDiverged
-from .messages import Conversation
+from .messages import Conversation, Found
 from .records import AgentRecord, Ask, Place, Produced, Turn
+from .rows import Row
 from .seeds import derive_seed, episode_id
-from .tokens import PrefixIndex, Stored
-from .types import digest, plain
-from .writer import Row
+from .tokens import EMPTY, Ids, PrefixIndex, Stored
+from .types import digest, dumps, plain
+from .writer import Write
 
 if TYPE_CHECKING:
     from .run import RunHandle
 
 Produce = Callable[[list[Place]], Awaitable[list[Produced]]]
-EMPTY = np.empty(0, np.int32)
 
 
 class Attempt:
@@ -38,8 +41,36 @@ class Attempt:
         self.turn, self.fingerprint, self.agent, self.final = turn, fingerprint, agent, final
 
 
+class Flight:
+    """Something on its way into the journal, and those who wait for it besides its maker."""
+
+    __slots__ = ("_error", "_landed", "agent", "fingerprint")
+
+    def __init__(self, fingerprint: bytes = b"", agent: str = "") -> None:
+        self.fingerprint, self.agent = fingerprint, agent
+        self._landed: asyncio.Event | None = None
+        self._error: BaseException | None = None
+
+    def land(self, error: BaseException | None) -> None:
+        """Let go of those who wait."""
+        self._error = error
+        if self._landed is not None:
+            self._landed.set()
+
+    async def landed(self) -> bool:
+        """Wait; False where the maker was cancelled before there was anything to journal."""
+        if self._landed is None:
+            self._landed = asyncio.Event()
+        await self._landed.wait()
+        if isinstance(self._error, asyncio.CancelledError):
+            return False
+        if self._error is not None:
+            raise self._error
+        return True
+
+
 class EpisodeHandle:
-    """One episode of a run this process drives."""
+    """One episode of a run this process drives. It belongs to one event loop."""
 
     def __init__(self, run: RunHandle, place: tuple[str, str, int, int], seats: dict[str, Any]) -> None:
         self.run, self.seats = run, seats
@@ -49,8 +80,13 @@ class EpisodeHandle:
         self.prefixes = PrefixIndex()
         self.attempts: dict[str, list[Attempt]] = {}
         self.new_calls = 0
-        self._inflight: dict[str, tuple[bytes, asyncio.Future[Turn]]] = {}
+        self.broken: Exception | None = None
+        """Why a write of this handle was refused: what it holds in memory is not what is stored."""
+        self._inflight: dict[str, Flight] = {}
+        self._deciding: dict[tuple[str, str], Flight] = {}
         self._events: dict[tuple[str, str], Any] = {}
+        self._unwritten: list[tuple[str, Row]] = []
+        """Messages asked about but not stored: they go with whichever turn is committed next."""
 
     async def turns(self, keys: Sequence[str], ask: Ask, produce: Produce) -> list[Turn]:
         """The turns at `keys`, all answers to the same messages by the same agent.
@@ -60,34 +96,48 @@ class EpisodeHandle:
 
         Raises:
             ReplayDiverged: a key is journaled or in flight with another request.
+            StaleEpoch, JournalError: the turns, or an earlier write of this handle, could not be stored.
         """
-        agent_id = self.run.register(ask.agent)
-        fingerprint = digest(self.conversation.chain(ask.messages), agent_id)
-        missing = [key for key in keys if not self._known(key, fingerprint, ask.agent, agent_id)]
-        if missing:
-            await self._play(missing, ask, fingerprint, produce)
-        return [await self._result(key) for key in keys]
+        found = self.conversation.find(ask.messages)
+        fingerprint = digest(self.conversation.chain(ask.messages, found), ask.agent.id)
+        made: set[str] = set()
+        while True:
+            if self.broken is not None:
+                raise self.broken
+            missing = [key for key in dict.fromkeys(keys) if not self._known(key, fingerprint, ask.agent)]
+            flights = {key: flight for key in keys if (flight := self._inflight.get(key)) is not None}
+            if missing:
+                await self._play(missing, ask, (fingerprint, found), produce)
+                made.update(missing)
+            if all([await flight.landed() for flight in flights.values()]):
+                break
+        turns = [self.attempts[key][-1].turn for key in keys]
+        return [t if t.replayed or t.key in made else replace(t, replayed=True) for t in turns]
 
-    def _known(self, key: str, fingerprint: bytes, agent: AgentRecord, agent_id: str) -> bool:
-        if key in self._inflight:
-            if self._inflight[key][0] != fingerprint:
-                raise ReplayDiverged(f"turn `{key}` of episode {self.id} is in flight with another request")
-            return True
+    def _known(self, key: str, fingerprint: bytes, agent: AgentRecord) -> bool:
+        flight = self._inflight.get(key)
         tried = self.attempts.get(key)
+        if flight is not None:
+            if flight.fingerprint != fingerprint:
+                raise self._diverged(key, "is in flight", flight.agent, agent)
+            return True
         if not tried:
             return False
         if tried[-1].fingerprint != fingerprint:
-            raise ReplayDiverged(
-                f"turn `{key}` of episode {self.id} (task `{self.task}`) was journaled with another "
-                f"{self._difference(tried[-1], agent, agent_id)}; nothing was written. Start a new run "
-                "(`--run NAME`), or resume with the code and options of the old one"
-            )
+            raise self._diverged(key, "was journaled", tried[-1].agent, agent)
         return tried[-1].final
 
-    def _difference(self, old: Attempt, agent: AgentRecord, agent_id: str) -> str:
-        if old.agent == agent_id:
-            return "request: field `messages`"
-        before = self.run.agent_fields(old.agent)
+    def _diverged(self, key: str, how: str, old: str, agent: AgentRecord) -> ReplayDiverged:
+        return ReplayDiverged(
+            f"turn `{key}` of episode {self.id} (task `{self.task}`) {how} with another request: "
+            f"{self._difference(old, agent)}; nothing was written. Start a new run (`--run NAME`), or resume "
+            "with the code and options of the old one"
+        )
+
+    def _difference(self, old: str, agent: AgentRecord) -> str:
+        if old == agent.id:
+            return "field `messages`"
+        before = self.run.agent_fields(old)
         after = {
             "role": agent.role,
             "prompt": agent.prompt_hash,
@@ -96,36 +146,57 @@ class EpisodeHandle:
             "policy": agent.policy,
         }
         names = [name for name in after if before.get(name) != after[name]]
-        return "request: field " + ", ".join(f"`{name}`" for name in names or ["agent"])
+        return "field " + ", ".join(f"`{name}`" for name in names or ["agent"])
 
-    async def _result(self, key: str) -> Turn:
-        if key in self._inflight:
-            return await asyncio.shield(self._inflight[key][1])
-        return self.attempts[key][-1].turn
-
-    async def _play(self, keys: list[str], ask: Ask, fingerprint: bytes, produce: Produce) -> None:
-        loop = asyncio.get_running_loop()
-        for key in keys:
-            self._inflight[key] = (fingerprint, loop.create_future())
+    async def _play(self, keys: list[str], ask: Ask, request: tuple[bytes, Found], produce: Produce) -> None:
+        fingerprint, found = request
+        flight = Flight(fingerprint, self.run.register(ask.agent))
+        self._inflight.update(dict.fromkeys(keys, flight))
         try:
-            head, rows = self.conversation.intern(ask.messages)
-            if rows:
-                self.run.submit(rows)
+            head, rows = self.conversation.intern(ask.messages, found)
+            self._unwritten += rows
             places = [self._place(key) for key in keys]
             produced = await produce(places)
             self.new_calls += len(places)
-            write = self.run.write()
-            for place, made in zip(places, produced, strict=True):
-                attempt = self._record(place, made, ask, (head, fingerprint), write.rows)
-                # Before the commit: if this caller is cancelled now, the row is on its way all the same.
-                self.attempts.setdefault(place.key, []).append(attempt)
-            await self.run.commit(write)
+            if self.broken is not None:
+                raise self.broken
+            write = self._turn_rows(places, produced, ask, (head, flight))
         except BaseException as error:
-            for key in keys:
-                _fail(self._inflight.pop(key)[1], error)
+            self._land(keys, flight, error)
             raise
+        # A caller that is cancelled from here on does not take the turns back: they are on their way.
+        await self.run.commit(write)
+
+    def _turn_rows(
+        self, places: list[Place], produced: list[Produced], ask: Ask, request: tuple[int, Flight]
+    ) -> Write:
+        head, flight = request
+        write = self.run.write()
+        write.rows, self._unwritten = self._unwritten, []
+        try:
+            made = [
+                self._record(place, one, ask, (head, flight.fingerprint), write.rows)
+                for place, one in zip(places, produced, strict=True)
+            ]
+        except Exception as error:
+            self.broken = error
+            raise
+        write.done = partial(self._settle, [place.key for place in places], flight, made)
+        return write
+
+    def _settle(self, keys: list[str], flight: Flight, made: list[Attempt], error: Exception | None) -> None:
+        """The turns are durable, or refused: only now may anyone be answered with them."""
+        if error is None:
+            for attempt in made:
+                self.attempts.setdefault(attempt.turn.key, []).append(attempt)
+        else:
+            self.broken = error
+        self._land(keys, flight, error)
+
+    def _land(self, keys: list[str], flight: Flight, error: BaseException | None) -> None:
         for key in keys:
-            self._inflight.pop(key)[1].set_result(self.attempts[key][-1].turn)
+            del self._inflight[key]
+        flight.land(error)
 
     def _place(self, key: str) -> Place:
         attempt = len(self.attempts.get(key, ()))
@@ -136,22 +207,18 @@ class EpisodeHandle:
         self, place: Place, made: Produced, ask: Ask, request: tuple[int, bytes], rows: list[tuple[str, Row]]
     ) -> Attempt:
         head, fingerprint = request
-        agent_id = ask.agent.id
         turn_id = self.run.ids.take("turns")
         output = None
         if made.text is not None:
             output, new = self.conversation.add(head, "assistant", made.text)
             rows.extend(new)
-        stored = Stored(None, 0, EMPTY) if made.prompt_ids is None else self.prefixes.store(made.prompt_ids)
-        if made.prompt_ids is not None:
-            completion = EMPTY if made.completion_ids is None else made.completion_ids
-            self.prefixes.add(turn_id, made.prompt_ids, completion)
+        stored = self._store_ids(turn_id, place.key, made)
         row = turn_row(made, stored) | {
             "id": turn_id,
             "episode_id": self.id,
             "key": place.key,
             "attempt": place.attempt,
-            "agent_id": agent_id,
+            "agent_id": ask.agent.id,
             "policy_version_id": ask.version,
             "seed": place.seed,
             "fingerprint": fingerprint,
@@ -173,7 +240,20 @@ class EpisodeHandle:
             completion_tokens=made.completion_tokens,
             cost=made.cost,
         )
-        return Attempt(turn, fingerprint, agent_id, made.final)
+        return Attempt(turn, fingerprint, ask.agent.id, made.final)
+
+    def _store_ids(self, turn_id: int, key: str, made: Produced) -> Stored:
+        completion = EMPTY if made.completion_ids is None else _ids(made.completion_ids)
+        if made.logprobs is not None and len(made.logprobs) != len(completion):
+            raise JournalError(
+                f"turn `{key}`: {len(completion)} completion ids but {len(made.logprobs)} log-probabilities"
+            )
+        if made.prompt_ids is None:
+            return Stored(None, 0, EMPTY)
+        prompt = _ids(made.prompt_ids)
+        stored = self.prefixes.store(prompt)
+        self.prefixes.add(turn_id, prompt, completion)
+        return stored
 
     def event_payload(self, kind: str, key: str) -> Any:
         """The payload of a journaled event, None where there is none."""
@@ -181,13 +261,26 @@ class EpisodeHandle:
 
     async def event(self, kind: str, key: str, payload: dict[str, Any]) -> dict[str, Any]:
         """Journal a decision once; asked again, the first payload is returned."""
-        known = self._events.get((kind, key))
-        if known is None:
+        name = (kind, key)
+        while name not in self._events:
+            flight = self._deciding.get(name)
+            if flight is not None:
+                await flight.landed()
+                continue
+            if self.broken is not None:
+                raise self.broken
+            self._deciding[name] = Flight()
             write = self.run.write()
             write.rows.append(("events", self._event_row(kind, key, payload)))
+            # As JSON has it, so that a replay sees the same.
+            write.done = partial(self._decided, name, json.loads(dumps(payload)))
             await self.run.commit(write)
-            known = self._events[(kind, key)] = payload
-        return dict(known)
+        return dict(self._events[name])
+
+    def _decided(self, name: tuple[str, str], payload: Any, error: Exception | None) -> None:
+        if error is None:
+            self._events[name] = payload
+        self._deciding.pop(name).land(error)
 
     def _event_row(self, kind: str, key: str, payload: Any) -> Row:
         return self.run.event_row(kind, key, payload, episode=self.id)
@@ -205,15 +298,23 @@ class EpisodeHandle:
             write.rows.append(("events", self._event_row("verdict", "0", verdict)))
         write.closes.append(
             {
-                "b_id": self.id,
+                "id": self.id,
                 "status": status,
                 "outcome": outcome,
                 "error": plain(error),
                 "finished_at": time.time(),
             }
         )
+        write.done = partial(self._closed, status, outcome, verdict)
         await self.run.commit(write)
-        self.run.closed(self.id, status, outcome)
+
+    def _closed(
+        self, status: str, outcome: Any, verdict: dict[str, Any] | None, error: Exception | None
+    ) -> None:
+        if error is None:
+            self.run.closed(self.id, status, outcome)
+            if verdict is not None:
+                self._events.setdefault(("verdict", "0"), verdict)
 
     def load(self, attempts: dict[str, list[Attempt]], events: dict[tuple[str, str], Any]) -> None:
         """Continue from journaled rows."""
@@ -223,12 +324,8 @@ class EpisodeHandle:
         self.attempts, self._events = attempts, events
 
 
-def _fail(future: asyncio.Future[Turn], error: BaseException) -> None:
-    if isinstance(error, asyncio.CancelledError):
-        future.cancel()
-    else:
-        future.set_exception(error)
-        future.exception()  # seen: the caller raises it, others may or may not be waiting
+def _ids(values: Any) -> Ids:
+    return np.asarray(values, np.int32)
 
 
 def turn_row(made: Produced, stored: Stored) -> Row:

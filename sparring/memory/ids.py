@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Connection, Engine, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from .database import transact
 from .schema import Counter
 
 BLOCK = 4096
@@ -31,11 +32,24 @@ class Ids:
             self._next[table] = value + 1
             return value
 
-    def _reserve(self, table: str) -> int:
+    def skip(self, table: str, highest: int) -> None:
+        """Give only ids above `highest`: within an episode ids grow with time, whoever drives it."""
+        with self._guard:
+            if self._next.get(table, 0) <= highest:
+                self._end[table] = 0
+
+    def block(self, table: str, count: int) -> int:
+        """The first of `count` ids in a row."""
+        return self._reserve(table, count)
+
+    def _reserve(self, table: str, count: int = BLOCK) -> int:
         insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        with self._engine.connect().execution_options(sparring_write=True) as connection, connection.begin():
+        name = Counter.name == table
+
+        def grow(connection: Connection) -> int:
             connection.execute(insert(Counter).values(name=table, next=1).on_conflict_do_nothing())
-            grow = update(Counter).where(Counter.name == table).values(next=Counter.next + BLOCK)
-            connection.execute(grow)  # takes the row's lock, so the value read next is ours
-            value = connection.execute(select(Counter.next).where(Counter.name == table)).scalar_one()
-        return int(value) - BLOCK
+            # Takes the row's lock, so the value read next is ours.
+            connection.execute(update(Counter).where(name).values(next=Counter.next + count))
+            return int(connection.execute(select(Counter.next).where(name)).scalar_one()) - count
+
+        return transact(self._engine, grow)

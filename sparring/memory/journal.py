@@ -10,25 +10,24 @@ Resume, rewards, training data, ratings, cost and every report are reads of it.
 
 from __future__ import annotations
 
-import os
+import json
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Executable, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError
 
 from .. import __version__
 from ..errors import JournalError, UserError, unknown
-from .database import Durability, open_database, parse_url
+from .database import Durability, open_database, transact
 from .ids import Ids
 from .lock import acquire, driver_info
 from .records import VersionRecord
 from .run import RunHandle
 from .schema import Policy, PolicyVersion, Run
+from .types import dumps
 from .writer import Writer
 
 
@@ -36,16 +35,13 @@ class Journal:
     """An open journal. Cheap to open, safe to share among coroutines and threads of one process."""
 
     def __init__(self, memory: str | Path = "sqlite://", durability: Durability = "full") -> None:
-        self._temporary: Path | None = None
-        url = parse_url(memory)
-        if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        if str(memory) in ("sqlite://", "sqlite:///", "sqlite:///:memory:", ":memory:"):
             # A memory database has one connection, and readers must not see a writer's half commit.
-            handle, name = tempfile.mkstemp(prefix="sparring-", suffix=".db")
-            os.close(handle)
-            self._temporary = Path(name)
-            url = parse_url(name)
+            self._temporary = tempfile.TemporaryDirectory(prefix="sparring-")
+            memory = Path(self._temporary.name) / "journal.db"
         self.durability = durability
-        self.engine = open_database(url.render_as_string(hide_password=False), durability)
+        self.engine = open_database(memory, durability)
         self.ids = Ids(self.engine)
         self.writer = Writer(self.engine)
 
@@ -65,22 +61,11 @@ class Journal:
         self.writer.close()
         self.engine.dispose()
         if self._temporary is not None:
-            for suffix in ("", "-wal", "-shm"):
-                with suppress(FileNotFoundError):
-                    Path(f"{self._temporary}{suffix}").unlink()
+            self._temporary.cleanup()
 
     def execute(self, statement: Executable, rows: Any = None) -> Any:
         """Run one statement in a write transaction of its own, outside the hot path."""
-        try:
-            with (
-                self.engine.connect().execution_options(sparring_write=True) as connection,
-                connection.begin(),
-            ):
-                return connection.execute(statement, rows)
-        except DBAPIError as error:
-            raise JournalError(
-                f"the journal refused a write: {str(error.orig).strip().splitlines()[0]}"
-            ) from None
+        return transact(self.engine, lambda connection: connection.execute(statement, rows))
 
     def insert(self, table: Any) -> Any:
         """An insert that leaves existing rows alone."""
@@ -118,12 +103,13 @@ class Journal:
             RunLocked: another process drives it.
             UserError: a run of this name exists with another configuration.
         """
+        _check_name(run, seed)
         row = {
             "id": run,
             "parent_id": parent,
             "kind": kind,
             "protocol": protocol,
-            "config": config,
+            "config": json.loads(dumps(config)),  # as it will be read, or a tuple would differ from its list
             "seed": seed,
             "status": "open",
             "epoch": 0,
@@ -145,6 +131,7 @@ class Journal:
                 "driver": driver_info(),
                 "status": "open",
                 "durability": self.durability,
+                "finished_at": None,
             }
             if self.execute(taken.values(values)).rowcount != 1:
                 raise JournalError(f"run `{run}` was taken over by another driver in this instant; try again")
@@ -166,6 +153,7 @@ class Journal:
                 rows = list(connection.execute(query.order_by(PolicyVersion.number)))
             for row in rows:
                 if (row.base_hash, row.adapter_hash) == (record.base_hash, record.adapter_hash):
+                    self._begin_heads(record.policy, rows[0].id)
                     return int(row.id)
             self._register(record, rows[-1].number + 1 if rows else 0)
         raise JournalError(f"policy `{record.policy}` could not be registered")
@@ -184,9 +172,11 @@ class Journal:
                 created_at=time.time(),
             )
         )
-        if number == 0:
-            first = update(Policy).where(Policy.name == record.policy, Policy.live_version_id.is_(None))
-            self.execute(first.values(live_version_id=version_id, training_version_id=version_id))
+
+    def _begin_heads(self, policy: str, version_id: int) -> None:
+        """Both heads of a new policy stand at its first version."""
+        first = update(Policy).where(Policy.name == policy, Policy.live_version_id.is_(None))
+        self.execute(first.values(live_version_id=version_id, training_version_id=version_id))
 
     def version_row(self, version_id: int) -> Any:
         """The row of a policy version, None if it is gone."""
@@ -194,6 +184,13 @@ class Journal:
             return connection.execute(
                 select(PolicyVersion).where(PolicyVersion.id == version_id)
             ).one_or_none()
+
+
+def _check_name(run: str, seed: int) -> None:
+    if not run.strip() or not run.isprintable():
+        raise UserError(f"run name {run!r}: use visible characters")
+    if not -(2**63) <= seed < 2**63:
+        raise UserError(f"seed {seed} does not fit 64 bits")
 
 
 def _same(run: str, stored: Any, wanted: dict[str, Any]) -> None:

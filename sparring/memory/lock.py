@@ -16,10 +16,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
+from weakref import WeakSet
 
-from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy import Connection, Engine, create_engine, select, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
-from ..errors import RunLocked
+from ..errors import RunLocked, UserError
 from .schema import Run
 from .types import digest
 
@@ -42,7 +45,7 @@ def acquire(engine: Engine, run: str) -> Lock:
         RunLocked: another process holds it; the message names host, process id and since when.
     """
     if engine.dialect.name == "sqlite":
-        return FileLock(Path(str(engine.url.database)), run)
+        return FileLock(Path(str(engine.url.database)).resolve(), run)
     return AdvisoryLock(engine, run)
 
 
@@ -52,6 +55,15 @@ def _refuse(run: str, holder: dict[str, Any] | None) -> RunLocked:
         f"run `{run}` is driven by process {who.get('pid', '?')} on {who.get('host', '?')} since "
         f"{who.get('since', '?')}; wait for it or stop it"
     )
+
+
+def _holder(file: IO[str]) -> dict[str, Any] | None:
+    for _ in range(20):  # the holder may be between taking the lock and writing its name
+        file.seek(0)
+        with suppress(ValueError):
+            return dict(json.loads(file.read()))
+        time.sleep(0.01)
+    return None
 
 
 class FileLock:
@@ -66,16 +78,15 @@ class FileLock:
 
     def _take(self, run: str) -> IO[str]:
         while True:
-            file = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115 - held until release
+            try:
+                file = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115 - held until release
+            except OSError as error:
+                raise UserError(f"run `{run}` cannot be locked: {error}") from None
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                file.seek(0)
-                holder = None
-                with suppress(ValueError):
-                    holder = json.loads(file.read())
-                file.close()
-                raise _refuse(run, holder) from None
+                with file:
+                    raise _refuse(run, _holder(file)) from None
             # The last holder may have removed the file between our open and our lock.
             with suppress(FileNotFoundError):
                 if os.stat(self._path).st_ino == os.fstat(file.fileno()).st_ino:
@@ -84,9 +95,15 @@ class FileLock:
         file.truncate(0)
         file.write(json.dumps(driver_info()))
         file.flush()
+        _held.add(self)
         return file
 
+    def abandon(self) -> None:
+        """Let go of the file without the lock: a forked child must not keep its parent's lock alive."""
+        self._file.close()
+
     def release(self) -> None:
+        _held.discard(self)
         if self._file.closed:
             return
         with suppress(FileNotFoundError):
@@ -94,20 +111,31 @@ class FileLock:
         self._file.close()
 
 
+_held: WeakSet[FileLock] = WeakSet()
+
+
+def _after_fork() -> None:
+    for lock in list(_held):
+        lock.abandon()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class AdvisoryLock:
-    """A PostgreSQL session lock on a connection of its own."""
+    """A PostgreSQL session lock on a connection of its own, outside the pool."""
 
     def __init__(self, engine: Engine, run: str) -> None:
         key = int.from_bytes(digest("sparring", run, size=8), "little", signed=True)
-        self._connection: Connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        own = create_engine(engine.url, poolclass=NullPool, connect_args={"connect_timeout": 10})
+        self._connection: Connection = own.connect().execution_options(isolation_level="AUTOCOMMIT")
         taken = self._connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar()
         if not taken:
             holder = self._connection.execute(select(Run.driver).where(Run.id == run)).scalar_one_or_none()
-            self._connection.close()
+            self.release()
             raise _refuse(run, holder)
 
     def release(self) -> None:
-        # Closing the session itself, not returning it to the pool: a pooled session would keep the lock.
-        with suppress(Exception):
-            self._connection.invalidate()
+        with suppress(SQLAlchemyError):  # without a pool this ends the session, and the lock with it
             self._connection.close()

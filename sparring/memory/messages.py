@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from ..errors import UserError
+from ..errors import JournalError, UserError
+from .rows import Row
 from .types import canonical, digest
-from .writer import Row
 
 ROOT = 0
 PART_KEYS = {
@@ -23,12 +24,15 @@ PART_KEYS = {
     "tool_call": set(),
     "tool_result": set(),
 }
-Node = tuple[int, str, str]
-"""(parent id, role, content as text or JSON): hashable without hashing long texts again and again,
-since Python keeps a string's hash."""
+Content = str | list[dict[str, Any]]
+Node = tuple[int, str, str, bool]
+"""(parent id, role, text or JSON of the parts, whether it is parts): hashable without hashing long
+texts again and again, since Python keeps a string's hash."""
+Found = tuple[int, int]
+"""The id of the last stored message of a conversation's beginning, and how many messages it has."""
 
 
-def parts_of(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
+def parts_of(content: Content) -> list[dict[str, Any]]:
     """Content as typed parts.
 
     Raises:
@@ -46,20 +50,22 @@ def parts_of(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
     return content
 
 
-def content_of(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+def content_of(parts: Content) -> Content:
     """The inverse of `parts_of`: a single text part is plain text again."""
+    if isinstance(parts, str):
+        return parts
     if len(parts) == 1 and parts[0].keys() == {"type", "text"} and parts[0]["type"] == "text":
         return str(parts[0]["text"])
     return parts
 
 
-def _node(parent: int, role: str, content: str | list[dict[str, Any]]) -> Node:
-    # The list form is marked, so that a text that looks like JSON is not taken for parts.
-    return (
-        parent,
-        role,
-        content if isinstance(content, str) else "\x00" + json.dumps(parts_of(content), sort_keys=True),
-    )
+def _node(parent: int, role: str, content: Content) -> Node:
+    if isinstance(content, str):
+        return (parent, role, content, False)
+    plain = content_of(content)
+    if isinstance(plain, str):
+        return (parent, role, plain, False)
+    return (parent, role, json.dumps(parts_of(plain), sort_keys=True), True)
 
 
 class Conversation:
@@ -69,54 +75,58 @@ class Conversation:
         self._episode, self._ids = episode, ids
         self._nodes: dict[Node, int] = {}
         self._chains: dict[int, bytes] = {ROOT: b""}
-        self._text: dict[int, str | list[dict[str, Any]]] = {}
+        self._text: dict[int, Content] = {}
 
-    def chain(self, messages: Sequence[Mapping[str, Any]]) -> bytes:
-        """A hash of the whole conversation, the same on any machine."""
-        head, start = ROOT, 0
-        for start, message in enumerate(messages):  # noqa: B007 - the position reached is used below
-            known = self._nodes.get(_node(head, message["role"], message["content"]))
+    def find(self, messages: Sequence[Mapping[str, Any]]) -> Found:
+        """How much of a conversation is stored already."""
+        head, nodes = ROOT, self._nodes
+        for position, message in enumerate(messages):
+            known = nodes.get(_node(head, message["role"], message["content"]))
             if known is None:
-                break
+                return head, position
             head = known
-        else:
-            start = len(messages)
+        return head, len(messages)
+
+    def chain(self, messages: Sequence[Mapping[str, Any]], found: Found | None = None) -> bytes:
+        """A hash of the whole conversation, the same on any machine."""
+        head, start = found or self.find(messages)
         state = self._chains[head]
         for message in messages[start:]:
-            state = self._link(state, message["role"], message["content"])
+            state = digest(state, message["role"], _content_hash(message["content"]))
         return state
 
-    def intern(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, list[tuple[str, Row]]]:
+    def intern(
+        self, messages: Sequence[Mapping[str, Any]], found: Found = (ROOT, 0)
+    ) -> tuple[int, list[tuple[str, Row]]]:
         """The id of the conversation's last message, and the rows not yet written."""
-        head, rows = ROOT, []
-        for message in messages:
+        (head, start), rows = found, []
+        for message in messages[start:]:
             head, new = self.add(head, message["role"], message["content"])
             rows.extend(new)
         return head, rows
 
-    def add(
-        self, parent: int, role: str, content: str | list[dict[str, Any]]
-    ) -> tuple[int, list[tuple[str, Row]]]:
+    def add(self, parent: int, role: str, content: Content) -> tuple[int, list[tuple[str, Row]]]:
         """One message under `parent`: its id, and its row if it is new."""
         node = _node(parent, role, content)
         known = self._nodes.get(node)
         if known is not None:
             return known, []
-        message_id = self._ids.take("messages")
-        parts = parts_of(content)
-        self._remember(message_id, node, content)
+        message_id: int = self._ids.take("messages")
+        content_hash = self._remember(message_id, node, content)
         row = {
             "id": message_id,
             "episode_id": self._episode,
             "parent_id": parent,
             "role": role,
-            "content_hash": _content_hash(content),
-            "content": parts,
+            "content_hash": content_hash,
+            "content": parts_of(content),
         }
         return message_id, [("messages", row)]
 
     def load(self, message_id: int, parent: int, role: str, parts: list[dict[str, Any]]) -> None:
         """Take over a stored message; parents must come first."""
+        if parent not in self._chains:
+            raise JournalError(f"episode {self._episode}: message {message_id} hangs on no stored message")
         content = content_of(parts)
         self._remember(message_id, _node(parent, role, content), content)
 
@@ -125,15 +135,20 @@ class Conversation:
         content = self._text.get(message_id, "") if message_id is not None else ""
         return content if isinstance(content, str) else "".join(p.get("text", "") for p in content)
 
-    def _remember(self, message_id: int, node: Node, content: str | list[dict[str, Any]]) -> None:
+    def _remember(self, message_id: int, node: Node, content: Content) -> bytes:
         self._nodes[node] = message_id
-        self._text[message_id] = content
-        self._chains[message_id] = self._link(self._chains[node[0]], node[1], content)
-
-    @staticmethod
-    def _link(state: bytes, role: str, content: str | list[dict[str, Any]]) -> bytes:
-        return digest(state, role, _content_hash(content))
+        self._text[message_id] = content_of(content)
+        content_hash = _content_hash(content)
+        self._chains[message_id] = digest(self._chains[node[0]], node[1], content_hash)
+        return content_hash
 
 
-def _content_hash(content: str | list[dict[str, Any]]) -> bytes:
-    return digest(content) if isinstance(content, str) else digest(canonical(content), b"parts")
+def _content_hash(content: Content) -> bytes:
+    plain = content_of(content)
+    return _text_hash(plain) if isinstance(plain, str) else digest(canonical(plain), b"parts")
+
+
+@lru_cache(maxsize=512)
+def _text_hash(text: str) -> bytes:
+    """A text is hashed when it is asked about and again when it is stored; system prompts, everywhere."""
+    return digest(text)

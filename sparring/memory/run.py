@@ -7,17 +7,20 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
+from .database import transact
 from .episode import Attempt, EpisodeHandle
 from .lock import Lock
 from .records import AgentRecord, TaskRecord, Turn
+from .rows import Row
 from .schema import Agent, Episode, Event, Message, Run
 from .schema import Turn as TurnTable
 from .seeds import episode_id
-from .tokens import StoredTurn, resolve
-from .writer import Row, Write
+from .tokens import EMPTY, StoredTurn, resolve
+from .writer import Write
 
 if TYPE_CHECKING:
     from .journal import Journal
@@ -42,7 +45,7 @@ class RunHandle:
         self.ids = journal.ids
         self._lock = lock
         self._agents: dict[str, dict[str, Any]] = {}
-        self._tasks: set[str] = set()
+        self._opened: WeakValueDictionary[str, EpisodeHandle] = WeakValueDictionary()
         self.episodes: dict[str, EpisodeState] = {}
         self._load()
 
@@ -83,6 +86,7 @@ class RunHandle:
 
     def agent_fields(self, agent_id: str) -> dict[str, Any]:
         """A journaled agent's fields, for saying how a request differs."""
+        self.journal.writer.flush()
         with self.journal.engine.connect() as connection:
             row = connection.execute(select(Agent).where(Agent.id == agent_id)).one_or_none()
         if row is None:
@@ -111,15 +115,18 @@ class RunHandle:
     ) -> EpisodeHandle:
         """Open an episode, or reopen it with everything it has said. Seats of a reopened one stay."""
         key = task.key
-        known = self.episodes.get(episode_id(self.id, key, iteration, copy))
+        identity = episode_id(self.id, key, iteration, copy)
+        opened = self._opened.get(identity)
+        if opened is not None and opened.broken is None:
+            return opened  # two handles of one episode would not see each other's turns in flight
+        known = self.episodes.get(identity)
+        if opened is not None:
+            self._agents.clear()  # what was refused may have held any of these rows: they are written again
         handle = EpisodeHandle(self, (task.id, key, iteration, copy), known.seats if known else seats)
-        if known is not None:
+        if known is not None and opened is None:
             self._reload(handle)
+            self._opened[identity] = handle
             return handle
-        rows: list[tuple[str, Row]] = []
-        if key not in self._tasks:
-            rows.append(("tasks", _task_row(task)))
-            self._tasks.add(key)
         row = {
             "id": handle.id,
             "run_id": self.id,
@@ -128,15 +135,19 @@ class RunHandle:
             "copy": copy,
             "parent_id": parent,
             "forked_from_turn_id": forked_from,
-            "seats": seats,
+            "seats": handle.seats,
             "status": "open",
             "outcome": None,
             "error": None,
             "started_at": time.time(),
             "finished_at": None,
         }
-        self.submit([*rows, ("episodes", row)])
-        self.episodes[handle.id] = EpisodeState("open", seats, None)
+        self.submit([("tasks", _task_row(task)), ("episodes", row)])
+        if known is None:
+            self.episodes[handle.id] = EpisodeState("open", seats, None)
+        else:
+            self._reload(handle)
+        self._opened[identity] = handle
         return handle
 
     def abandon(self, task: TaskRecord, iteration: int, copy: int, reason: str) -> None:
@@ -184,26 +195,48 @@ class RunHandle:
         self._lock.release()
 
     def _reload(self, handle: EpisodeHandle) -> None:
-        with self.journal.engine.connect() as connection:
-            # Ids grow within a conversation, so parents come first.
-            messages = select(Message).where(Message.episode_id == handle.id).order_by(Message.id)
-            for said in connection.execute(messages):
-                handle.conversation.load(said.id, said.parent_id, said.role, said.content)
-            turns = select(TurnTable).where(TurnTable.episode_id == handle.id).order_by(TurnTable.id)
-            rows = list(connection.execute(turns))
-            events = select(Event.kind, Event.key, Event.payload).where(Event.episode_id == handle.id)
-            known = {(row.kind, row.key): row.payload for row in connection.execute(events)}
+        self.journal.writer.flush()  # what an earlier handle of this process said may still be on its way
+        said, rows, known = transact(
+            self.journal.engine, lambda connection: _stored_rows(connection, handle.id), write=False
+        )
+        message_id = 0
+        for message_id, parent, role, content in said:
+            handle.conversation.load(message_id, parent, role, content)
+        self.ids.skip("messages", message_id)
+        self.ids.skip("turns", rows[-1].id if rows else 0)
         attempts: dict[str, list[Attempt]] = defaultdict(list)
         for row in sorted(rows, key=lambda row: (row.key, row.attempt)):
             attempts[row.key].append(_attempt(row, handle.conversation.text))
         handle.load(dict(attempts), known)
-        stored = {
-            r.id: StoredTurn(r.prefix_turn_id, r.prefix_length, r.prompt_tail, r.completion_ids) for r in rows
-        }
-        memo: dict[int, Any] = {}
-        for row in rows:
-            if row.prompt_tail is not None:
-                handle.prefixes.add(row.id, resolve(row.id, stored, memo), row.completion_ids)
+        _load_ids(handle, rows)
+
+
+def _stored_rows(
+    connection: Connection, episode: str
+) -> tuple[list[Any], list[Any], dict[tuple[str, str], Any]]:
+    """Messages, turns and events of an episode; parents come before what follows them."""
+    columns = (Message.id, Message.parent_id, Message.role, Message.content)
+    said = connection.execute(
+        select(*columns).where(Message.episode_id == episode).order_by(Message.id)
+    ).all()
+    turns = select(TurnTable).where(TurnTable.episode_id == episode).order_by(TurnTable.id)
+    rows = connection.execute(turns).all()
+    events = select(Event.kind, Event.key, Event.payload).where(Event.episode_id == episode)
+    known = {(row.kind, row.key): row.payload for row in connection.execute(events)}
+    return list(said), list(rows), known
+
+
+def _load_ids(handle: EpisodeHandle, rows: list[Any]) -> None:
+    stored = {row.id: _stored(row) for row in rows if row.prompt_tail is not None}
+    for row in rows:
+        if row.id in stored:
+            completion = EMPTY if row.completion_ids is None else row.completion_ids
+            handle.prefixes.add(row.id, resolve(row.id, stored), completion)
+
+
+def _stored(row: Any) -> StoredTurn:
+    completion = None if row.completion_ids is None else row.completion_ids.tobytes()
+    return StoredTurn(row.prefix_turn_id, row.prefix_length, row.prompt_tail.tobytes(), completion)
 
 
 def _attempt(row: Any, text: Callable[[int | None], str]) -> Attempt:

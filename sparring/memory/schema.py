@@ -77,7 +77,7 @@ class Task(Base):
     answer: Mapped[Doc | None]
     check: Mapped[str]
     meta: Mapped[Doc | None]
-    parent_id: Mapped[str | None] = mapped_column(ForeignKey("tasks.id"))
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("tasks.id"), index=True)
     source_turn_id: Mapped[Big | None]
 
 
@@ -311,7 +311,7 @@ class Match(Base):
     id: Mapped[Id]
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
     position: Mapped[int]
-    episode_id: Mapped[str | None] = mapped_column(ForeignKey("episodes.id"))
+    episode_id: Mapped[str | None] = mapped_column(ForeignKey("episodes.id"), index=True)
     players: Mapped[Doc]
     """Seat -> player."""
     result: Mapped[Doc | None]

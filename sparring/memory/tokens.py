@@ -1,22 +1,23 @@
 """Prompt ids are stored as a reference to the turn they continue plus what is new.
 
-`PrefixIndex` holds, for one open episode, the (prompt + completion) ids of its turns in blocks: each
-block of 16 ids is known by the hash of all ids up to its end, as in paged prefix caches, so finding
-the longest shared prefix costs one hash per block and not a comparison with every earlier turn.
+`PrefixIndex` is a radix tree of the (prompt + completion) ids of an open episode's turns: each edge
+holds a run of ids, so that a shared history is kept once, and finding the longest shared prefix of a
+prompt compares each id once, edge by edge, and not with every earlier turn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .types import digest
-
 Ids = NDArray[np.int32]
-BLOCK = 16
+WIDTH = 4
+"""Bytes of one id."""
+EMPTY: Ids = np.empty(0, np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,83 +29,89 @@ class Stored:
     tail: Ids
 
 
+class _Edge:
+    """A run of ids, the first turn that holds it, and what follows it by first id."""
+
+    __slots__ = ("following", "label", "turn")
+
+    def __init__(self, label: bytes, turn: int) -> None:
+        self.label, self.turn = label, turn
+        self.following: dict[bytes, _Edge] = {}
+
+
 class PrefixIndex:
     """Longest shared token prefix among the turns of one episode."""
 
     def __init__(self) -> None:
-        self._blocks: dict[bytes, int] = {}
-        self._ids: dict[int, Ids] = {}
-        self._recent: int | None = None
+        self._root = _Edge(b"", 0)
 
     def store(self, prompt: Ids) -> Stored:
         """How to store `prompt` (P,) given the turns added so far."""
-        candidates = [self._walk(prompt), self._recent]
-        best, length = None, 0
-        for turn in candidates:
-            shared = 0 if turn is None else _shared(self._ids[turn], prompt)
-            if shared > length:
-                best, length = turn, shared
-        return Stored(best, length, prompt[length:])
+        edge, _, length = self._walk(prompt.tobytes())
+        if length == 0:
+            return Stored(None, 0, prompt)
+        return Stored(edge.turn, length // WIDTH, prompt[length // WIDTH :])
 
     def add(self, turn: int, prompt: Ids, completion: Ids) -> None:
         """Make turn `turn` available as a prefix of later prompts."""
-        ids = np.concatenate([prompt, completion]).astype(np.int32, copy=False)
-        self._ids[turn] = ids
-        self._recent = turn
-        for name in _block_hashes(ids):
-            # The first turn that holds a block keeps it: its stored form is the shallower one.
-            self._blocks.setdefault(name, turn)
+        data = prompt.tobytes() + completion.tobytes()
+        edge, inside, length = self._walk(data)
+        if length == len(data):
+            return  # The first turn that holds these ids keeps them: its stored form is the shallower one.
+        if inside < len(edge.label):
+            _split(edge, inside)
+        edge.following[data[length : length + WIDTH]] = _Edge(data[length:], turn)
 
-    def _walk(self, prompt: Ids) -> int | None:
-        found = None
-        for name in _block_hashes(prompt):
-            turn = self._blocks.get(name)
-            if turn is None:
-                break
-            found = turn
-        return found
-
-
-def _block_hashes(ids: Ids) -> list[bytes]:
-    data = ids.astype("<i4", copy=False).tobytes()
-    names, state = [], b""
-    for end in range(BLOCK * 4, len(data) + 1, BLOCK * 4):
-        state = digest(state, data[end - BLOCK * 4 : end], size=8)
-        names.append(state)
-    return names
+    def _walk(self, data: bytes) -> tuple[_Edge, int, int]:
+        """The last edge reached, how far into its label, and how far into `data`; all in bytes."""
+        edge, position = self._root, 0
+        while True:
+            following = edge.following.get(data[position : position + WIDTH])
+            if following is None:
+                return edge, len(edge.label), position
+            edge, label = following, following.label
+            if not data.startswith(label, position):
+                shared = _shared(label, data, position)
+                return edge, shared, position + shared
+            position += len(label)
 
 
-def _shared(left: Ids, right: Ids) -> int:
-    size = min(len(left), len(right))
-    different = np.flatnonzero(left[:size] != right[:size])
-    return int(different[0]) if len(different) else size
+def _split(edge: _Edge, at: int) -> None:
+    """Cut an edge's label in two; both halves belong to the same turn."""
+    lower = _Edge(edge.label[at:], edge.turn)
+    lower.following, edge.following = edge.following, {edge.label[at : at + WIDTH]: lower}
+    edge.label = edge.label[:at]
 
 
-@dataclass(frozen=True, slots=True)
-class StoredTurn:
-    """The id columns of one turn row."""
+def _shared(label: bytes, data: bytes, position: int) -> int:
+    """Bytes of `label` that `data` has from `position` on, in whole ids."""
+    size = min(len(label), len(data) - position) // WIDTH
+    left = np.frombuffer(label, np.int32, size)
+    right = np.frombuffer(data, np.int32, size, position)
+    different = np.flatnonzero(left != right)
+    return WIDTH * (int(different[0]) if len(different) else size)
+
+
+class StoredTurn(NamedTuple):
+    """The id columns of one turn row; ids as packed bytes."""
 
     prefix_turn_id: int | None
     prefix_length: int
-    tail: Ids
-    completion: Ids
+    tail: bytes
+    completion: bytes | None
 
 
-def resolve(turn_id: int, rows: Mapping[int, StoredTurn], memo: dict[int, Ids] | None = None) -> Ids:
-    """Prompt ids (P,) of a turn from the rows of it and its ancestors.
-
-    `memo` keeps (prompt + completion) of every turn met, so that resolving an episode is linear.
-    """
-    memo = {} if memo is None else memo
-    path = [turn_id]
-    while (parent := rows[path[-1]].prefix_turn_id) is not None and parent not in memo:
-        path.append(parent)
-    prompt = np.empty(0, np.int32)
-    for turn in reversed(path):
-        row = rows[turn]
-        if row.prefix_turn_id is None:
-            prompt = row.tail
-        else:
-            prompt = np.concatenate([memo[row.prefix_turn_id][: row.prefix_length], row.tail])
-        memo[turn] = np.concatenate([prompt, row.completion])
-    return prompt
+def resolve(turn_id: int, rows: Mapping[int, StoredTurn]) -> Ids:
+    """Prompt ids (P,) of a turn from the rows of it and its ancestors: each gives what it added."""
+    parent, length, tail, _ = rows[turn_id]
+    pieces, missing = [tail], length * WIDTH
+    while parent is not None and missing > 0:
+        parent, length, tail, completion = rows[parent]
+        added = missing - length * WIDTH
+        if added > 0:
+            if added > len(tail):
+                pieces.append((completion or b"")[: added - len(tail)])
+            pieces.append(tail[:added])
+            missing = length * WIDTH
+    pieces.reverse()
+    return np.frombuffer(b"".join(pieces), np.dtype("<i4"))

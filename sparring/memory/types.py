@@ -12,10 +12,14 @@ from sqlalchemy import LargeBinary, Text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 def dumps(value: Any) -> str:
     """Compact JSON that any UTF-8 database takes: NUL is always escaped, lone surrogates where present."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = _encode(value)
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -68,8 +72,14 @@ class Packed(TypeDecorator[NDArray[Any]]):
         super().__init__()
         self.dtype = dtype
 
+    def pack(self, value: Any) -> bytes:
+        """The bytes of an array or of a list of numbers; bytes are taken to be packed already."""
+        if isinstance(value, bytes):
+            return value
+        return np.asarray(value, dtype=self.dtype).tobytes()
+
     def process_bind_param(self, value: NDArray[Any] | None, dialect: Dialect) -> bytes | None:
-        return None if value is None else value.astype(self.dtype, copy=False).tobytes()
+        return None if value is None else self.pack(value)
 
     def process_result_value(self, value: bytes | None, dialect: Dialect) -> NDArray[Any] | None:
         return None if value is None else np.frombuffer(value, dtype=self.dtype)

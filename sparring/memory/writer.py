@@ -2,7 +2,7 @@
 
 Callers hand over rows and wait; a thread takes whatever has gathered, writes it in one transaction
 and wakes them. Every write carries the epoch of the run it belongs to and is refused once another
-driver has taken the run over. Inserts are idempotent: a row whose unique key exists is left alone.
+driver has taken the run over. Inserts are idempotent: a row that exists is left alone.
 """
 
 from __future__ import annotations
@@ -11,26 +11,27 @@ import asyncio
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Executable, Table, bindparam, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from ..errors import JournalError, StaleEpoch
-from .schema import Base, Episode, Run
+from .rows import Row, Values, codecs
+from .types import dumps
 
-Row = dict[str, Any]
 Claim = tuple[str, int]
 """A run and the epoch a writer believes it is at."""
 MAX_BATCH = 2048
 LINGER_S = 0.002
-TRIES = 6
+RETRY_S = 20.0
+"""How long a database that is away (restarting, locked, full) is asked again before callers are told."""
+CLOSED = ("status", "outcome", "error", "finished_at", "id")
 
 
 @dataclass(slots=True)
@@ -41,7 +42,10 @@ class Write:
     epoch: int = 0
     rows: list[tuple[str, Row]] = field(default_factory=list)
     closes: list[Row] = field(default_factory=list)
-    """Rows with `b_id` and the columns of `Episode` to set."""
+    """Rows with the columns `CLOSED` of an episode."""
+    done: Callable[[Exception | None], None] | None = None
+    """Called in the waiter's loop once the write is durable or refused, even if the caller was cancelled."""
+    encoded: list[tuple[str, Values]] = field(default_factory=list)
     loop: asyncio.AbstractEventLoop | None = None
     waiter: asyncio.Future[None] | Future[None] | None = None
 
@@ -52,28 +56,36 @@ class Writer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._queue: SimpleQueue[Write | None] = SimpleQueue()
-        self._inserts = {table.name: self._insert(table) for table in Base.metadata.sorted_tables}
-        self._close = update(Episode).where(Episode.id == bindparam("b_id"))
+        self._codecs = codecs(engine.dialect.name)
+        mark = "%s" if engine.dialect.name == "postgresql" else "?"
+        share = " FOR SHARE" if engine.dialect.name == "postgresql" else ""
+        self._epoch = f"SELECT epoch FROM runs WHERE id = {mark}{share}"
+        sets = ", ".join(f"{name} = {mark}" for name in CLOSED[:-1])
+        self._close = f"UPDATE episodes SET {sets} WHERE id = {mark}"
         self._thread: threading.Thread | None = None
         self._guard = threading.Lock()
+        self._closed = False
         self.commits = 0
 
-    def _insert(self, table: Table) -> Executable:
-        if self._engine.dialect.name == "postgresql":
-            return postgresql.insert(table).on_conflict_do_nothing()
-        return sqlite.insert(table).on_conflict_do_nothing()
-
     def submit(self, write: Write) -> None:
-        """Queue a write without waiting; it is committed before or with every later one."""
-        if self._thread is None:
-            with self._guard:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._work, name="sparring-journal", daemon=True)
-                    self._thread.start()
-        self._queue.put(write)
+        """Queue a write without waiting; it is committed before or with every later one.
+
+        Raises:
+            JournalError: a row cannot be stored, or the journal is closed; nothing was queued.
+        """
+        write.encoded = [(table, self._codecs[table].encode(row)) for table, row in write.rows]
+        for row in write.closes:
+            row["outcome"] = None if row["outcome"] is None else dumps(row["outcome"])
+        with self._guard:  # nothing may be queued behind the writer's end
+            if self._closed:
+                raise JournalError("the journal is closed")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="sparring-journal", daemon=True)
+                self._thread.start()
+            self._queue.put(write)
 
     async def commit(self, write: Write) -> None:
-        """Queue a write and return once it is durable.
+        """Queue a write and return once it is durable. A cancelled caller does not take it back.
 
         Raises:
             StaleEpoch: another driver has taken the run over.
@@ -81,9 +93,13 @@ class Writer:
         """
         write.loop = asyncio.get_running_loop()
         write.waiter = write.loop.create_future()
-        self.submit(write)
-        # A cancelled caller must not hide that the row is on its way.
-        await asyncio.shield(write.waiter)
+        try:
+            self.submit(write)
+        except JournalError as error:
+            if write.done is not None:
+                write.done(error)
+            raise
+        await write.waiter
 
     def commit_now(self, write: Write) -> None:
         """`commit` for callers outside an event loop."""
@@ -92,12 +108,19 @@ class Writer:
         self.submit(write)
         future.result()
 
+    def flush(self) -> None:
+        """Return once everything queued so far is durable or refused."""
+        if self._thread is not None:
+            self.commit_now(Write())
+
     def close(self) -> None:
-        """Write what is queued and end the thread."""
+        """Write what is queued and end the thread; later writes are refused."""
         with self._guard:
+            self._closed = True
             thread, self._thread = self._thread, None
+            if thread is not None:
+                self._queue.put(None)
         if thread is not None:
-            self._queue.put(None)
             thread.join()
 
     def _work(self) -> None:
@@ -105,7 +128,7 @@ class Writer:
         busy = stop = False
         while not stop:
             first = self._queue.get()
-            if busy:
+            if busy and first is not None:
                 time.sleep(LINGER_S)  # under load a commit shared by many is worth two milliseconds
             batch, stop = self._gather(first)
             busy = len(batch) > 1
@@ -119,24 +142,28 @@ class Writer:
         item = first
         while item is not None:
             batch.append(item)
-            if len(batch) >= MAX_BATCH or self._queue.empty():
+            if len(batch) >= MAX_BATCH:
                 return batch, False
-            item = self._queue.get()
+            try:
+                item = self._queue.get_nowait()
+            except Empty:
+                return batch, False
         return batch, True
 
     def _settle(self, batch: list[Write], connection: Connection | None) -> Connection | None:
-        """Commit a batch; if it is refused, each write on its own, so that only the guilty one fails."""
+        """Commit a batch; if a row of it is refused, halves of it, so that only the guilty write fails."""
         try:
             connection, stale = self._commit(batch, connection)
-        except SQLAlchemyError as error:
-            if len(batch) == 1:
-                cause = str(getattr(error, "orig", error)).strip().splitlines()[0]
-                _wake(batch, JournalError(f"the journal refused a write: {cause}"))
+        except Exception as error:
+            if len(batch) == 1 or _is_away(error):
+                _wake(batch, JournalError(f"the journal refused a write: {_cause(error)}"))
                 return None
-            for write in batch:
-                connection = self._settle([write], None)
-            return connection
+            middle = len(batch) // 2
+            return self._settle(batch[middle:], self._settle(batch[:middle], None))
         self.commits += 1
+        if not stale:
+            _wake(batch, None)
+            return connection
         _wake([w for w in batch if (w.run, w.epoch) not in stale], None)
         for run, epoch in stale:
             lost = StaleEpoch(f"run `{run}` was taken over by another driver; this one's writes are refused")
@@ -144,65 +171,89 @@ class Writer:
         return connection
 
     def _commit(self, batch: list[Write], connection: Connection | None) -> tuple[Connection, set[Claim]]:
-        for attempt in range(TRIES):
+        deadline, pause = 0.0, 0.05
+        while True:
             try:
                 if connection is None:
-                    connection = self._engine.connect().execution_options(sparring_write=True)
+                    connection = self._connect()
                 with connection.begin():
                     stale = self._stale(connection, batch)
                     self._write(connection, [w for w in batch if (w.run, w.epoch) not in stale])
                 return connection, stale
-            except OperationalError:  # busy, connection cut, server restarting: the same rows once more
-                if attempt + 1 == TRIES:
-                    raise
+            except BaseException as error:
                 if connection is not None:
-                    with suppress(DBAPIError):
+                    with suppress(SQLAlchemyError):
                         connection.invalidate()
-                    connection.close()
+                    with suppress(SQLAlchemyError):
+                        connection.close()
                     connection = None
-                time.sleep(0.05 * 2**attempt)
-        raise AssertionError("unreachable")
+                # Busy, connection cut, server restarting: the same rows once more.
+                deadline = deadline or time.monotonic() + RETRY_S
+                if not _is_away(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(pause)
+                pause = min(2 * pause, 2.0)
 
-    @staticmethod
-    def _stale(connection: Connection, batch: Sequence[Write]) -> set[Claim]:
+    def _connect(self) -> Connection:
+        connection = self._engine.connect().execution_options(sparring_write=True)
+        if connection.dialect.name == "sqlite":
+            connection.connection.execute("PRAGMA cache_size=-65536")
+        return connection
+
+    def _stale(self, connection: Connection, batch: Sequence[Write]) -> set[Claim]:
         claimed = {(write.run, write.epoch) for write in batch if write.run is not None}
-        if not claimed:
-            return set()
-        query = select(Run.id, Run.epoch).where(Run.id.in_({run for run, _ in claimed}))
-        if connection.dialect.name == "postgresql":
-            query = query.with_for_update(read=True)
-        current = {(run, epoch) for run, epoch in connection.execute(query)}
-        return {claim for claim in claimed if claim not in current}
+        stale: set[Claim] = set()
+        for run, epoch in sorted(
+            claimed
+        ):  # in one order everywhere, so that two writers cannot block each other
+            if connection.exec_driver_sql(self._epoch, (run,)).scalar_one_or_none() != epoch:
+                stale.add((run, epoch))
+        return stale
 
     def _write(self, connection: Connection, batch: Iterable[Write]) -> None:
-        tables: dict[str, list[Row]] = defaultdict(list)
-        closes: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+        tables: dict[str, list[Values]] = defaultdict(list)
+        closes: list[Values] = []
         for write in batch:
-            for table, row in write.rows:
-                tables[table].append(row)
-            for row in write.closes:
-                closes[tuple(sorted(row))].append(row)
-        for table, statement in self._inserts.items():  # in the order of foreign keys
-            if table in tables:
-                connection.execute(statement, tables[table])
-        for rows in closes.values():
-            connection.execute(self._close, rows)
+            for table, values in write.encoded:
+                tables[table].append(values)
+            closes += [tuple(row[name] for name in CLOSED) for row in write.closes]
+        for table, codec in self._codecs.items():  # in the order of foreign keys
+            for sql, values in codec.statements(tables.get(table, ())):
+                connection.exec_driver_sql(sql, values)
+        if closes:
+            connection.exec_driver_sql(self._close, closes)
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether the database, not a row, is at fault: then asking again can help and splitting cannot."""
+    if not isinstance(error, OperationalError):
+        return isinstance(error, DBAPIError) and error.connection_invalidated
+    # PostgreSQL's class 54: a row is too large for an index.
+    return not str(getattr(error.orig, "sqlstate", None) or "").startswith("54")
+
+
+def _cause(error: BaseException) -> str:
+    lines = str(getattr(error, "orig", error)).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _wake(batch: list[Write], error: Exception | None) -> None:
-    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = defaultdict(list)
+    by_loop: dict[asyncio.AbstractEventLoop, list[Write]] = defaultdict(list)
     for write in batch:
         if isinstance(write.waiter, Future):
             write.waiter.set_exception(error) if error else write.waiter.set_result(None)
-        elif write.waiter is not None and write.loop is not None:
-            by_loop[write.loop].append(write.waiter)
-    for loop, waiters in by_loop.items():
+        elif write.loop is not None:
+            by_loop[write.loop].append(write)
+    for loop, writes in by_loop.items():
         with suppress(RuntimeError):  # the loop is gone with those who waited
-            loop.call_soon_threadsafe(_resolve, waiters, error)
+            loop.call_soon_threadsafe(_resolve, writes, error)
 
 
-def _resolve(waiters: list[asyncio.Future[None]], error: Exception | None) -> None:
-    for waiter in waiters:
+def _resolve(writes: list[Write], error: Exception | None) -> None:
+    for write in writes:
+        if write.done is not None:
+            write.done(error)
+        waiter: Any = write.waiter
         if waiter.done():
             continue
         if error is None:

@@ -276,6 +276,17 @@ async def test_only_the_missing_samples_are_asked_for(tmp_path: Path) -> None:
     await engine.close()
 
 
+async def test_two_samples_of_one_seed_are_kept_apart(tmp_path: Path) -> None:
+    texts = [f"answer {n}" for n in range(9)]
+    engine = ManagedEngine(
+        Remote(lambda request, seed: texts.pop(0)), ServicePolicy(cache=tmp_path / "cache.sqlite")
+    )
+    first = [completion.text for completion in await engine.generate(ask(seeds=(5, 5)))]
+    assert sorted(first) == ["answer 0", "answer 1"]
+    assert [completion.text for completion in await engine.generate(ask(seeds=(5, 5)))] == first
+    await engine.close()
+
+
 async def test_a_hit_costs_nothing_and_counts_no_tokens(tmp_path: Path) -> None:
     policy = ServicePolicy(cache=tmp_path / "cache.sqlite", price_in=1.0, price_out=1.0)
     engine = ManagedEngine(ScriptedEngine("hash"), policy)

@@ -94,7 +94,7 @@ def test_a_note_needs_no_answer() -> None:
 
 
 def test_every_parser_is_named_versioned_and_says_what_it_wants() -> None:
-    assert {"line", "boxed", "choice", "number", "text"} == set(ANSWER_FORMATS)
+    assert {"line", "boxed", "choice", "letter", "number", "text"} == set(ANSWER_FORMATS)
     assert {"note", "moderator", "judge", "candidates", "stated", "statement/line"} <= set(PARSERS)
     for name, item in PARSERS.items():
         assert item.name == name and item.version and 0 < len(item.instruction) < 200
@@ -109,7 +109,7 @@ def test_a_model_that_repeats_the_instruction_has_not_answered() -> None:
 def test_unknown_names_list_the_known_ones() -> None:
     with pytest.raises(UserError, match="unknown parser `json`; known: boxed, candidates,"):
         parser("json")
-    with pytest.raises(UserError, match="answer format `judge`; known: boxed, choice, line, number, text"):
+    with pytest.raises(UserError, match="answer format `judge`; known: boxed, choice, letter, line, number, text"):
         answer_format("judge")
     with pytest.raises(UserError, match="answer format"):
         statement("nothing")
@@ -334,3 +334,36 @@ def test_time_grows_linearly(name: str, unit: str) -> None:
     with contextlib.suppress(ParseError):
         parser(name)(text)
     assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("D)2000", "D"),
+        ("The correct option is D) 2%.", "D"),
+        ("(B)", "B"),
+        ("A", "A"),
+        ("A ship is leaving. The answer is C.", "C"),
+        ("A very clever solution", None),
+        ("the answer is b)", None),
+        ("E=mc2", None),
+        ("the answer is (b)", None),
+        ("", None),
+    ],
+)
+def test_letter_is_tolerant_but_takes_no_article_for_an_option(text: str, letter: str | None) -> None:
+    read = answer_format("letter")
+    if letter is None:
+        with pytest.raises(ParseError):
+            read(text)
+    else:
+        assert read(text).answer == letter
+
+
+@pytest.mark.parametrize("name", ["judge", "stated", "moderator"])
+@pytest.mark.parametrize("copied", ["...", "<the answer>", "<answer>"])
+def test_a_copied_format_is_no_answer(name: str, copied: str) -> None:
+    """A small model repeats the example it was shown; two that do so must not agree on `...`."""
+    fields = {"preference": "No", "side": "none", "reason": "r", "reasoning": "r", "confidence": 0.5}
+    with pytest.raises(ParseError, match="placeholder"):
+        parser(name)(json.dumps({**fields, "answer": copied}))

@@ -153,3 +153,23 @@ def test_the_registry_imports_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.model
+@pytest.mark.slow
+async def test_the_embedded_engine_by_its_catalogue_name(tmp_path: Path) -> None:
+    spec = f"smollm2-135m?dtype=float32&max_batch=4&cache={tmp_path}/cache.sqlite"
+    async with EnginePool() as pool:
+        engine = pool.get(spec)
+        assert engine.spec == "smollm2-135m?dtype=float32" and engine.policy.tries == 1
+        await engine.probe()
+        request = Request(REQUEST.messages, Sampling(temperature=0, max_tokens=8), (1,))
+        (first,), (again,) = await engine.generate(request), await engine.generate(request)
+        assert first.text == again.text and again.cached and not first.cached
+        assert first.completion_ids is not None and again.completion_ids is not None
+        assert first.completion_ids.tolist() == again.completion_ids.tolist()
+
+
+async def test_an_unknown_model_is_said_before_any_work() -> None:
+    with pytest.raises(UserError, match="no-such-model"):
+        await make_engine("no-such-model").probe()

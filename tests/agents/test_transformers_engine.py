@@ -8,147 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    AutoModelForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from tf_support import ask, check, logs_of, reference, version_of
 
-from sparring.agents.engines.base import Completion, Engine, Message, PolicyVersion, Request, Sampling, ScoreRequest
+from sparring.agents.engines.base import Engine, Message, PolicyVersion, Request, Sampling, ScoreRequest
 from sparring.agents.engines.transformers import ContextExceeded, TransformersEngine
-from sparring.agents.models import adapter_hash
 from sparring.errors import EngineError, UserError
-
-TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-SIZES = {
-    "vocab_size": 300,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.15,
-    "eos_token_id": 257,
-    "bos_token_id": 256,
-    "pad_token_id": 257,
-}
-
-
-def save_tokenizer(folder: Path) -> None:
-    """Bytes as tokens, and the two marks of the chat template."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={char: i for i, char in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>")
-    fast.chat_template = TEMPLATE
-    fast.save_pretrained(folder)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def tf_one_thread():
-    """Tiny products gain nothing from threads that wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session", params=["llama", "qwen2"])
-def tf_tiny(request, tmp_path_factory) -> Path:
-    torch.manual_seed(7)
-    folder = tmp_path_factory.mktemp(request.param)
-    model = (
-        LlamaForCausalLM(LlamaConfig(**SIZES))
-        if request.param == "llama"
-        else Qwen2ForCausalLM(Qwen2Config(**SIZES, sliding_window=None, use_sliding_window=False))
-    )
-    model.save_pretrained(folder)
-    save_tokenizer(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tf_adapters(tf_tiny, tmp_path_factory) -> list[Path]:
-    """Two LoRA adapters with weights far from zero, of different ranks and targets."""
-    folders = []
-    for number, (rank, targets) in enumerate([(4, ["q_proj", "v_proj", "down_proj"]), (8, "all-linear")]):
-        torch.manual_seed(100 + number)
-        model = AutoModelForCausalLM.from_pretrained(tf_tiny)
-        wrapped = get_peft_model(model, LoraConfig(r=rank, lora_alpha=16, target_modules=targets))
-        for name, weight in wrapped.named_parameters():
-            if "lora_" in name:
-                torch.nn.init.normal_(weight, std=0.1)
-        folders.append(tmp_path_factory.mktemp(f"adapter{number}"))
-        wrapped.save_pretrained(folders[-1])
-    return folders
-
-
-@pytest.fixture
-async def tf_engine(tf_tiny):
-    engine = TransformersEngine(str(tf_tiny), dtype="float32", max_batch=16)
-    yield engine
-    await engine.close()
-
-
-def version_of(adapter: Path | None) -> PolicyVersion:
-    if adapter is None:
-        return PolicyVersion("base")
-    return PolicyVersion("trained", 1, adapter=str(adapter), adapter_hash=adapter_hash(adapter))
-
-
-def ask(text: str, *seeds: int, adapter: Path | None = None, **sampling: object) -> Request:
-    how = Sampling(**{"max_tokens": 24, **sampling})
-    return Request(({"role": "user", "content": text},), how, seeds or (0,), version_of(adapter))
-
-
-def reference(folder: Path, adapter: Path | None = None) -> torch.nn.Module:
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    if adapter is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, adapter).eval()
-    return model
-
-
-@torch.no_grad()
-def logs_of(model: torch.nn.Module, prompt: np.ndarray, rest: np.ndarray, temperature: float) -> torch.Tensor:
-    """Log-softmax of one plain forward pass at the positions that predict `rest`: (T, V)."""
-    ids = torch.tensor(np.concatenate([prompt, rest])[None].astype(np.int64))
-    logits = model(ids).logits[0, len(prompt) - 1 : -1].float()
-    return torch.log_softmax(logits / temperature, -1)
-
-
-def check(folder: Path, request: Request, completion: Completion, model: torch.nn.Module | None = None) -> None:
-    """Ids belong to the prompt and text, log-probabilities to a plain forward pass."""
-    adapter = request.version.adapter
-    model = model or reference(folder, Path(adapter) if adapter else None)
-    assert completion.prompt_ids is not None and completion.completion_ids is not None
-    logs = logs_of(model, completion.prompt_ids, completion.completion_ids, request.sampling.temperature or 1.0)
-    want = logs[torch.arange(len(logs)), torch.tensor(completion.completion_ids.astype(np.int64))]
-    np.testing.assert_allclose(completion.logprobs, want.numpy(), atol=1e-4, rtol=0)
-    assert completion.logprobs.dtype == np.float32 and completion.completion_ids.dtype == np.int32
 
 
 async def test_logprobs_in_a_mixed_batch(tf_engine, tf_tiny, tf_adapters):
     """Unequal prompts, three temperatures, the base and two adapters, all at once."""
     requests = [
-        ask("word " * (3 * i + 1), i, adapter=[None, *tf_adapters][i % 3], temperature=[0.7, 1.0, 1.3][i // 3 % 3])
+        ask(
+            "word " * (3 * i + 1),
+            i,
+            adapter=[None, *tf_adapters][i % 3],
+            temperature=[0.7, 1.0, 1.3][i // 3 % 3],
+        )
         for i in range(12)
     ]
     answers = await asyncio.gather(*map(tf_engine.generate, requests))
@@ -304,7 +184,9 @@ async def test_score_agrees_with_generate(tf_engine):
 
 
 async def test_greedy_is_generate_greedy(tf_engine, tf_tiny):
-    requests = [ask("greedy " * (i + 1), temperature=0, repetition_penalty=[1.0, 1.2][i % 2]) for i in range(6)]
+    requests = [
+        ask("greedy " * (i + 1), temperature=0, repetition_penalty=[1.0, 1.2][i % 2]) for i in range(6)
+    ]
     answers = await asyncio.gather(*map(tf_engine.generate, requests))
     model = reference(tf_tiny)
     for request, (completion,) in zip(requests, answers, strict=True):
@@ -346,7 +228,9 @@ async def test_adapters_are_checked(tf_engine, tf_tiny, tf_adapters, tmp_path):
     foreign = PolicyVersion("trained", 1, base="f" * 64)
     for version, words in ((wrong, "hash"), (missing, "adapter_config.json"), (foreign, "belongs to base")):
         with pytest.raises(UserError, match=words):
-            await tf_engine.generate(Request(({"role": "user", "content": "x"},), Sampling(max_tokens=2), (1,), version))
+            await tf_engine.generate(
+                Request(({"role": "user", "content": "x"},), Sampling(max_tokens=2), (1,), version)
+            )
     dora = tmp_path / "dora"
     dora.mkdir()
     for file in tf_adapters[0].iterdir():
@@ -355,9 +239,11 @@ async def test_adapters_are_checked(tf_engine, tf_tiny, tf_adapters, tmp_path):
     (dora / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True}))
     with pytest.raises(UserError, match="use_dora"):
         await tf_engine.generate(ask("x", adapter=dora))
-    check(tf_tiny, ask("still here", 4, adapter=tf_adapters[0]), *(
-        await tf_engine.generate(ask("still here", 4, adapter=tf_adapters[0]))
-    ))
+    check(
+        tf_tiny,
+        ask("still here", 4, adapter=tf_adapters[0]),
+        *(await tf_engine.generate(ask("still here", 4, adapter=tf_adapters[0]))),
+    )
 
 
 async def test_an_overwritten_adapter_is_loaded_anew(tf_engine, tf_adapters, tmp_path):
@@ -367,7 +253,9 @@ async def test_an_overwritten_adapter_is_loaded_anew(tf_engine, tf_adapters, tmp
     for source in tf_adapters:
         for file in source.glob("adapter_*"):
             (folder / file.name).write_bytes(file.read_bytes())
-        texts.append((await tf_engine.generate(ask("hot swap", 1, adapter=folder)))[0].completion_ids.tolist())
+        texts.append(
+            (await tf_engine.generate(ask("hot swap", 1, adapter=folder)))[0].completion_ids.tolist()
+        )
         direct = await tf_engine.generate(ask("hot swap", 1, adapter=source))
         assert direct[0].completion_ids.tolist() == texts[-1]
     assert texts[0] != texts[1]
@@ -419,7 +307,9 @@ async def test_closing_fails_what_runs(tf_tiny):
 
 async def test_a_trainer_gets_its_turn_and_the_same_weights(tf_engine, tf_tiny, tf_adapters):
     """While others generate, the lock is handed over; the twin shares tensors and knows no adapter."""
-    busy = asyncio.create_task(tf_engine.generate(ask("busy", *range(8), max_tokens=200, adapter=tf_adapters[0])))
+    busy = asyncio.create_task(
+        tf_engine.generate(ask("busy", *range(8), max_tokens=200, adapter=tf_adapters[0]))
+    )
     await asyncio.sleep(0.05)
     twin = tf_engine.shared_base()
 
@@ -430,9 +320,13 @@ async def test_a_trainer_gets_its_turn_and_the_same_weights(tf_engine, tf_tiny, 
     logits = await asyncio.wait_for(asyncio.to_thread(use), 20)
     torch.testing.assert_close(logits, reference(tf_tiny)(torch.arange(20)[None]).logits, atol=1e-4, rtol=0)
     await busy
+    wrapped = get_peft_model(twin, LoraConfig(r=2, target_modules=["q_proj"]))
+    wrapped(torch.arange(9)[None]).logits.sum().backward()
+    assert all(weight.grad is not None for weight in wrapped.parameters() if weight.requires_grad)
     served = tf_engine._loaded.model
     assert twin is not served
-    assert all(a is b for a, b in zip(twin.parameters(), served.parameters(), strict=True))
+    assert twin.lm_head.weight is served.lm_head.weight
+    check(tf_tiny, ask("and the engine?", 6), *(await tf_engine.generate(ask("and the engine?", 6))))
 
 
 async def test_capabilities_and_contract(tf_engine):
@@ -450,6 +344,39 @@ def test_construction_is_cheap_and_options_are_checked():
         TransformersEngine("x", max_batch=0)
 
 
+async def test_what_a_request_may_hold(tf_engine):
+    part = {"type": "text", "text": "in parts"}
+    (plain,), (parts,) = [
+        await tf_engine.generate(
+            Request(({"role": "user", "content": content},), Sampling(max_tokens=4), (1,))
+        )
+        for content in ("in parts", [part])
+    ]
+    assert plain.completion_ids.tolist() == parts.completion_ids.tolist()
+    image = Request(({"role": "user", "content": [part, {"type": "image"}]},), Sampling(), (1,))
+    for bad, words in ((image, "image"), (ask("x", max_tokens=0), "max_tokens")):
+        with pytest.raises(UserError, match=words):
+            await tf_engine.generate(bad)
+    assert await tf_engine.generate(Request(image.messages, Sampling(), ())) == []
+    with pytest.raises(UserError, match="score needs"):
+        await tf_engine.score(ScoreRequest(plain.prompt_ids, np.empty(0, np.int32)))
+
+
+def test_a_token_is_the_inverse_of_the_cumulative_distribution():
+    """Every uniform number of a fine grid gives the token numpy finds, and so the right frequencies."""
+    from sparring.agents.engines.transformers.sampling import Draw, sample
+
+    logits = torch.randn(1, 1000, generator=torch.Generator().manual_seed(3)) * 3
+    rising = torch.softmax(logits[0].double() / 0.9, -1).cumsum(-1).numpy()
+    grid = (np.arange(2000) + 0.5) / 2000
+    draws = [Draw(Sampling(temperature=0.9), float(uniform)) for uniform in grid]
+    tokens, logprobs = sample(logits.expand(len(grid), -1), draws)
+    want = np.searchsorted(rising, grid, side="right")
+    assert (np.array(tokens) == want).mean() > 0.999
+    exact = torch.log_softmax(logits[0] / 0.9, -1)[torch.tensor(tokens)]
+    np.testing.assert_allclose(logprobs, exact, atol=1e-5)
+
+
 @pytest.mark.model
 async def test_the_real_model_answers(tmp_path):
     engine = TransformersEngine("smollm2-135m", dtype="float32")
@@ -457,7 +384,9 @@ async def test_the_real_model_answers(tmp_path):
     (answer,) = await engine.generate(request)
     assert "Paris" in answer.text and answer.finish_reason == "stop"
     assert answer.completion_ids[-1] == engine._loaded.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    tempered = [ask(f"Name {i} fruits.", i, temperature=t, max_tokens=12) for i, t in enumerate((0.7, 1.0, 1.3), 2)]
+    tempered = [
+        ask(f"Name {i} fruits.", i, temperature=t, max_tokens=12) for i, t in enumerate((0.7, 1.0, 1.3), 2)
+    ]
     model = engine.shared_base()
     for each, (completion,) in zip(
         tempered, await asyncio.gather(*map(engine.generate, tempered)), strict=True

@@ -79,7 +79,8 @@ class LangChainEngine:
     async def _sample(self, request: Request, seed: int) -> Completion:
         from langchain_core.messages import convert_to_messages
 
-        model = self._model.model_copy(update=self._settings(request.sampling, seed))
+        settings = self._settings(request.sampling, seed)
+        model = self._model.model_copy(update=settings) if settings else self._model
         messages: list[BaseMessage] = convert_to_messages([dict(message) for message in request.messages])
         started = time.perf_counter()
         try:
@@ -121,7 +122,7 @@ def _open(name: str) -> BaseChatModel:
         )
     try:
         found = init_chat_model(model, model_provider=provider)
-        if getattr(found, "max_retries", None):  # the engine layer retries, once for all
+        if "max_retries" in type(found).model_fields:  # the engine layer retries, once for all
             found = init_chat_model(model, model_provider=provider, max_retries=0)
         return found
     except Exception as error:  # each provider raises its own for a missing package, key or unknown name

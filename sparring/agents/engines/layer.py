@@ -140,10 +140,15 @@ class ManagedEngine:
         return self.inner.capabilities()
 
     async def probe(self) -> None:
-        """Check that the backend is there and knows its model, where it can be asked; see the engine."""
-        probe = getattr(self.inner, "probe", None)
-        if probe is not None:
-            await probe()
+        """Check before any work that the backend is there: ask the server, or load the model.
+
+        Raises:
+            UserError: it is not, or does not know the model.
+        """
+        for name in ("probe", "start"):
+            check = getattr(self.inner, name, None)
+            if check is not None:
+                await check()
 
     def release(self) -> None:
         """Close what is this layer's own; the engine inside may still serve others."""
@@ -159,7 +164,7 @@ class ManagedEngine:
         cache = self._cache
         if cache is None:
             return await self._call(request)
-        base = self.inner.capabilities().base
+        base = await self._base()
         keys = [sample_key(request, self.spec, base, seed, first + i) for i, seed in enumerate(request.seeds)]
         found = [cache.get(key) for key in keys]
         missing = [place for place, completion in enumerate(found) if completion is None]
@@ -172,6 +177,13 @@ class ManagedEngine:
             for place, completion in zip(missing, fresh, strict=True):
                 found[place] = completion
         return [completion for completion in found if completion is not None]
+
+    async def _base(self) -> str:
+        """The identity of the weights; loads them first, off the event loop, where they are ours to load."""
+        start = getattr(self.inner, "start", None)
+        if start is not None:
+            await start()
+        return self.inner.capabilities().base
 
     async def _call(self, request: Request) -> list[Completion]:
         label = request.version.label

@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 
@@ -68,14 +69,7 @@ class OpenAIEngine:
         self.model = model
         self.spec = f"{','.join(urls)}#{model}"
         key = api_key or os.environ.get(api_key_env) or "none"
-        # The engine layer retries and ends calls that take too long; the client does neither.
-        limits = openai.Timeout(None, connect=20.0)
-        self._endpoints = Endpoints(
-            [
-                Endpoint(url, openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=0, timeout=limits))
-                for url in urls
-            ]
-        )
+        self._endpoints = Endpoints([Endpoint(url, _client(url, key)) for url in urls])
         self._wants: dict[str, bool | None] = {
             "logprobs": logprobs,
             "return_token_ids": token_ids,
@@ -161,8 +155,14 @@ class OpenAIEngine:
         except openai.APIConnectionError:
             endpoint.set_aside()
             raise
-        if self.model not in known:
+        if self.model in known:
+            return
+        try:
             await self._ask(endpoint, _ONE_TOKEN, seed=0)
+        except openai.APIStatusError as error:
+            if known and error.status_code in (400, 404, 422, 500):
+                raise self._unknown_model(endpoint, known) from error
+            raise
 
     async def _sample(self, request: Request, seed: int) -> Completion:
         """One sample from the first endpoint that is up."""
@@ -250,6 +250,8 @@ class OpenAIEngine:
                 return
             try:
                 await self._models(self._endpoints.order()[0])
+            except openai.APITimeoutError:
+                self._asked = True  # or every call would wait as long for a server that lists no models
             except openai.APIConnectionError:
                 return  # asked again by the next call; this one fails by itself or finds another endpoint
             except openai.APIError:
@@ -278,7 +280,19 @@ class OpenAIEngine:
             return failure
         if not known or self.model in known or not isinstance(failure, UserError):
             return failure
+        return self._unknown_model(endpoint, known)
+
+    def _unknown_model(self, endpoint: Endpoint, known: Sequence[str]) -> UserError:
         return UserError(f"{endpoint.url} has no model `{self.model}`; it has: {', '.join(sorted(known))}")
+
+
+def _client(url: str, key: str) -> openai.AsyncOpenAI:
+    """A client without retries and time-outs of its own: the engine layer has them, once for all."""
+    limits = openai.Timeout(None, connect=20.0)
+    # A proxy named in the environment cannot reach this machine's own loopback.
+    loopback = urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
+    http = openai.DefaultAsyncHttpxClient(trust_env=False, timeout=limits) if loopback else None
+    return openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=0, timeout=limits, http_client=http)
 
 
 def is_down(error: openai.APIError) -> bool:

@@ -68,9 +68,23 @@ _ENGINE: dict[str, dict[str, Option]] = {
     "scripted": {"ids": _switch, "bytes_per_token": int, "delay_s": float, "call_log": str},
     "openai": {"logprobs": _switch, "token_ids": _switch, "api_key_env": str, "api_key": str},
     "langchain": {},
-    "transformers": {"dtype": str, "max_batch": int, "device": str},
+    "transformers": {
+        "dtype": str,
+        "max_batch": int,
+        "device": str,
+        "max_tokens_in_flight": int,
+        "prefix_cache_gib": float,
+    },
 }
-_SILENT = {"api_key", "api_key_env", "call_log", "delay_s", "max_batch"}
+_SILENT = {
+    "api_key",
+    "api_key_env",
+    "call_log",
+    "delay_s",
+    "max_batch",
+    "max_tokens_in_flight",
+    "prefix_cache_gib",
+}
 """Options that change no answer, so they are no part of an engine's identity."""
 
 

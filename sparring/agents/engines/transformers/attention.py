@@ -48,7 +48,7 @@ def slot_attention(
             raise UserError(f"the embedded engine does not know this model's attention `{feature}`; use vLLM")
     scaling = options.get("scaling")
     scale = float(scaling) if scaling is not None else query.shape[-1] ** -0.5
-    plan, layer = cache.plan, int(module.layer_idx)
+    plan, layer = cache.plan, int(module.layer_idx)  # type: ignore[arg-type]  # an int that nn.Module types as a Tensor
     out = query.new_empty(query.shape[2], query.shape[1], query.shape[3])
     if count := len(plan.slots):
         keys = cache.keys[layer, : plan.rows, :, :, : plan.length]
@@ -61,12 +61,13 @@ def slot_attention(
 
 def _decode(query: Tensor, keys: Tensor, values: Tensor, plan: Plan, scale: float) -> Tensor:
     """One query per row, (D, heads, dim); the query heads of a group share their keys unrepeated."""
-    count, heads, dim = query.shape
+    _, heads, dim = query.shape
     if plan.dense:
         rows = query
     else:
         rows = query.new_zeros(plan.rows, heads, dim)
         rows[plan.slots] = query
+    assert plan.mask is not None
     groups = rows.reshape(plan.rows, keys.shape[1], -1, dim)
     scores = torch.matmul(groups, keys).mul_(scale).add_(plan.mask)
     weights = torch.softmax(scores, -1, dtype=torch.float32).to(query.dtype)

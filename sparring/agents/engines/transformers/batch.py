@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from sparring.agents.engines.base import FinishReason, ScoreRequest
@@ -62,15 +61,20 @@ class Batch:
     def admit(self, waiting: deque[Job]) -> None:
         """Give slots to waiting samples, first come first served, as far as the limits allow."""
         later: list[Job] = []
-        while waiting and (room := self._room(waiting[0])) > 0:
-            job = waiting.popleft()
-            if job.future.done():
-                continue
-            if not self._seat(job, room):
-                later.append(job)
-            elif job.waiting:
-                waiting.appendleft(job)
-        waiting.extendleft(reversed(later))
+        try:
+            while waiting and (room := self._room(waiting[0])) > 0:
+                job = waiting.popleft()
+                if job.future.done():
+                    continue
+                if not self._seat(job, room):
+                    later.append(job)
+                elif job.waiting:
+                    waiting.appendleft(job)
+        except Exception as error:
+            job.fail(error)
+            raise
+        finally:
+            waiting.extendleft(reversed(later))
 
     def _room(self, job: Job) -> int:
         """Samples of a job that fit now; one always fits into an empty batch."""
@@ -98,10 +102,10 @@ class Batch:
     def _prefix(self, job: Job) -> tuple[Kept | int | None, int, int]:
         """Where the longest computed prefix lies (kept, or a slot), its length, and what is coming."""
         source: Kept | int | None
-        length, source = self.prefixes.find(job.ids, job.adapter)
+        length, source = self.prefixes.find(job.ids, job.weights)
         coming = 0
         for slot, row in enumerate(self.rows):
-            if row.job.adapter == job.adapter and not row.follows:
+            if row.job.weights == job.weights and not row.follows:
                 shared = common_prefix(row.job.ids, job.ids)
                 coming = max(coming, shared)
                 if min(shared, row.computed) > length:
@@ -176,8 +180,8 @@ class Batch:
     def _leave(self, row: Row) -> None:
         """Keep what the row computed, and fill its slot with the last row, so that slots stay dense."""
         slot, last = self.rows.index(row), self.rows.pop()
-        if row.computed:
-            self.prefixes.put(row.job.adapter, Kept(row.history(), *self.slots.read(slot, row.computed)))
+        if row.computed and self.prefixes.limit:
+            self.prefixes.put(row.job.weights, Kept(row.history(), *self.slots.read(slot, row.computed)))
         if last is not row:
             self.slots.copy(len(self.rows), slot, last.computed)
             self.rows[slot] = last

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
@@ -62,7 +61,7 @@ class SlotCache(Cache):
     faster on a CPU.
     """
 
-    STEP = 128
+    STEP = 64
     """Capacity grows by whole multiples of this many positions."""
 
     def __init__(self, layers: int, heads: int, dim: int, like: Tensor, limit: int) -> None:
@@ -98,12 +97,13 @@ class SlotCache(Cache):
 
         Grows in large strides where the limit allows it, else to what is needed.
         """
-        if rows <= self.slots and length <= self.capacity:
+        if rows <= self.slots and length <= self.capacity <= 4 * length + 4 * self.STEP:
             return
         slots = self.slots if rows <= self.slots else 1 << (rows - 1).bit_length()
-        capacity = max(-(-length // self.STEP) * self.STEP, self.capacity)
+        needed = -(-length // self.STEP) * self.STEP
+        capacity = self.capacity if needed <= self.capacity <= 2 * needed else needed
         if slots * capacity > self.limit:
-            slots, capacity = rows, -(-length // self.STEP) * self.STEP
+            slots, capacity = rows, needed
         layers, _, heads, dim, _ = self.keys.shape
         # Zeros, not empty: a masked position weighs 0, but 0 * NaN of unwritten memory would be NaN.
         keys = self.keys.new_zeros(layers, slots, heads, dim, capacity)

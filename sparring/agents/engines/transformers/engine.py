@@ -27,6 +27,7 @@ from sparring.errors import EngineError, UserError
 if TYPE_CHECKING:
     from sparring.agents.engines.transformers.batch import Batch, Counters
     from sparring.agents.engines.transformers.loading import Loaded
+    from sparring.agents.engines.transformers.lora import Adapter
     from sparring.agents.engines.transformers.rows import Job
     from sparring.agents.engines.transformers.worker import TurnLock, Worker
 
@@ -60,7 +61,9 @@ class TransformersEngine:
         if dtype not in ("bfloat16", "float32", "auto"):
             raise UserError(f"dtype must be bfloat16, float32 or auto, not {dtype}")
         if max_batch < 1 or max_tokens_in_flight < 1 or prefix_cache_gib < 0:
-            raise UserError("max_batch and max_tokens_in_flight must be at least 1, prefix_cache_gib at least 0")
+            raise UserError(
+                "max_batch and max_tokens_in_flight must be at least 1, prefix_cache_gib at least 0"
+            )
         self.spec = model
         self._dtype, self._device = dtype, device
         self._limits = (max_batch, max_tokens_in_flight, int(prefix_cache_gib * 2**30))
@@ -104,6 +107,8 @@ class TransformersEngine:
             UserError: a message part that is not text, or an adapter this base cannot carry.
             EngineError: the model failed; the engine goes on.
         """
+        if not request.seeds:
+            return []
         completions: list[Completion] = await self._serve(request)
         return completions
 
@@ -172,32 +177,38 @@ class TransformersEngine:
         assert self._loaded is not None
         from sparring.agents.engines.transformers.loading import twin
 
-        return twin(self._loaded.model)
+        with self.lock:
+            return twin(self._loaded.model)
 
     def _prepare(self, job: Job, batch: Batch) -> None:
         """In the worker: token ids, adapter, and how many tokens there is room for."""
         assert self._loaded is not None
-        request = job.request
+        request, context = job.request, self._loaded.context
         job.adapter = self._adapter(request.version, batch)
         if isinstance(request, ScoreRequest):
             if not len(request.prompt_ids) or not len(request.continuation_ids) or request.temperature <= 0:
                 raise UserError("score needs prompt ids, continuation ids and a temperature above 0")
             job.ids = np.concatenate([request.prompt_ids, request.continuation_ids[:-1]]).astype(np.int32)
-            job.first, job.waiting = len(request.prompt_ids) - 1, [0]
+            job.first, job.waiting, room = len(request.prompt_ids) - 1, [0], context - len(job.ids) + 1
         else:
+            if request.sampling.max_tokens < 1:
+                raise UserError(f"max_tokens must be at least 1, got {request.sampling.max_tokens}")
             job.ids = self._render(request.messages)
             job.first, job.waiting = len(job.ids) - 1, list(range(len(request.seeds)))
-            job.limit = min(request.sampling.max_tokens, self._loaded.context - len(job.ids))
-        if len(job.ids) + (job.limit < 1 and isinstance(request, Request)) > self._loaded.context:
+            room = context - len(job.ids)
+            job.limit = min(request.sampling.max_tokens, room)
+        if room < 1:
             raise ContextExceeded(
-                f"{self.spec}: the prompt has {len(job.ids)} tokens, the context {self._loaded.context}; shorten it"
+                f"{self.spec}: {len(job.ids)} tokens are too many for a context of {context}; "
+                "shorten the prompt"
             )
 
-    def _adapter(self, version: PolicyVersion, batch: Batch) -> str | None:
+    def _adapter(self, version: PolicyVersion, batch: Batch) -> Adapter | None:
         assert self._loaded is not None
         if version.base and version.base != self._loaded.base:
             raise UserError(
-                f"policy {version.label} belongs to base {version.base[:12]}, {self.spec} is {self._loaded.base[:12]}"
+                f"policy {version.label} belongs to base {version.base[:12]}, "
+                f"{self.spec} is {self._loaded.base[:12]}"
             )
         if version.adapter is None:
             return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,9 @@ def local_folder(spec: str) -> Path:
     try:
         return Path(snapshot_download(found, allow_patterns=patterns))
     except Exception as error:
-        raise UserError(f"cannot get `{found}` from the model hub: {type(error).__name__}; is it reachable?") from error
+        raise UserError(
+            f"cannot get `{found}` from the model hub: {type(error).__name__}; is it reachable?"
+        ) from error
 
 
 def context_of(config: Any) -> int:
@@ -63,13 +67,17 @@ def load(spec: str, dtype: str, device: str) -> Loaded:
     folder = local_folder(spec)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if not tokenizer.chat_template:
-        raise UserError(f"`{spec}` has no chat template, so it cannot take messages; choose an instruct model")
+        raise UserError(
+            f"`{spec}` has no chat template, so it cannot take messages; choose an instruct model"
+        )
     where = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     kind = dtype if dtype == "auto" else getattr(torch, dtype)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=kind, attn_implementation=attention.NAME, use_safetensors=True
     )
-    model.eval().requires_grad_(False).to(where)
+    model.requires_grad_(False)
+    model.train(False)
+    model.to(torch.device(where))  # type: ignore[arg-type]  # its decorator hides the method's signature
     return Loaded(
         model, tokenizer, checkpoint_hash(folder), stop_ids(model, tokenizer), context_of(model.config)
     )
@@ -86,11 +94,8 @@ def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 
 def twin(model: Any) -> Any:
     """The same architecture over the same parameters, not copied, with transformers' own attention."""
-    import copy
-
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    shared |= {id(module._forward_hooks): OrderedDict() for module in model.modules()}  # the adapters' hooks
     other = copy.deepcopy(model, shared)
-    for module in other.modules():
-        module._forward_hooks.clear()
     other.set_attn_implementation("sdpa")
     return other

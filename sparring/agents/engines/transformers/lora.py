@@ -9,19 +9,28 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from sparring.agents.models import adapter_hash
 from sparring.errors import UserError
 
 _TENSOR = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])\.weight")
+
+
+Layout = tuple[tuple[int, int], ...]
+"""Of one module's stacked matrices: (place of the adapter in the stack, its rank), in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +53,9 @@ def load_adapter(folder: str, layers: dict[str, nn.Linear], digest: str) -> Adap
     for name, tensor in load_file(Path(folder) / "adapter_model.safetensors").items():
         match = _TENSOR.fullmatch(name)
         if match is None or match[1] not in layers or match[1].endswith("lm_head"):
-            raise UserError(f"adapter {folder}: no place in this model for `{name}` (LoRA on linear layers only)")
+            raise UserError(
+                f"adapter {folder}: no place in this model for `{name}` (LoRA on linear layers only)"
+            )
         found.setdefault(match[1], {})[match[2]] = tensor
     matrices = {name: _pair(folder, name, pair, layers[name], config) for name, pair in found.items()}
     return Adapter(digest, matrices)
@@ -53,7 +64,9 @@ def load_adapter(folder: str, layers: dict[str, nn.Linear], digest: str) -> Adap
 def _plain(config: dict[str, Any], folder: str) -> None:
     if config.get("peft_type") != "LORA":
         raise UserError(f"adapter {folder} is {config.get('peft_type')}; the embedded engine serves LoRA")
-    refused = [key for key in ("use_dora", "modules_to_save", "fan_in_fan_out", "lora_bias") if config.get(key)]
+    refused = [
+        key for key in ("use_dora", "modules_to_save", "fan_in_fan_out", "lora_bias") if config.get(key)
+    ]
     if config.get("bias", "none") != "none":
         refused.append("bias")
     if refused:
@@ -82,24 +95,27 @@ def _pair(
 class AdapterBank:
     """The adapters that are resident, and the hooks that apply them to packed tokens."""
 
+    STACKED = 8
+    """So many adapters stay laid side by side, so that a change of who speaks costs nothing."""
+
     def __init__(self, model: nn.Module, limit: int = 32) -> None:
         self.limit = limit
         self._layers = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
-        self._loaded: dict[str, Adapter] = {}
-        self._known: dict[tuple[str, float], str] = {}
-        self._stack: tuple[str, ...] = ()
-        self._matrices: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
-        self._hooks: list[Any] = []
-        self._tokens: Tensor | None = None
-        self._masks: dict[int, Tensor] = {}
+        self._loaded: OrderedDict[str, Adapter] = OrderedDict()
+        self._known: dict[tuple[str, ...], str] = {}
+        self._stack: list[Adapter] = []
+        self._matrices: dict[str, tuple[Tensor, Tensor, Layout]] = {}
+        self._hooks: list[RemovableHandle] = []
+        self._tokens: list[int] | None = None
+        self._masks: dict[Layout, Tensor] = {}
 
     @property
     def resident(self) -> list[str]:
         """Content hashes of the loaded adapters, least recently used first."""
         return list(self._loaded)
 
-    def load(self, folder: str, expected: str | None) -> str:
-        """Make an adapter resident, if it is not; its content hash.
+    def load(self, folder: str, expected: str | None) -> Adapter:
+        """The adapter in a folder, read if it is new or its files changed.
 
         Raises:
             UserError: missing, not plain LoRA, or not the adapter the policy version recorded.
@@ -108,71 +124,62 @@ class AdapterBank:
         if expected is not None and digest != expected:
             raise UserError(
                 f"adapter {folder} has hash {digest[:12]}, the policy version recorded {expected[:12]}; "
-                "the files changed since, restore them or register a new version"
+                "its files changed: restore them or register a new version"
             )
-        adapter = self._loaded.pop(digest, None) or load_adapter(folder, self._layers, digest)
-        self._loaded[digest] = adapter
-        return digest
+        if digest not in self._loaded:
+            self._loaded[digest] = load_adapter(folder, self._layers, digest)
+        self._loaded.move_to_end(digest)
+        while len(self._loaded) > self.limit:  # rows that still run on it hold it themselves
+            self._loaded.popitem(last=False)
+        return self._loaded[digest]
 
     def _digest(self, folder: str) -> str:
-        try:
-            files = [Path(folder) / name for name in ("adapter_config.json", "adapter_model.safetensors")]
-            key = (folder, sum(math.fsum((file.stat().st_mtime, file.stat().st_size)) for file in files))
-        except OSError:
-            return adapter_hash(folder)  # names the file that is missing
+        """`adapter_hash`, computed again only when a file's time or size changed."""
+        stats = [os.stat(file) for file in sorted(Path(folder).glob("adapter_*")) if file.is_file()]
+        key = (folder, *(f"{stat.st_mtime_ns}:{stat.st_size}" for stat in stats))
         if key not in self._known:
             self._known[key] = adapter_hash(folder)
         return self._known[key]
 
-    def use(self, tokens: list[str | None]) -> None:
-        """Say which adapter each packed token of the next forward pass belongs to."""
+    def use(self, owners: Iterable[tuple[Adapter | None, int]]) -> None:
+        """Say whose adapter the packed tokens of the next pass belong to: (adapter, token count) runs."""
+        runs = list(owners)
+        wanted = {adapter.hash: adapter for adapter, _ in runs if adapter is not None}
         self._masks.clear()
-        wanted = {name for name in tokens if name is not None}
+        self._tokens = None
         if not wanted:
-            self._tokens = None
             return
-        if not wanted <= set(self._stack):
-            self._restack(tuple(sorted(wanted)))
-        number = {name: index for index, name in enumerate(self._stack)}
-        device = next(iter(self._matrices.values()))[0].device
-        self._tokens = torch.tensor([number[name] if name is not None else -1 for name in tokens], device=device)
+        if not wanted.keys() <= {adapter.hash for adapter in self._stack}:
+            others = [adapter for adapter in self._stack if adapter.hash not in wanted]
+            self._restack([*wanted.values(), *others[: max(0, self.STACKED - len(wanted))]])
+        number = {adapter.hash: place for place, adapter in enumerate(self._stack)}
+        self._tokens = [
+            number[adapter.hash] if adapter else -1 for adapter, count in runs for _ in range(count)
+        ]
 
-    def evict(self, needed: set[str]) -> None:
-        """Forget the least recently used adapters beyond the limit that no row needs."""
-        for name in [name for name in self._loaded if name not in needed]:
-            if len(self._loaded) <= self.limit:
-                return
-            del self._loaded[name]
-
-    def _restack(self, names: tuple[str, ...]) -> None:
+    def _restack(self, adapters: list[Adapter]) -> None:
         for hook in self._hooks:
             hook.remove()
-        self._stack, self._hooks, self._matrices = names, [], {}
-        for module in dict.fromkeys(module for name in names for module in self._loaded[name].matrices):
-            parts = [(i, self._loaded[name].matrices.get(module)) for i, name in enumerate(names)]
-            held = [(i, pair) for i, pair in parts if pair is not None]
-            owner = torch.cat([torch.full((pair[0].shape[1],), i) for i, pair in held])
-            down = torch.cat([pair[0] for _, pair in held], 1)
-            up = torch.cat([pair[1] for _, pair in held], 0)
-            self._matrices[module] = (down, up, owner.to(down.device))
-            self._hooks.append(self._layers[module].register_forward_hook(self._hook(module)))
+        self._stack, self._hooks, self._matrices = adapters, [], {}
+        for module in dict.fromkeys(module for adapter in adapters for module in adapter.matrices):
+            held = [(i, *a.matrices[module]) for i, a in enumerate(adapters) if module in a.matrices]
+            layout = tuple((place, down.shape[1]) for place, down, _ in held)
+            down, up = torch.cat([down for _, down, _ in held], 1), torch.cat([up for *_, up in held], 0)
+            self._matrices[module] = (down, up, layout)
+            self._hooks.append(self._layers[module].register_forward_hook(partial(self._add, module)))
 
-    def _hook(self, module: str) -> Any:
-        def add(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            if self._tokens is None:
-                return output
-            down, up, owner = self._matrices[module]
-            ranks = args[0].reshape(-1, down.shape[0]) @ down
-            ranks.mul_(self._mask(owner, ranks.dtype))
-            output.view(-1, up.shape[1]).addmm_(ranks, up)
+    def _add(self, module: str, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if self._tokens is None:
             return output
+        down, up, layout = self._matrices[module]
+        ranks = args[0].reshape(-1, down.shape[0]) @ down
+        output.view(-1, up.shape[1]).addmm_(ranks.mul_(self._mask(layout, ranks)), up)
+        return output
 
-        return add
-
-    def _mask(self, owner: Tensor, dtype: torch.dtype) -> Tensor:
-        """(N, R): 1 where a rank belongs to the token's adapter. One per rank layout and pass."""
-        assert self._tokens is not None
-        key = owner.shape[0]
-        if key not in self._masks:
-            self._masks[key] = (self._tokens[:, None] == owner[None, :]).to(dtype)
-        return self._masks[key]
+    def _mask(self, layout: Layout, like: Tensor) -> Tensor:
+        """(N, R): 1 where a rank belongs to the token's adapter; one per layout of ranks and pass."""
+        if layout not in self._masks:
+            owner = torch.tensor([place for place, rank in layout for _ in range(rank)])
+            mask = torch.tensor(self._tokens)[:, None] == owner
+            self._masks[layout] = mask.to(like.device, like.dtype)
+        return self._masks[layout]

@@ -25,7 +25,9 @@ class Part:
     wanted: int
 
 
-def forward(model: Any, slots: SlotCache, adapters: AdapterBank, rows: list[Row]) -> tuple[Tensor, list[Part]]:
+def forward(
+    model: Any, slots: SlotCache, adapters: AdapterBank, rows: list[Row]
+) -> tuple[Tensor, list[Part]]:
     """Compute the next tokens of `rows`; logits (sum of wanted, V) in the order of the parts."""
     plan, parts = plan_pass(slots, rows)
     device = slots.keys.device
@@ -37,7 +39,7 @@ def forward(model: Any, slots: SlotCache, adapters: AdapterBank, rows: list[Row]
         ids += row.next_ids(part.count)
         positions += range(row.computed, row.computed + part.count)
         keep += range(len(ids) - part.wanted, len(ids))
-    adapters.use([part.row.job.adapter for part in parts for _ in range(part.count)])
+    adapters.use((part.row.job.adapter, part.count) for part in parts)
     slots.plan = plan
     output = model(
         input_ids=torch.tensor([ids], device=device),
@@ -85,6 +87,8 @@ def _plan(single: list[int], rows: list[Row], segments: list[Segment], like: Ten
     last = torch.zeros(len(rows), dtype=torch.int64)
     last[places] = positions
     length = int(last.max()) + 1
+    # A whole buffer needs no copy before a product, which a slice of it would; worth twice the length.
+    length = like.shape[-1] if like.shape[-1] <= 2 * length else -(-length // 64) * 64
     mask = torch.zeros(len(rows), length, dtype=like.dtype)
     mask.masked_fill_(torch.arange(length)[None] > last[:, None], -torch.inf)
     return Plan(

@@ -10,8 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from sparring.agents.engines.base import Completion, FinishReason, Floats, Ids, Request, Scored, ScoreRequest, Usage
+from sparring.agents.engines.base import (
+    Completion,
+    FinishReason,
+    Floats,
+    Ids,
+    Request,
+    Scored,
+    ScoreRequest,
+    Usage,
+)
 from sparring.agents.engines.transformers import sampling
+from sparring.agents.engines.transformers.lora import Adapter
+from sparring.errors import EngineError, SparringError
 
 
 @dataclass(slots=True, eq=False)
@@ -26,7 +37,7 @@ class Job:
     """Position of the first logits that are wanted."""
     limit: int = 0
     """Tokens each sample may have."""
-    adapter: str | None = None
+    adapter: Adapter | None = None
     started: float = field(default_factory=time.perf_counter)
     waiting: list[int] = field(default_factory=list)
     """Samples that have no slot yet."""
@@ -39,6 +50,11 @@ class Job:
         return len(self.ids) + self.limit
 
     @property
+    def weights(self) -> str | None:
+        """Whose keys and values these are: the adapter's hash, None for the bare base."""
+        return self.adapter.hash if self.adapter else None
+
+    @property
     def samples(self) -> int:
         return len(self.request.seeds) if isinstance(self.request, Request) else 1
 
@@ -47,6 +63,10 @@ class Job:
             self.future.set_result(result)
 
     def fail(self, error: Exception) -> None:
+        """SparringErrors as they are, anything else as an `EngineError` that says what it was."""
+        if not isinstance(error, SparringError):
+            cause, error = error, EngineError(f"the embedded engine failed: {type(error).__name__}: {error}")
+            error.__cause__ = cause
         with suppress(InvalidStateError):
             self.future.set_exception(error)
 

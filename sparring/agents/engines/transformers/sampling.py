@@ -31,20 +31,19 @@ class Draw:
 
 def sample(logits: Tensor, draws: Sequence[Draw]) -> tuple[list[int], list[float]]:
     """Tokens and their behaviour log-probabilities from logits (R, V)."""
-    heat = torch.tensor([draw.sampling.temperature or 1.0 for draw in draws], device=logits.device)
-    scaled = logits.float() / heat[:, None]
-    highest = scaled.amax(-1, keepdim=True)
-    weights = torch.exp(scaled - highest)
-    blocks = _blocks(weights)
+    heat = torch.tensor([draw.sampling.temperature or 1.0 for draw in draws], device=logits.device)[:, None]
+    weights = logits.to(torch.float32, copy=True).div_(heat)  # in place: fresh megabytes cost page faults
+    highest = weights.amax(-1, keepdim=True)
+    blocks = _blocks(weights.sub_(highest).exp_())
     sums = blocks.sum(-1)
-    normaliser = highest[:, 0] + sums.sum(-1).log()
+    normaliser = highest + sums.sum(-1, keepdim=True).log()
     if special := [row for row, draw in enumerate(draws) if draw.sampling.logprob_kind != "tempered"]:
         for row in special:
-            blocks[row] = _blocks(_restricted(logits[row].float(), draws[row])[None])[0]
+            blocks[row] = _blocks(_restricted(logits[row].float().clone(), draws[row])[None])[0]
         sums = blocks.sum(-1)
     tokens = _invert(blocks, sums, [draw.uniform for draw in draws])
-    logprobs = scaled.gather(1, tokens[:, None])[:, 0] - normaliser
-    return tokens.tolist(), logprobs.tolist()
+    logprobs = logits.gather(1, tokens[:, None]).float() / heat - normaliser
+    return tokens.tolist(), logprobs[:, 0].tolist()
 
 
 def uniforms(seed: int, count: int) -> np.ndarray:
@@ -85,7 +84,9 @@ def _restricted(logits: Tensor, draw: Draw) -> Tensor:
     how = draw.sampling
     if how.repetition_penalty != 1.0 and draw.seen is not None:
         seen = logits[draw.seen]
-        logits[draw.seen] = torch.where(seen > 0, seen / how.repetition_penalty, seen * how.repetition_penalty)
+        logits[draw.seen] = torch.where(
+            seen > 0, seen / how.repetition_penalty, seen * how.repetition_penalty
+        )
     if how.temperature == 0:
         greedy = torch.zeros_like(logits)
         greedy[logits.argmax()] = 1.0

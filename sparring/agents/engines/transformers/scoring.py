@@ -31,7 +31,9 @@ def joined(parts: Sequence[Scored]) -> Scored:
     """The scores of consecutive pieces of one continuation as one."""
     return Scored(
         _floats([part.logprobs for part in parts]),
-        None if parts[0].top_ids is None else np.concatenate([p.top_ids for p in parts if p.top_ids is not None]),
+        None
+        if parts[0].top_ids is None
+        else np.concatenate([p.top_ids for p in parts if p.top_ids is not None]),
         _optional([part.top_logprobs for part in parts]),
         _optional([part.entropy for part in parts]),
         _optional([part.self_certainty for part in parts]),

@@ -14,7 +14,7 @@ import torch
 
 from sparring.agents.engines.transformers.batch import Batch
 from sparring.agents.engines.transformers.rows import Job
-from sparring.errors import EngineError, SparringError
+from sparring.errors import EngineError
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +48,12 @@ class Worker(threading.Thread):
         self._prepare, self._lock = prepare, lock
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._waiting: deque[Job] = deque()
-        self._closing = False
+        self._closing = self._ended = False
 
     def submit(self, job: Job) -> None:
         self._inbox.put(job)
+        if self._ended:  # too late for the thread to see it
+            job.fail(EngineError("the engine was closed"))
 
     def close(self) -> None:
         """Fail what is left and end the thread."""
@@ -68,9 +70,11 @@ class Worker(threading.Thread):
                         self.batch.step()
                 except Exception as error:  # the rows in flight are lost, the engine is not
                     log.exception("the embedded engine lost a batch")
-                    self._fail(error, [row.job for row in self.batch.rows])
-                    self.batch.rows.clear()
-        self._fail(EngineError("the engine was closed"), [row.job for row in self.batch.rows] + self._left())
+                    self._lose(error)
+        self._ended = True
+        for job in self._left():
+            job.fail(EngineError("the engine was closed"))
+        self._lose(EngineError("the engine was closed"))
 
     def _receive(self) -> None:
         """Take what has arrived; block only while there is nothing to do."""
@@ -88,7 +92,7 @@ class Worker(threading.Thread):
         try:
             self._prepare(job, self.batch)
         except Exception as error:
-            self._fail(error, [job])
+            job.fail(error)
         else:
             self._waiting.append(job)
 
@@ -100,11 +104,7 @@ class Worker(threading.Thread):
                     jobs.append(job)
         return jobs
 
-    def _fail(self, error: Exception, jobs: list[Job]) -> None:
-        """SparringErrors as they are, anything else as an `EngineError` that says what it was."""
-        if not isinstance(error, SparringError):
-            text, cause = f"{type(error).__name__}: {error}", error
-            error = EngineError(f"the embedded engine failed: {text}")
-            error.__cause__ = cause
-        for job in jobs:
-            job.fail(error)
+    def _lose(self, error: Exception) -> None:
+        for row in self.batch.rows:
+            row.job.fail(error)
+        self.batch.rows.clear()

@@ -82,6 +82,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index(op.f("ix_tasks_name"), "tasks", ["name"], unique=False)
+    op.create_index(op.f("ix_tasks_parent_id"), "tasks", ["parent_id"], unique=False)
     op.create_table(
         "episodes",
         sa.Column("id", sa.Text(), nullable=False),
@@ -230,6 +231,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("run_id", "position"),
     )
+    op.create_index(op.f("ix_matches_episode_id"), "matches", ["episode_id"], unique=False)
     op.create_table(
         "messages",
         sa.Column(

@@ -1,0 +1,52 @@
+# `make demo` and `make test` set up everything themselves.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+SRC := sparring tests benchmarks scripts examples
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow test-postgres lint format bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(READY) ## the virtual environment with pinned versions
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Sparring needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing (pinned in constraints.txt; torch first, so that nothing asks for a newer one) ..." >&2
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+demo: $(READY) ## a real model debates 48 questions, beside its own single answers
+	$(BIN)/sparring play debate --tasks demo --engine smollm2-135m --memory demo.db --run demo --baseline --table \
+	  --set answer=number --set temperature=0.7 --set max_tokens=64
+	@echo "The journal is demo.db: try  $(BIN)/sparring report demo --memory demo.db" >&2
+
+test: $(READY) ## the default tests, under 3 minutes on 2 cores
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+test-slow: $(READY) ## the long ones: 100 kills, real servers, large inputs
+	$(BIN)/python -m pytest -q -m slow --timeout 1800
+
+test-postgres: $(READY) ## the journal's tests on a private PostgreSQL server (Debian: postgresql)
+	scripts/with_postgres.sh $(BIN)/python -m pytest -q tests/memory tests/graphs/test_kill.py
+
+lint: $(READY) ## ruff, mypy in strict mode, and how many exceptions to them there are
+	$(BIN)/ruff check $(SRC)
+	$(BIN)/ruff format --check $(SRC)
+	$(BIN)/mypy
+	@echo "ignores, each with its reason: $$(grep -rEn 'type: ignore|noqa' --include='*.py' sparring | wc -l)"
+
+format: $(READY) ## put the code into ruff's form
+	$(BIN)/ruff check --fix $(SRC)
+	$(BIN)/ruff format $(SRC)
+
+bench: $(READY) ## the budgets of the design, as ratios, with pass or short
+	$(BIN)/python -m benchmarks
+
+clean: ## remove the environment, caches and the demo's journal
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache demo.db demo.db-wal demo.db-shm

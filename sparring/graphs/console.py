@@ -1,0 +1,153 @@
+"""How a command is conducted: play with progress, hand over the results, say what went wrong and what next.
+
+Nothing heavy is imported before it is needed: the command line loads this for `--help` too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparring.errors import UserError
+
+if TYPE_CHECKING:
+    from sparring.graphs.display import Display
+    from sparring.graphs.play import PlayResult
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM; the message says what is kept and how to go on."""
+
+
+class Incomplete(Exception):
+    """Some episodes failed; the message says how many and how to go on."""
+
+
+def existing(memory: str) -> None:
+    """Refuse a journal file that is not there: a command that only reads must not make an empty one."""
+    if "://" not in memory and not Path(memory).expanduser().is_file():
+        raise UserError(f"memory `{memory}` does not exist; name the journal with `--memory URL`")
+
+
+def check_out(out: Path | None) -> None:
+    """Find out before the work whether its results can be written."""
+    if out is None:
+        return
+    folder = out.expanduser().resolve().parent
+    if out.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"`--out {out}` cannot be written: it needs a file name in a folder that exists")
+
+
+def write_lines(values: Iterable[Any], out: Path | None) -> None:
+    """JSON lines to a file, which appears whole, or to standard output."""
+    from sparring.memory.types import dumps
+
+    if out is None:
+        plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+        sys.stdout.writelines((json.dumps(value) if plain else dumps(value)) + "\n" for value in values)
+        sys.stdout.flush()
+        return
+    handle, part = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.expanduser().resolve().parent)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.writelines(dumps(value) + "\n" for value in values)
+    os.chmod(part, 0o666 & ~_umask())
+    os.replace(part, out.expanduser())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def how_to_resume(run: str, memory: str) -> str:
+    """The command that continues a run; a password in the URL is left out."""
+    where = memory
+    if "://" in memory:
+        from sqlalchemy.engine import make_url
+
+        where = make_url(memory).render_as_string(hide_password=True)
+    return f"`sparring resume {run} --memory {where}`"
+
+
+def conduct(
+    job: Callable[[Display], Coroutine[Any, Any, PlayResult]],
+    run: str,
+    memory: str,
+    *,
+    quiet: bool,
+    deliver: Callable[[PlayResult], None],
+) -> None:
+    """Play with progress, deliver the results, and turn failure or interruption into what to do next."""
+    from sparring.graphs.display import Display
+
+    with Display(quiet) as display:
+        notes = Notes(display)
+        notes.setLevel(logging.WARNING if quiet else logging.INFO)
+        logger = logging.getLogger("sparring")
+        logger.setLevel(logging.INFO)
+        logger.addHandler(notes)
+        try:
+            result = asyncio.run(job(display))
+        except KeyboardInterrupt:
+            raise Interrupted(_interrupted(display, run, memory)) from None
+        finally:
+            logger.removeHandler(notes)
+    deliver(result)
+    if lost := _lost(result):
+        raise Incomplete(f"{lost}; try again with {how_to_resume(run, memory)}")
+
+
+def _lost(result: PlayResult) -> str:
+    """What did not come to an end, empty where everything did."""
+    unfinished = [row for row in result if row.status not in ("done", "capped")]
+    missing = result.expected - len(result) + len(unfinished)
+    parts = []
+    if not result.complete:
+        first = next((row.error for row in unfinished if row.error), "no reason was noted")
+        parts.append(f"{missing} of {result.expected} episodes failed (first: {first})")
+    if result.baseline_failed:
+        parts.append(f"{result.baseline_failed} episodes of the baseline failed")
+    return ", ".join(parts)
+
+
+def _interrupted(display: Display, run: str, memory: str) -> str:
+    state = display.last
+    if state is None:
+        return f"interrupted before run `{run}` had begun"
+    return (
+        f"interrupted: {state.done} of {state.total} episodes of `{state.run}` are finished, and what was "
+        f"said in the others is kept too; continue with {how_to_resume(run, memory)}"
+    )
+
+
+class Notes(logging.Handler):
+    """Log lines of the package, above the progress bar."""
+
+    def __init__(self, display: Display) -> None:
+        super().__init__()
+        self._display = display
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._display.say(record.getMessage())
+
+
+def hand_over(result: PlayResult, memory: str, out: Path | None, table: bool) -> None:
+    """The results to where they belong: JSON lines to standard output or a file, or a table for people."""
+    if out is not None or not table:
+        write_lines((row.to_json() for row in result), out)
+    if table:
+        from sparring.graphs.display import report_tables, results_table, show
+        from sparring.graphs.report import report as read_report
+        from sparring.memory.journal import Journal
+
+        with Journal.open(memory) as journal:
+            found = read_report(journal, result.run)
+        show(results_table(result), *report_tables(found))

@@ -1,0 +1,239 @@
+"""What a person sees: progress on standard error, tables on standard output.
+
+A terminal gets a bar with counts, tokens per second and time left; anything else a plain line every few
+seconds, so that a log file stays readable. Nothing here computes a result.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from sparring.graphs.player import Progress as State
+    from sparring.graphs.report import Changes, Report, Usage
+    from sparring.graphs.results import Result
+    from sparring.graphs.stats import Estimate
+
+PLAIN_S = 5.0
+"""Seconds between two plain lines."""
+WIDE = 140
+"""Columns of a table that goes to a file or a pipe."""
+WINDOW_S = 20.0
+"""Tokens per second are those of the last so many seconds."""
+
+
+class Display:
+    """Shows `Progress` objects as they come; several runs after each other get a bar each.
+
+    Args:
+        quiet: Show no progress; messages and errors are still said.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.last: State | None = None
+        self._quiet, self._bar, self._task = quiet, None if quiet else self._make_bar(), TaskID(0)
+        self._started = self._printed = 0.0
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def _make_bar(self) -> Progress | None:
+        if not self.console.is_terminal:
+            return None
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[state]}"),
+        )
+        return Progress(*columns, console=self.console)
+
+    def __enter__(self) -> Display:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, message: str) -> None:
+        """One line of prose, above the bar where there is one."""
+        self.console.print(Text(message))
+
+    def __call__(self, state: State) -> None:
+        now = time.monotonic()
+        if self.last is None or self.last.run != state.run:
+            self._begin(state, now)
+        self.last = state
+        self._seen.append((now, state.completion_tokens))
+        while now - self._seen[0][0] > WINDOW_S:
+            self._seen.popleft()
+        line = self._line(state, now)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=state.share, state=line)
+        elif not self._quiet and (now - self._printed >= PLAIN_S or state.done == state.total):
+            self._printed = now
+            self.say(f"{state.run}: {line}")
+
+    def _begin(self, state: State, now: float) -> None:
+        self._started = self._printed = now
+        self._seen.clear()
+        if self._bar is not None:
+            self._task = self._bar.add_task(state.run, total=1.0, state="")
+
+    def _line(self, state: State, now: float) -> str:
+        parts = [f"{state.done}/{state.total} episodes", f"{state.calls} calls"]
+        if state.failed:
+            parts.insert(1, f"{state.failed} failed")
+        (then, before), (latest, tokens) = self._seen[0], self._seen[-1]
+        if latest > then:
+            parts.append(f"{(tokens - before) / (latest - then):.0f} tokens/s")
+        elapsed = now - self._started
+        if state.done == state.total:
+            parts.append(f"{clock(elapsed)} in all")
+        elif state.share > 0.02 and elapsed > 1:
+            parts.append(f"{clock(elapsed * (1 - state.share) / state.share)} left")
+        return ", ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """`0:07`, `12:40`, `3:05:00`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def show(*parts: Any) -> None:
+    """Print to standard output, a blank line between parts; without a terminal no row is broken."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDE, soft_wrap=True)
+    for place, part in enumerate(parts):
+        if place:
+            console.print()
+        console.print(part)
+
+
+def results_table(results: Sequence[Result]) -> Table:
+    """Question, answers and how they were shared, verdict, calls, tokens: a row an episode."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("question", overflow="ellipsis", no_wrap=True, ratio=3)
+    table.add_column("answers", overflow="ellipsis", no_wrap=True, ratio=2)
+    for name in ("verdict", "calls", "tokens"):
+        table.add_column(name, justify="right" if name != "verdict" else "left")
+    for result in results:
+        tokens = result.prompt_tokens + result.completion_tokens
+        question = " ".join(str(result.question).split())
+        table.add_row(
+            Text(question), Text(_answers(result)), _verdict(result), str(result.calls), str(tokens)
+        )
+    return table
+
+
+def _answers(result: Result) -> str:
+    """The outcome's answer first, then the others with their share of the vote."""
+    outcome = result.outcome or {}
+    shares: dict[str, float] = outcome.get("distribution") or {}
+    if result.answer is None:
+        return "(none)" if result.status == "done" else f"({result.error or result.status})"
+    if len(shares) < 2:
+        return result.answer
+    ordered = sorted(shares.items(), key=lambda item: (item[0] != result.answer, -item[1]))
+    return ", ".join(f"{answer} {share:.0%}" for answer, share in ordered)
+
+
+def _verdict(result: Result) -> Text:
+    if result.correct is None:
+        return Text(result.status if result.status != "done" else "no reference", style="yellow")
+    if result.answer is None:
+        return Text("no answer", style="red")
+    return Text("right", style="green") if result.correct else Text("wrong", style="red")
+
+
+def columns(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """A plain table; the first column is left-aligned, the rest right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place, name in enumerate(header):
+        table.add_column(name, justify="right" if place else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    return table
+
+
+def report_tables(report: Report) -> list[Any]:
+    """A report for people: what was played, how right it was, what it cost, how it compares."""
+    states = ", ".join(f"{count} {status}" for status, count in report.episodes.items())
+    head = (
+        f"{report.run}: {report.protocol} on {', '.join(report.engines) or 'no engine'}, seed {report.seed}; "
+        f"episodes: {states or 'none'}"
+    )
+    parts: list[Any] = [Text(head)]
+    accuracy = report.accuracy
+    if accuracy is None:
+        parts.append(Text("no task has a reference, so there is no accuracy"))
+    else:
+        parts.append(_comparison(report, accuracy))
+        parts.append(Text(report.conclusion))
+    if report.changes is not None:
+        parts.append(Text(_movement(report.changes)))
+    rows = [
+        (role, ", ".join(f"{n} {s}" for s, n in counts.items())) for role, counts in report.statuses.items()
+    ]
+    parts.append(columns(("role", "turns"), rows))
+    parts.append(Text(_spending(report.usage)))
+    return parts
+
+
+def _comparison(report: Report, accuracy: Estimate) -> Table:
+    """The method and its baselines, a row each."""
+    names = (
+        "",
+        "accuracy",
+        "95 % interval",
+        "no answer",
+        "failed",
+        "budget",
+        "difference",
+        "95 % interval",
+        "n",
+    )
+    table = columns(names, ())
+    own = (f"{accuracy.mean:.3f}", f"{accuracy.low:.3f} to {accuracy.high:.3f}", str(report.no_answer))
+    table.add_row(Text(report.protocol), *own, str(report.failed), "", "", "", str(accuracy.n))
+    for column in report.baseline.columns if report.baseline else ():
+        gap = column.difference
+        missing = f"{report.baseline.no_answer} of {report.baseline.samples}" if report.baseline else ""
+        used = f"{column.spent:.0f} of {column.given:.0f}" if column.budget else ""
+        paired = (f"{gap.mean:+.3f}", f"{gap.low:+.3f} to {gap.high:+.3f}", str(gap.n))
+        shown = (f"{column.accuracy:.3f}", "", "" if column.budget else missing, "", used)
+        table.add_row(Text(column.name), *shown, *paired)
+    return table
+
+
+def _movement(changes: Changes) -> str:
+    return (
+        f"{changes.changed} of {changes.speakers} speakers ended on another answer than they began with: "
+        f"{changes.relied_on_other} from wrong to right, {changes.bullied_by_other} from right to wrong"
+    )
+
+
+def _spending(usage: Usage) -> str:
+    parts = [
+        f"{usage.calls} calls",
+        f"{usage.prompt_tokens} prompt tokens ({usage.cached_tokens} cached)",
+        f"{usage.completion_tokens} completion tokens",
+        f"latency {usage.latency_median:.2f} s median, {usage.latency_p95:.2f} s at 95 %",
+        f"{usage.retries} retries",
+        f"{usage.cache_hits} cache hits",
+    ]
+    return ", ".join([*parts, f"cost {usage.cost:.4g}"] if usage.cost else parts)

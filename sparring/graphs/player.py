@@ -1,0 +1,239 @@
+"""The player of one run: its episodes side by side, each closed with its verdict, and how far it is.
+
+Episodes are independent: one failure is recorded and the rest go on. The user's faults and a lost run
+stop everything; what was said until then is in the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import update
+
+from sparring.agents.engines.registry import EnginePool
+from sparring.agents.roles import Agent
+from sparring.errors import BudgetExceeded, EngineError, SparringError, UserError
+from sparring.graphs.cast import pinned
+from sparring.graphs.catalogue import make_protocol
+from sparring.graphs.context import Context, Meter
+from sparring.graphs.protocol import Protocol
+from sparring.memory.episode import EpisodeHandle
+from sparring.memory.journal import Journal
+from sparring.memory.records import TaskRecord
+from sparring.memory.run import RunHandle
+from sparring.memory.schema import Run
+from sparring.tools.checks import acheck
+from sparring.tools.equality import equality
+
+if TYPE_CHECKING:
+    from sparring.graphs.play import Play
+
+log = logging.getLogger("sparring")
+FINISHED = ("done", "capped")
+TICK_S = 0.5
+
+Booking = tuple[TaskRecord, int]
+"""A task and the copy of it that an episode plays."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands."""
+
+    run: str
+    done: int
+    total: int
+    failed: int
+    completion_tokens: int
+    """Generated for it in this process, by the engines' own count."""
+    calls: int = 0
+    share: float = 0.0
+    """How much of what was left to do at the start is done, in 0..1: by episodes or, earlier, by calls."""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class Player:
+    """Plays a run's episodes. Open engines and journal are handed in, so that runs can share them."""
+
+    def __init__(
+        self,
+        play: Play,
+        run: RunHandle,
+        pool: EnginePool,
+        concurrency: int = 64,
+        agents: dict[str, Agent] | None = None,
+    ) -> None:
+        if concurrency < 1:
+            raise UserError(f"concurrency must be at least 1, not {concurrency}")
+        self.play, self.run, self.pool, self.concurrency = play, run, pool, concurrency
+        self.protocol: Protocol = make_protocol(play.protocol, play.options)
+        self.protocol.compile()  # a graph that does not hold together fails here and not in each episode
+        self._agents: dict[str, Agent] = agents or {}
+        self.done = self.failed = self.total = 0
+        self._replayed = 0
+        self._spent = self._usage()  # the pool may have served other runs before
+
+    async def __call__(
+        self, on_progress: OnProgress | None = None, episodes: Sequence[Booking] | None = None
+    ) -> None:
+        """Play what is not finished yet of `episodes` (by default all), `concurrency` at a time."""
+        if not self._agents:
+            self._agents = await self.play.cast().agents(self.pool, self.run.journal)
+        if episodes is None:
+            episodes = [(task, copy) for copy in range(self.play.copies) for task in self.play.tasks]
+        self.total += len(episodes)
+        waiting = iter(episodes)
+
+        async def work() -> None:
+            for task, copy in waiting:
+                await self._episode(task, copy)
+
+        def tell() -> None:
+            if on_progress is not None:
+                on_progress(self.progress())
+
+        async with _ticking(tell), asyncio.TaskGroup() as group:
+            for _ in range(min(self.concurrency, len(episodes))):
+                group.create_task(work())
+
+    def progress(self) -> Progress:
+        """Where it stands now, open episodes included."""
+        calls, tokens = (now - then for now, then in zip(self._usage(), self._spent, strict=True))
+        left = max(1, self.total - self._replayed)
+        share = max((self.done - self._replayed) / left, min(0.99, calls / (left * self.protocol.max_calls)))
+        return Progress(self.run.id, self.done, self.total, self.failed, tokens, calls, share)
+
+    def _usage(self) -> tuple[int, int]:
+        """Samples and completion tokens that the pool's engines gave so far."""
+        totals = [snapshot["total"] for snapshot in self.pool.ledgers().values()]
+        return sum(int(t["samples"]) for t in totals), sum(int(t["completion_tokens"]) for t in totals)
+
+    async def _episode(self, task: TaskRecord, copy: int) -> None:
+        handle = self._open(task, copy)
+        if handle is None:
+            self.done += 1
+            self._replayed += 1
+            return
+        context = Context(handle, self._seated(handle) or {}, equality(task.check), Meter(self.play.limits))
+        status, outcome, error = "done", None, None
+        try:
+            outcome = await self.protocol.run(task.question, context)
+        except BudgetExceeded as reached:
+            status, error = "capped", str(reached)
+        except EngineError as failure:
+            status, error = "failed", str(failure)
+        except SparringError:
+            raise  # the user's fault, or the run is no longer ours: stop, nothing is lost
+        except Exception as bug:  # a failed episode is data: recorded, and the rest go on
+            log.warning("episode %s of task `%s` failed: %r", handle.id, task.id, bug)
+            log.debug("where it failed", exc_info=True)
+            status, error = "failed", f"{type(bug).__name__}: {bug}"
+        await self._close(handle, task, status, outcome, error)
+        self.done += 1
+        self.failed += status == "failed"
+
+    async def _close(
+        self, handle: EpisodeHandle, task: TaskRecord, status: str, outcome: Any, error: str | None
+    ) -> None:
+        verdict = None
+        if status in FINISHED and task.answer is not None:
+            answer = outcome["answer"] if outcome else None
+            verdict = asdict(await acheck(task.check, answer, task.answer))
+        await handle.close(status, outcome, error, verdict)
+
+    def _open(self, task: TaskRecord, copy: int) -> EpisodeHandle | None:
+        """The episode to be played; None where it is finished. An episode whose policy version is gone
+        is abandoned, and the next free copy is played in its place."""
+        while True:
+            state = self.run.state(task, 0, copy)
+            if state is not None and state.status in FINISHED:
+                return None
+            if state is None or (state.status != "abandoned" and self._seats_hold(state.seats)):
+                return self.run.episode(task, 0, copy, seats=self._seats())
+            if state.status != "abandoned":
+                self.run.abandon(task, 0, copy, "a policy version it began with is gone")
+            copy += self.play.copies
+
+    def _seats(self) -> dict[str, dict[str, Any]]:
+        return {seat: {"role": a.role.name, "version": a.version_id} for seat, a in self._agents.items()}
+
+    def _seats_hold(self, seats: dict[str, Any]) -> bool:
+        return all(
+            seat in seats and pinned(agent, seats[seat]["version"], self.run.journal)
+            for seat, agent in self._agents.items()
+        )
+
+    def _seated(self, handle: EpisodeHandle) -> dict[str, Agent]:
+        seated = {}
+        for seat, agent in self._agents.items():
+            found = pinned(agent, handle.seats[seat]["version"], self.run.journal)
+            assert found is not None, "checked when the episode was opened"
+            seated[seat] = found
+        return seated
+
+
+@asynccontextmanager
+async def _ticking(tell: Callable[[], object]) -> AsyncIterator[None]:
+    """Call `tell` now and then and once at the end: episodes are long, and who watches wants to see life."""
+
+    async def tick() -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            tell()
+
+    ticker = asyncio.create_task(tick())
+    try:
+        yield
+    finally:
+        ticker.cancel()
+        tell()
+
+
+@asynccontextmanager
+async def taken(
+    journal: Journal, name: str, play: Play, pool: EnginePool, concurrency: int
+) -> AsyncIterator[Player]:
+    """A player with the run's lock; how it ended is noted when it is let go.
+
+    The engines are asked first: one that is not there fails before the run has a row.
+    """
+    if concurrency < 1:
+        raise UserError(f"concurrency must be at least 1, not {concurrency}")
+    agents = await play.cast().agents(pool, journal)
+    config = json.loads(json.dumps(play.to_json()))
+    if journal.has_run(name) and "baseline" not in (journal.run_row(name).config or {}):
+        config.pop("baseline", None)  # asked for later, the run stays the same one
+    handle = journal.drive(
+        name, kind=play.kind, protocol=play.protocol, config=config, seed=play.seed, parent=play.parent
+    )
+    status = "failed"
+    try:
+        if play.baseline is not None and "baseline" not in config:
+            asked = update(Run).where(Run.id == name, Run.epoch == handle.epoch)
+            journal.execute(asked.values(config={**config, "baseline": play.baseline}))
+        yield (player := Player(play, handle, pool, concurrency, agents))
+        status = "failed" if player.failed else "done"
+    except asyncio.CancelledError:
+        status = "interrupted"
+        raise
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
+    finally:
+        handle.finish(status)
+        handle.release()
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """One error of a group: the first of ours, else the first."""
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves.append(_first(error) if isinstance(error, BaseExceptionGroup) else error)
+    return next((error for error in leaves if isinstance(error, SparringError)), leaves[0])

@@ -1,0 +1,269 @@
+"""What a run amounts to, as reads of the journal: accuracy, cost, and the comparison with its pool.
+
+    with Journal.open("debates.db") as journal:
+        print(report(journal, "first").conclusion)
+
+Accuracy never drops an item: no answer counts as wrong, a failed episode too, and both have a column of
+their own. The baselines are what single samples of the same tasks give at the method's own budget, task
+by task (`graphs.baseline`); tokens of a prompt count for every call, whether a backend had them cached.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Integer, cast, func, select
+
+from sparring.graphs.player import FINISHED
+from sparring.graphs.pool import Baseline, answer_of, compare, share
+from sparring.graphs.results import Result, read_results
+from sparring.graphs.stats import Estimate, bootstrap, wilson
+from sparring.memory.journal import Journal
+from sparring.memory.schema import Agent, Episode, Task, Turn
+from sparring.tools.checks import check
+from sparring.tools.equality import equality
+
+SPEAKERS = ("solver", "panelist", "affirmative", "negative")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the model calls of a run took; latencies in seconds, per call."""
+
+    calls: int
+    """Attempts, failed ones included."""
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    cost: float
+    latency_mean: float
+    latency_median: float
+    latency_p95: float
+    retries: int
+    cache_hits: int
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How speakers' answers moved from their first round to their last, over all speakers."""
+
+    speakers: int
+    changed: int
+    relied_on_other: int
+    """Wrong in the first round, right at the end."""
+    bullied_by_other: int
+    """Right in the first round, wrong at the end."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything `sparring report` shows."""
+
+    run: str
+    protocol: str
+    kind: str
+    status: str
+    seed: int
+    engines: list[str]
+    episodes: dict[str, int]
+    """Status -> episodes; `unplayed` are those the run has not come to."""
+    tasks: int
+    """Tasks with a reference and an episode that ended."""
+    accuracy: Estimate | None
+    """None where no task has a reference."""
+    right: int
+    no_answer: int
+    failed: int
+    without_reference: int
+    statuses: dict[str, dict[str, int]]
+    """Role -> status -> turns."""
+    usage: Usage
+    baseline: Baseline | None
+    changes: Changes | None
+    conclusion: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def report(journal: Journal, run: str) -> Report:
+    """The report of a run.
+
+    Raises:
+        UserError: there is no such run; the message lists those that exist.
+    """
+    row = journal.run_row(run)
+    config = row.config or {}
+    results = read_results(journal, run)
+    references = _references(journal, run)
+    ended = [r for r in results if r.status in (*FINISHED, "failed")]
+    scored = [r for r in ended if references.get(r.task_id) is not None]
+    counts: dict[str, int] = defaultdict(int)
+    for result in results:
+        counts[result.status] += 1
+    if unplayed := len(config.get("tasks", ())) * config.get("copies", 1) - len(results):
+        counts["unplayed"] = max(0, unplayed) if row.kind == "play" else 0
+    by_task = _by_task(scored)
+    baseline = compare(journal, run, by_task)
+    return Report(
+        run=run,
+        protocol=row.protocol,
+        kind=row.kind,
+        status=row.status,
+        seed=int(row.seed),
+        engines=_engines(journal, run),
+        episodes={status: count for status, count in counts.items() if count},
+        tasks=len(by_task),
+        accuracy=_accuracy(by_task) if by_task else None,
+        right=sum(bool(r.correct) for r in scored),
+        no_answer=sum(r.answer is None and r.status in FINISHED for r in scored),
+        failed=sum(r.status == "failed" for r in scored),
+        without_reference=len(ended) - len(scored),
+        statuses=_statuses(journal, run),
+        usage=_usage(journal, run),
+        baseline=baseline,
+        changes=_changes(journal, run),
+        conclusion=conclude(row.protocol, baseline),
+    )
+
+
+def _by_task(scored: Iterable[Result]) -> dict[str, list[Result]]:
+    tasks: dict[str, list[Result]] = defaultdict(list)
+    for result in scored:
+        tasks[result.task_id].append(result)
+    return dict(tasks)
+
+
+def _accuracy(by_task: dict[str, list[Result]]) -> Estimate:
+    """Wilson's interval for one episode a task; over several copies, tasks are resampled."""
+    shares = [share(results) for results in by_task.values()]
+    if all(len(results) == 1 for results in by_task.values()):
+        return wilson(sum(shares), len(shares))
+    return bootstrap(shares)
+
+
+def conclude(method: str, baseline: Baseline | None) -> str:
+    """One sentence on what the intervals allow to say."""
+    if baseline is None:
+        return "no baseline"
+    n = baseline.columns[0].difference.n
+    found: dict[str, list[str]] = defaultdict(list)
+    for column in baseline.columns:
+        found[column.difference.verdict].append(column.name)
+    said = [f"is {word} than {_listed(found[word])}" for word in ("better", "worse") if found[word]]
+    if found["open"]:
+        said.append(f"cannot be told from {_listed(found['open'])} by these {n} questions")
+    beaten = any(column.difference.verdict == "better" for column in baseline.columns[1:])
+    tail = "" if beaten else "; it does not beat self-consistency at any equal budget"
+    return f"`{method}` {_listed(said)}{tail}."
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+# --- reads -------------------------------------------------------------------------------------------
+
+
+def _references(journal: Journal, run: str) -> dict[str, Any]:
+    query = select(Task.name, Task.answer).join(Episode, Episode.task_id == Task.id)
+    with journal.engine.connect() as connection:
+        return {name: answer for name, answer in connection.execute(query.where(Episode.run_id == run))}
+
+
+def _engines(journal: Journal, run: str) -> list[str]:
+    query = select(Turn.engine).join(Episode, Episode.id == Turn.episode_id).where(Episode.run_id == run)
+    with journal.engine.connect() as connection:
+        return sorted(connection.execute(query.distinct()).scalars())
+
+
+def _statuses(journal: Journal, run: str) -> dict[str, dict[str, int]]:
+    query = (
+        select(Agent.role, Turn.status, func.count())
+        .select_from(Turn)
+        .join(Episode, Episode.id == Turn.episode_id)
+        .join(Agent, Agent.id == Turn.agent_id)
+        .where(Episode.run_id == run)
+        .group_by(Agent.role, Turn.status)
+        .order_by(Agent.role, Turn.status)
+    )
+    found: dict[str, dict[str, int]] = {}
+    with journal.engine.connect() as connection:
+        for role, status, count in connection.execute(query):
+            found.setdefault(role, {})[status] = count
+    return found
+
+
+def _usage(journal: Journal, run: str) -> Usage:
+    sums = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost", "retries")
+    totals = [func.coalesce(func.sum(getattr(Turn, name)), 0).label(name) for name in sums]
+    hits = func.coalesce(func.sum(cast(Turn.from_cache, Integer)), 0).label("hits")
+    of_run = Turn.episode_id.in_(select(Episode.id).where(Episode.run_id == run))
+    with journal.engine.connect() as connection:
+        row = connection.execute(select(func.count().label("calls"), *totals, hits).where(of_run)).one()
+        times = np.fromiter(connection.execute(select(Turn.latency_s).where(of_run)).scalars(), np.float64)
+    mean, median, late = (
+        (float(times.mean()), *map(float, np.percentile(times, (50, 95)))) if len(times) else (0.0, 0.0, 0.0)
+    )
+    return Usage(
+        calls=int(row.calls),
+        prompt_tokens=int(row.prompt_tokens),
+        completion_tokens=int(row.completion_tokens),
+        cached_tokens=int(row.cached_tokens),
+        cost=float(row.cost),
+        latency_mean=mean,
+        latency_median=median,
+        latency_p95=late,
+        retries=int(row.retries),
+        cache_hits=int(row.hits),
+    )
+
+
+def _changes(journal: Journal, run: str) -> Changes | None:
+    """Answers of the first and the last round, speaker by speaker; None where nobody spoke twice."""
+    query = (
+        select(Turn.episode_id, Turn.key, Turn.parsed, Task.check, Task.answer)
+        .join(Episode, Episode.id == Turn.episode_id)
+        .join(Task, Task.id == Episode.task_id)
+        .join(Agent, Agent.id == Turn.agent_id)
+        .where(Episode.run_id == run, Episode.status.in_(FINISHED), Turn.final, Agent.role.in_(SPEAKERS))
+    )
+    said: dict[tuple[str, str], list[tuple[int, Any]]] = defaultdict(list)
+    with journal.engine.connect() as connection:
+        for row in connection.execute(query):
+            number, _, seat = row.key.partition("/")
+            if number.isdigit() and row.answer is not None:
+                said[row.episode_id, seat].append((int(number), row))
+    pairs = [(min(turns)[1], max(turns)[1]) for turns in _spoke_twice(said.values())]
+    if not pairs:
+        return None
+    judged: dict[tuple[str, str | None, str], bool] = {}
+    moves = [(_right(first, judged), _right(last, judged)) for first, last in pairs]
+    return Changes(
+        speakers=len(pairs),
+        changed=sum(_moved(first, last) for first, last in pairs),
+        relied_on_other=moves.count((False, True)),
+        bullied_by_other=moves.count((True, False)),
+    )
+
+
+def _spoke_twice(turns: Iterable[list[tuple[int, Any]]]) -> list[list[tuple[int, Any]]]:
+    return [spoken for spoken in turns if len({number for number, _ in spoken}) > 1]
+
+
+def _moved(first: Any, last: Any) -> bool:
+    before, after = answer_of(first.parsed), answer_of(last.parsed)
+    if before is None or after is None:
+        return before is not after
+    return not equality(first.check)(before, after)
+
+
+def _right(row: Any, judged: dict[tuple[str, str | None, str], bool]) -> bool:
+    key = (row.check, answer_of(row.parsed), repr(row.answer))
+    if key not in judged:
+        judged[key] = check(row.check, key[1], row.answer).correct
+    return judged[key]

@@ -1,0 +1,182 @@
+"""Reads of the journal for those who do not drive it: reports, rewards, experience, the viewer.
+
+Iterators fetch an `ahead` of episodes at a time, each in a transaction of its own, so that a long read
+neither fills memory nor keeps the writer's log from being folded back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select
+
+from ..errors import UserError
+from .messages import content_of
+from .samples import TrainingTurn, training_turns
+from .schema import Agent, Episode, Message, Task, Turn
+
+if TYPE_CHECKING:
+    from .journal import Journal
+
+__all__ = [
+    "Said",
+    "Totals",
+    "TrainingTurn",
+    "Usage",
+    "episodes",
+    "statuses",
+    "training_turns",
+    "transcript",
+    "turns",
+    "usage",
+]
+AHEAD = 200
+"""Episodes read at once."""
+BLOBS = ("fingerprint", "prompt_tail", "completion_ids", "logprobs")
+LIGHT = [column for column in Turn.__table__.columns if column.name not in BLOBS]
+
+
+def episodes(journal: Journal, run: str) -> Iterator[Any]:
+    """Rows of a run's episodes: the columns of `episodes` and the task's `name`, `answer`, `check`.
+
+    In the order of iteration, task name, copy.
+    """
+    journal.run_row(run)
+    for ids in _episode_ids(journal, run):
+        query = (
+            select(Episode.__table__, Task.name, Task.answer, Task.check)
+            .join(Task, Task.id == Episode.task_id)
+            .where(Episode.id.in_(ids))
+        )
+        with journal.engine.connect() as connection:
+            rows = {row.id: row for row in connection.execute(query)}
+        yield from (rows[episode] for episode in ids if episode in rows)
+
+
+def turns(journal: Journal, run: str) -> Iterator[Any]:
+    """Rows of a run's turns without token ids: the light columns of `turns` and the agent's `role`.
+
+    Episode by episode (order of `episodes`), within one in the order they were asked for.
+    """
+    journal.run_row(run)
+    for ids in _episode_ids(journal, run):
+        query = select(*LIGHT, Agent.role).join(Agent, Agent.id == Turn.agent_id)
+        by_episode: dict[str, list[Any]] = {episode: [] for episode in ids}
+        with journal.engine.connect() as connection:
+            for row in connection.execute(query.where(Turn.episode_id.in_(ids)).order_by(Turn.id)):
+                by_episode[row.episode_id].append(row)
+        for rows in by_episode.values():
+            yield from rows
+
+
+def _episode_ids(journal: Journal, run: str) -> Iterator[list[str]]:
+    query = select(Episode.id).join(Task, Task.id == Episode.task_id).where(Episode.run_id == run)
+    with journal.engine.connect() as connection:
+        order = query.order_by(Episode.iteration, Task.name, Episode.copy, Episode.id)
+        ids = list(connection.execute(order).scalars())
+    for start in range(0, len(ids), AHEAD):
+        yield ids[start : start + AHEAD]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A turn as a reader sees it."""
+
+    turn: Any
+    """Light columns of `turns` and the agent's `role`."""
+    messages: list[dict[str, Any]]
+    """The conversation it saw: role and content (text, or typed parts)."""
+    text: str | None
+    """What it said; None where the call came to no text."""
+
+
+def transcript(journal: Journal, episode: str) -> list[Said]:
+    """The turns of an episode in the order they were asked for, failed attempts included.
+
+    Raises:
+        UserError: there is no such episode.
+    """
+    light = select(*LIGHT, Agent.role).join(Agent, Agent.id == Turn.agent_id)
+    with journal.engine.connect() as connection:
+        if connection.execute(select(Episode.id).where(Episode.id == episode)).one_or_none() is None:
+            raise UserError(f"there is no episode `{episode}`")
+        said = {
+            row.id: row for row in connection.execute(select(Message).where(Message.episode_id == episode))
+        }
+        rows = list(connection.execute(light.where(Turn.episode_id == episode).order_by(Turn.id)))
+    return [Said(row, _conversation(said, row.input_id), _text(said, row.output_id)) for row in rows]
+
+
+def _conversation(said: dict[int, Any], last: int) -> list[dict[str, Any]]:
+    messages = []
+    while last:
+        row = said[last]
+        messages.append({"role": row.role, "content": content_of(row.content)})
+        last = row.parent_id
+    return messages[::-1]
+
+
+def _text(said: dict[int, Any], output: int | None) -> str | None:
+    return None if output is None else "".join(part.get("text", "") for part in said[output].content)
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over turns; failed attempts count, since they were paid for."""
+
+    turns: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    cost: float = 0.0
+    latency_s: float = 0.0
+    retries: int = 0
+
+    def add(self, other: Totals) -> None:
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a run has used, in all, by role and by status."""
+
+    total: Totals = field(default_factory=Totals)
+    roles: dict[str, Totals] = field(default_factory=dict)
+    statuses: dict[str, Totals] = field(default_factory=dict)
+
+
+def usage(journal: Journal, run: str) -> Usage:
+    """Sums over all turns of a run."""
+    journal.run_row(run)
+    names = Totals.__slots__[1:]
+    sums = [func.coalesce(func.sum(getattr(Turn, name)), 0) for name in names]
+    query = (
+        select(Agent.role, Turn.status, func.count(), *sums)
+        .select_from(Episode)
+        .join(Turn, Turn.episode_id == Episode.id)
+        .join(Agent, Agent.id == Turn.agent_id)
+        .where(Episode.run_id == run)
+        .group_by(Agent.role, Turn.status)
+        .order_by(Agent.role, Turn.status)
+    )
+    used = Usage()
+    with journal.engine.connect() as connection:
+        for role, status, turns_, *values in connection.execute(query):
+            part = Totals(int(turns_))
+            for name, value in zip(names, values, strict=True):
+                setattr(part, name, value if isinstance(value, float) else int(value))
+            for sum_ in (used.total, used.roles.setdefault(role, Totals())):
+                sum_.add(part)
+            used.statuses.setdefault(status, Totals()).add(part)
+    return used
+
+
+def statuses(journal: Journal, run: str) -> Counter[str]:
+    """How many of a run's episodes have each status."""
+    query = select(Episode.status, func.count()).where(Episode.run_id == run).group_by(Episode.status)
+    with journal.engine.connect() as connection:
+        return Counter({status: count for status, count in connection.execute(query)})

@@ -1,0 +1,108 @@
+"""One driver a run: refused by name, freed by kill -9, never left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from journal_helpers import drive, python
+
+from sparring.errors import RunLocked, UserError
+from sparring.memory.journal import Journal
+
+HOLD = (
+    "from journal_helpers import drive\nfrom sparring.memory.journal import Journal\n"
+    "run = drive(Journal.open(sys.argv[1]))\nprint(run.epoch, flush=True)\nsys.stdin.readline()\n"
+)
+
+
+def test_second_process_is_refused_until_the_first_dies(memory: str) -> None:
+    holder = python(HOLD, memory)
+    assert holder.stdout
+    assert holder.stdout.readline() == "1\n"
+    with Journal.open(memory) as journal:
+        with pytest.raises(RunLocked) as caught:
+            drive(journal)
+        words = str(caught.value)
+        assert f"process {holder.pid} on {socket.gethostname()} since 20" in words and "\n" not in words
+        drive(journal, "another").release()
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
+        for _ in range(100):  # a server needs a moment to see that its client is gone
+            try:
+                run = drive(journal)
+                break
+            except RunLocked:
+                time.sleep(0.05)
+        assert run.epoch == 2
+    holder.communicate()
+
+
+def test_a_forked_child_does_not_keep_the_lock(memory: str, sqlite_only: None) -> None:
+    source = HOLD.replace(
+        "print(run", "import os, time\nif os.fork() == 0:\n    time.sleep(30)\n    os._exit(0)\nprint(run"
+    )
+    holder = python(source, memory, start_new_session=True)
+    assert holder.stdout
+    assert holder.stdout.readline() == "1\n"
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    try:
+        with Journal.open(memory) as journal:
+            assert drive(journal).epoch == 2
+    finally:
+        os.killpg(holder.pid, signal.SIGKILL)  # the child of the process started above
+        holder.communicate()
+
+
+def test_same_process_is_refused_too_and_release_frees(journal: Journal) -> None:
+    run = drive(journal)
+    with pytest.raises(RunLocked, match=f"process {os.getpid()}"):
+        drive(journal)
+    run.release()
+    run.release()
+    drive(journal).release()
+
+
+def test_lock_files_are_removed(memory: str, sqlite_only: None, tmp_path: Path) -> None:
+    with Journal.open(memory) as journal:
+        runs = [drive(journal, name) for name in ("a/b", "a_b", "x" * 300)]
+        assert len(list(tmp_path.glob("*.lock"))) == 3
+        for run in runs:
+            run.release()
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def test_paths_to_one_file_share_the_lock(memory: str, sqlite_only: None, tmp_path: Path) -> None:
+    link = tmp_path / "link.db"
+    link.symlink_to(memory)
+    with Journal.open(memory) as journal, Journal.open(link) as other:
+        run = drive(journal)
+        with pytest.raises(RunLocked):
+            drive(other)
+        run.release()
+
+
+def test_many_processes_race_for_one_run(memory: str) -> None:
+    Journal.open(memory).close()
+    racers = [python(HOLD, memory) for _ in range(6)]
+    try:
+        outcomes = []
+        for racer in racers:
+            assert racer.stdout
+            outcomes.append(racer.stdout.readline())
+        assert outcomes.count("1\n") == 1 and outcomes.count("") == 5
+    finally:
+        errors = [racer.communicate("\n")[1] for racer in racers]
+    assert sum("RunLocked" in error for error in errors) == 5
+
+
+def test_lock_that_cannot_be_made(memory: str, sqlite_only: None) -> None:
+    with Journal.open(memory) as journal:
+        Path(f"{memory}.r.lock").mkdir()
+        with pytest.raises(UserError, match="cannot be locked"):
+            drive(journal)
