@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ async def episode(run: RunHandle | None, version: int, number: int, turns: int) 
         made: list[Produced] = []
 
         async def produce(
-            places: list[Place], turn: int = turn, made: list[Produced] = made
+            places: list[Place], turn: int = turn, made: list[Produced] = made, history: Any = history
         ) -> list[Produced]:
             made += [
                 Produced(

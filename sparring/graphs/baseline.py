@@ -76,6 +76,11 @@ def _pool(given: Mapping[str, Any]) -> Pool:
         raise UserError(f"baseline.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
+def _prompts(protocol: Protocol) -> dict[str, str]:
+    """The prompts of a method whose solvers are asked as the pool's are."""
+    return protocol.prompts if protocol.name == "sample" else {}
+
+
 def companion(name: str, play: Play, needs: Mapping[str, Spent]) -> Play:
     """The pool of run `name` as a play of its own: `sample`, the same tasks, engine and answer format."""
     given = play.baseline or {}
@@ -84,11 +89,11 @@ def companion(name: str, play: Play, needs: Mapping[str, Spent]) -> Play:
     answer = pool.answer or getattr(protocol, "answer", None)
     size = min(pool.most, max(1, ceil(median(calls for calls, _, _ in needs.values()))))
     options: dict[str, Any] = {"n": size} | ({"answer": answer} if answer else {})
-    if prompt := pool.prompt or (play.options.get("prompt") if play.protocol == "sample" else None):
-        options["prompt"] = prompt
+    if prompt := pool.prompt or _prompts(protocol).get("solver"):
+        options["prompts"] = {"solver": prompt}
     same = {key.removeprefix("solver."): value for key, value in play.sampling.items()}
     sampling = {key: value for key, value in same.items() if key in SAMPLING_FIELDS}
-    sampling |= {"temperature": 1.0} | {k: v for k, v in given.items() if k in SAMPLING_FIELDS}
+    sampling |= {key: value for key, value in given.items() if key in SAMPLING_FIELDS}
     engine = pool.engine or play.engine or play.roles.get("solver") or next(iter(play.roles.values()), None)
     return Play(
         protocol="sample",

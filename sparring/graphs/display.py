@@ -127,10 +127,10 @@ def show(*parts: Any) -> None:
 def results_table(results: Sequence[Result]) -> Table:
     """Question, answers and how they were shared, verdict, calls, tokens: a row an episode."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("question", overflow="ellipsis", no_wrap=True, ratio=3)
-    table.add_column("answers", overflow="ellipsis", no_wrap=True, ratio=2)
+    table.add_column("question", overflow="ellipsis", no_wrap=True, max_width=56)
+    table.add_column("answers", overflow="ellipsis", no_wrap=True, max_width=28)
     for name in ("verdict", "calls", "tokens"):
-        table.add_column(name, justify="right" if name != "verdict" else "left")
+        table.add_column(name, justify="right" if name != "verdict" else "left", no_wrap=True, min_width=6)
     for result in results:
         tokens = result.prompt_tokens + result.completion_tokens
         question = " ".join(str(result.question).split())
