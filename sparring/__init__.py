@@ -22,6 +22,7 @@ _HOME = {
     "Sample": "sparring.graphs.sample",
     "Limits": "sparring.graphs.context",
     "Context": "sparring.graphs.context",
+    "aresume": "sparring.graphs.play",
     "Journal": "sparring.memory.journal",
     "TaskRecord": "sparring.memory.records",
     "load_tasks": "sparring.memory.tasks",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from sparring.graphs.context import Limits as Limits
     from sparring.graphs.debate import Debate as Debate
     from sparring.graphs.play import aplay as aplay
+    from sparring.graphs.play import aresume as aresume
     from sparring.graphs.play import plan as plan
     from sparring.graphs.play import play as play
     from sparring.graphs.play import resume as resume

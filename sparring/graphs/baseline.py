@@ -25,6 +25,7 @@ from sparring.graphs.cast import SAMPLING_FIELDS
 from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.play import Play
 from sparring.graphs.player import FINISHED, OnProgress, taken
+from sparring.graphs.protocol import Protocol
 from sparring.graphs.results import read_results
 from sparring.memory.journal import Journal
 from sparring.memory.seeds import derive_seed

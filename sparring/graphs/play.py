@@ -9,7 +9,7 @@ again continues the same run. Episodes are independent: one failure is recorded 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -217,6 +217,7 @@ def play(
     memory: str | Path = DEFAULT_MEMORY,
     run: str | None = None,
     concurrency: int = 64,
+    durability: Any = "full",
     **options: Any,
 ) -> PlayResult:
     """Play a protocol over tasks and return the results; called again, it continues the run.
@@ -227,12 +228,14 @@ def play(
         memory: Journal file or `postgresql://` URL.
         run: Name of the run; by default derived from everything that makes the run what it is.
         concurrency: Episodes at a time.
+        durability: `full` survives a power cut, `normal` a killed process (SQLite).
         options: `engine`, `roles`, `seed`, `copies`, `limits`, `limit`, options of the protocol, sampling.
 
     Raises:
         UserError: anything in the call that cannot work, before work starts.
     """
-    return asyncio.run(aplay(plan(protocol, tasks, **options), memory, run=run, concurrency=concurrency))
+    planned = plan(protocol, tasks, **options)
+    return _run(aplay(planned, memory, run=run, concurrency=concurrency, durability=durability))
 
 
 def resume(
@@ -243,4 +246,15 @@ def resume(
     on_progress: OnProgress | None = None,
 ) -> PlayResult:
     """Continue a run from the journal alone."""
-    return asyncio.run(aresume(run, memory, concurrency=concurrency, on_progress=on_progress))
+    return _run(aresume(run, memory, concurrency=concurrency, on_progress=on_progress))
+
+
+def _run(playing: Coroutine[Any, Any, PlayResult]) -> PlayResult:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(playing)
+    playing.close()
+    raise UserError(
+        "an event loop is running here: use `await sparring.aplay(sparring.plan(...))` or `aresume`"
+    )

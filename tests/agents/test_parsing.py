@@ -109,7 +109,7 @@ def test_a_model_that_repeats_the_instruction_has_not_answered() -> None:
 def test_unknown_names_list_the_known_ones() -> None:
     with pytest.raises(UserError, match="unknown parser `json`; known: boxed, candidates,"):
         parser("json")
-    with pytest.raises(UserError, match="answer format `judge`; known: boxed, choice, letter, line, number, text"):
+    with pytest.raises(UserError, match="answer format `judge`; known: boxed, choice, letter, line,"):
         answer_format("judge")
     with pytest.raises(UserError, match="answer format"):
         statement("nothing")

@@ -125,24 +125,36 @@ async def test_service_options_alone_share_the_backend() -> None:
         assert pool.ledgers()["scripted:hash"]["total"]["calls"] == 2
 
 
-async def test_a_pool_closes_the_others_when_one_fails() -> None:
+async def test_a_pool_closes_the_others_when_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[str] = []
 
-    class Failing(ScriptedEngine):
-        async def close(self) -> None:
-            closed.append("failing")
+    async def close(engine: ScriptedEngine) -> None:
+        closed.append(engine.spec)
+        if engine.spec == "scripted:hash":
             raise OSError("cannot close")
 
-    class Good(ScriptedEngine):
-        async def close(self) -> None:
-            closed.append("good")
-
+    monkeypatch.setattr(ScriptedEngine, "close", close)
     pool = EnginePool()
-    pool.get(Failing("hash"))
-    pool.get(Good("hash"))
+    pool.get("scripted:hash")
+    pool.get("scripted:echo")
     with pytest.raises(OSError, match="cannot close"):
         await pool.close()
-    assert closed == ["failing", "good"]
+    assert closed == ["scripted:hash", "scripted:echo"]
+
+
+async def test_an_engine_that_was_handed_in_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[ScriptedEngine] = []
+
+    async def close(engine: ScriptedEngine) -> None:
+        closed.append(engine)
+
+    monkeypatch.setattr(ScriptedEngine, "close", close)
+    mine = ScriptedEngine("hash")
+    async with EnginePool() as pool:
+        pool.get(mine)
+        pool.get(make_engine(mine))
+        ours = pool.get("scripted:hash").inner
+    assert closed == [ours]
 
 
 def test_the_registry_imports_no_heavy_library() -> None:

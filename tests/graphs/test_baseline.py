@@ -127,10 +127,20 @@ def test_own_prompt_temperature_and_inherited_settings(tmp_path: Path) -> None:
     assert calls == [4, 4, 4], "`most` caps what the margin asks for"
 
 
-def test_temperature_is_1_unless_given(tmp_path: Path) -> None:
+def test_the_pool_is_sampled_like_the_method_unless_told_otherwise(tmp_path: Path) -> None:
+    """A pool at another temperature would be a better or worse sampler, not the same one asked alone."""
     play(tmp_path / "j.db", planned(Engine(), temperature=0.2, baseline=True))
     with Journal.open(tmp_path / "j.db") as journal:
-        assert journal.run_row("r.baseline").config["sampling"] == {"temperature": 1.0}
+        assert journal.run_row("r.baseline").config["sampling"] == {"temperature": 0.2}
+
+
+def test_a_sample_runs_own_prompt_is_its_pools(tmp_path: Path) -> None:
+    prompt = tmp_path / "mine.md"
+    prompt.write_text("{% block question %}MINE {{ question }} {{ instruction }}{% endblock %}")
+    prompts = {"solver": str(prompt)}
+    play(tmp_path / "j.db", plan("sample", TASKS, engine=Engine(), prompts=prompts, baseline=True))
+    with Journal.open(tmp_path / "j.db") as journal:
+        assert journal.run_row("r.baseline").config["options"]["prompts"] == prompts
 
 
 def test_copies_of_a_task_share_one_pool_as_large_as_the_dearest_needs(tmp_path: Path) -> None:

@@ -106,12 +106,13 @@ def make_engine(spec: str | Path | Engine | object, **options: Any) -> ManagedEn
 
 
 class EnginePool:
-    """The engines of one run: the same spec gives one shared engine, and all are closed together.
+    """The engines of one run: the same spec gives one shared engine, and all it made are closed together.
 
         async with EnginePool() as pool:
             solver, judge = pool.get("smollm2-135m"), pool.get("smollm2-135m")  # one model in memory
 
-    Specs that differ in service options alone (`?timeout=5`) share the backend, not the policy.
+    Specs that differ in service options alone (`?timeout=5`) share the backend, not the policy. An engine
+    object that was handed in stays open: it belongs to whoever made it.
     """
 
     def __init__(self) -> None:
@@ -121,15 +122,19 @@ class EnginePool:
     def get(self, spec: str | Path | Engine | object, **options: Any) -> ManagedEngine:
         """The engine of `spec`, made on first use; arguments as for `make_engine`."""
         if isinstance(spec, ManagedEngine):
-            self._engines.setdefault(id(spec.inner), spec.inner)
             return self._managed.setdefault(id(spec), make_engine(spec, **options))
         plan = _plan(spec, options)
         key = (plan.identity, *_sorted(plan.service))
         if key not in self._managed:
-            if plan.identity not in self._engines:
-                self._engines[plan.identity] = plan.engine()
-            self._managed[key] = plan.managed(self._engines[plan.identity])
+            self._managed[key] = plan.managed(self._backend(plan))
         return self._managed[key]
+
+    def _backend(self, plan: _Plan) -> Engine:
+        if plan.form == "engine":
+            return plan.engine()
+        if plan.identity not in self._engines:
+            self._engines[plan.identity] = plan.engine()
+        return self._engines[plan.identity]
 
     def ledgers(self) -> dict[str, dict[str, dict[str, float]]]:
         """Ledger snapshots by the engines' specs."""
