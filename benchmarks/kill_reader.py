@@ -131,23 +131,23 @@ class Reader:
         """The run's rows, all of one instant."""
         options = {"isolation_level": "REPEATABLE READ"} if self._postgres else {}
         with self._engine.connect().execution_options(**options) as connection, connection.begin():
-            episodes = select(Episode.id, Task.name, Episode.copy, Episode.status, Episode.outcome)
+            episodes = select(Episode.number, Task.name, Episode.copy, Episode.status, Episode.outcome)
             rows = list(connection.execute(episodes.join(Task).where(Episode.run_id == run)))
-            places = {row.id: f"{row.name}/{row.copy}" for row in rows}
+            places = {row.number: f"{row.name}/{row.copy}" for row in rows}
             owned = list(places)
-            turns = list(connection.execute(select(Turn).where(Turn.episode_id.in_(owned))))
-            events = list(connection.execute(select(Event).where(Event.episode_id.in_(owned))))
-            said = list(connection.execute(select(Message).where(Message.episode_id.in_(owned))))
+            turns = list(connection.execute(select(Turn).where(Turn.episode_number.in_(owned))))
+            events = list(connection.execute(select(Event).where(Event.episode_number.in_(owned))))
+            said = list(connection.execute(select(Message).where(Message.episode_number.in_(owned))))
         contents = {row.id: row.content for row in said}
         parents = {row.id: row.parent_id for row in said}
-        seen = Snapshot(episodes={places[row.id]: (row.status, row.outcome) for row in rows})
+        seen = Snapshot(episodes={places[row.number]: (row.status, row.outcome) for row in rows})
         known = {row.id for row in turns}
         for row in turns:
-            key = (places[row.episode_id], row.key, row.attempt)
+            key = (places[row.episode_number], row.key, row.attempt)
             seen.turns[key] = SeenTurn(row.id, row.seed, row.status, contents.get(row.output_id), row.parsed)
             if not _whole(row, parents) or row.prefix_turn_id not in {None, *known}:
                 seen.dangling.append(f"turn {key} without all of its messages or its prefix")
-        seen.events = {(places[row.episode_id], row.kind, row.key): row.payload for row in events}
+        seen.events = {(places[row.episode_number], row.kind, row.key): row.payload for row in events}
         return seen
 
     def settle(self, seconds: float = 5.0) -> None:

@@ -39,7 +39,7 @@ def shares(memory: str, run: str, tasks: list[TaskRecord]) -> dict[str, float]:
     found: dict[str, list[bool]] = {}
     query = (
         select(Task.name, Turn.parsed)
-        .join(Episode, Episode.id == Turn.episode_id)
+        .join(Episode, Episode.number == Turn.episode_number)
         .join(Task, Task.id == Episode.task_id)
         .where(Episode.run_id == run)
     )

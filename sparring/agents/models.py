@@ -149,11 +149,19 @@ def _download(wheel: Wheel, folder: Path) -> Path:
     return out
 
 
+def quiet() -> None:
+    """Keep the library's loading bars out of a run's own progress."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the library has no types for it
+
+
 def _convert(gguf: Path, target: Path) -> None:
     """GGUF to a dense bfloat16 safetensors checkpoint with tokenizer and chat template."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    quiet()
     where = str(gguf.parent)
     model = AutoModelForCausalLM.from_pretrained(
         where,

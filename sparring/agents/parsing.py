@@ -131,13 +131,13 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     return next(iter(deque(pattern.finditer(text), maxlen=1)), None)
 
 
-_LETTER = re.compile(r"(?<![\w(])(?:\(([A-J])\)|([A-J])(?=[).:,]|[ \t]*(?:$|\n)))")
+_LETTER = re.compile(r"(?<![\w(])(?:\(([A-H])\)|([A-H])(?=[).:,]|[ \t]*(?:$|\n)))")
 
 
 def _first_letter(text: str) -> str:
-    """TOLERANT: the first option letter A to J that stands alone, as in `D)2000`, `(B)` or a bare `A`.
+    """TOLERANT: the first option letter A to H that stands alone, as in `D)2000`, `(B)` or a bare `A`.
 
-    An article (`A ship ...`) does not count. Use it for models that keep no format.
+    An article (`A ship ...`) does not count, nor does the word I. Use it for models that keep no format.
     """
     if (match := _LETTER.search(text)) is None:
         raise ParseError("missing", "no option letter in the text")

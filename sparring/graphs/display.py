@@ -128,9 +128,10 @@ def results_table(results: Sequence[Result]) -> Table:
     """Question, answers and how they were shared, verdict, calls, tokens: a row an episode."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("question", overflow="ellipsis", no_wrap=True, max_width=56)
-    table.add_column("answers", overflow="ellipsis", no_wrap=True, max_width=28)
-    for name in ("verdict", "calls", "tokens"):
-        table.add_column(name, justify="right" if name != "verdict" else "left", no_wrap=True, min_width=6)
+    table.add_column("answers", overflow="ellipsis", no_wrap=True, max_width=24)
+    for name, width in (("verdict", 9), ("calls", 5), ("tokens", 6)):
+        left = name == "verdict"
+        table.add_column(name, justify="left" if left else "right", no_wrap=True, min_width=width)
     for result in results:
         tokens = result.prompt_tokens + result.completion_tokens
         question = " ".join(str(result.question).split())
@@ -183,6 +184,7 @@ def report_tables(report: Report) -> list[Any]:
         parts.append(Text("no task has a reference, so there is no accuracy"))
     else:
         parts.append(_comparison(report, accuracy))
+        parts.append(Text(_missing(report, accuracy)))
         parts.append(Text(report.conclusion))
     if report.changes is not None:
         parts.append(Text(_movement(report.changes)))
@@ -195,29 +197,31 @@ def report_tables(report: Report) -> list[Any]:
 
 
 def _comparison(report: Report, accuracy: Estimate) -> Table:
-    """The method and its baselines, a row each."""
-    names = (
-        "",
-        "accuracy",
-        "95 % interval",
-        "no answer",
-        "failed",
-        "budget",
-        "difference",
-        "95 % interval",
-        "n",
-    )
-    table = columns(names, ())
-    own = (f"{accuracy.mean:.3f}", f"{accuracy.low:.3f} to {accuracy.high:.3f}", str(report.no_answer))
-    table.add_row(Text(report.protocol), *own, str(report.failed), "", "", "", str(accuracy.n))
+    """The method and its baselines, a row each; it fits into 80 columns."""
+    table = columns(("", "accuracy", "[95 %]", "difference", "[95 %]", "budget"), ())
+    table.add_row(Text(report.protocol), f"{accuracy.mean:.3f}", _interval(accuracy, ""))
     for column in report.baseline.columns if report.baseline else ():
+        if column.budget == "calls":
+            table.add_row(Text("self-consistency, equal"))
+        name = f"  {column.budget.replace('_', ' ')}" if column.budget else column.name
+        used = f"{column.spent:.0f}/{column.given:.0f}" if column.budget else ""
         gap = column.difference
-        missing = f"{report.baseline.no_answer} of {report.baseline.samples}" if report.baseline else ""
-        used = f"{column.spent:.0f} of {column.given:.0f}" if column.budget else ""
-        paired = (f"{gap.mean:+.3f}", f"{gap.low:+.3f} to {gap.high:+.3f}", str(gap.n))
-        shown = (f"{column.accuracy:.3f}", "", "" if column.budget else missing, "", used)
-        table.add_row(Text(column.name), *shown, *paired)
+        paired = (f"{gap.mean:+.3f}", _interval(gap, "+"))
+        table.add_row(Text(name), f"{column.accuracy:.3f}", "", *paired, used)
     return table
+
+
+def _interval(found: Estimate, sign: str) -> str:
+    return f"{found.low:{sign}.3f} {found.high:{sign}.3f}"
+
+
+def _missing(report: Report, accuracy: Estimate) -> str:
+    """How many questions the table is about, and what counted as wrong for want of an answer."""
+    lost = f"{accuracy.n} questions; no answer (counted as wrong): {report.no_answer}"
+    failed = f", {report.failed} more failed" if report.failed else ""
+    pool = report.baseline
+    drawn = f"; in the pool: {pool.no_answer} of {pool.samples} samples" if pool else "; no baseline"
+    return lost + failed + drawn
 
 
 def _movement(changes: Changes) -> str:

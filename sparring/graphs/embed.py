@@ -121,7 +121,8 @@ class Embedded:
                     )
                 seated[seat] = held
             context = Context(episode, seated, equality(task.check), Meter(self.limits))
-            outcome = await self.protocol.run(task.question, context, config)
+            async with episode:
+                outcome = await self.protocol.run(task.question, context, config)
             await episode.close("done", outcome)
             status = "done"
             return outcome

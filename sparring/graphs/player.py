@@ -125,7 +125,8 @@ class Player:
         context = Context(handle, self._seated(handle) or {}, equality(task.check), Meter(self.play.limits))
         status, outcome, error = "done", None, None
         try:
-            outcome = await self.protocol.run(task.question, context)
+            async with handle:  # calls beside one that fails are paid for: they finish and are journaled
+                outcome = await self.protocol.run(task.question, context)
         except BudgetExceeded as reached:
             status, error = "capped", str(reached)
         except EngineError as failure:

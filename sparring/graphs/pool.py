@@ -106,10 +106,10 @@ def _budget(result: Result, unit: str, calls: dict[str, int]) -> int:
 def _final_calls(journal: Journal, run: str) -> dict[str, int]:
     """Episode -> calls that were answered: attempts that the backend lost are nobody's budget."""
     query = (
-        select(Turn.episode_id, func.count())
-        .join(Episode, Episode.id == Turn.episode_id)
+        select(Episode.id, func.count())
+        .join(Turn, Turn.episode_number == Episode.number)
         .where(Episode.run_id == run, Turn.final)
-        .group_by(Turn.episode_id)
+        .group_by(Episode.id)
     )
     with journal.engine.connect() as connection:
         return {episode: count for episode, count in connection.execute(query)}
@@ -127,7 +127,7 @@ def _pools(journal: Journal, run: str) -> tuple[dict[str, Samples], int]:
     )
     query = (
         select(*columns)
-        .join(Episode, Episode.id == Turn.episode_id)
+        .join(Episode, Episode.number == Turn.episode_number)
         .where(Episode.run_id == run, Episode.status.in_(FINISHED), Turn.final)
     )
     asked = select(Task).join(Episode, Episode.task_id == Task.id).where(Episode.run_id == run)

@@ -151,15 +151,19 @@ def conclude(method: str, baseline: Baseline | None) -> str:
     if baseline is None:
         return "no baseline"
     n = baseline.columns[0].difference.n
+    single, *equal = baseline.columns
+    said = {"better": "is better than", "worse": "is worse than", "open": "cannot be told from"}
     found: dict[str, list[str]] = defaultdict(list)
-    for column in baseline.columns:
-        found[column.difference.verdict].append(column.name)
-    said = [f"is {word} than {_listed(found[word])}" for word in ("better", "worse") if found[word]]
-    if found["open"]:
-        said.append(f"cannot be told from {_listed(found['open'])} by these {n} questions")
-    beaten = any(column.difference.verdict == "better" for column in baseline.columns[1:])
-    tail = "" if beaten else "; it does not beat self-consistency at any equal budget"
-    return f"`{method}` {_listed(said)}{tail}."
+    for column in equal:
+        found[column.difference.verdict].append(str(column.budget).replace("_", " "))
+    rest = [
+        f"; it {words} self-consistency at equal {_listed(found[verdict])}"
+        for verdict, words in said.items()
+        if found[verdict]
+    ]
+    tail = "" if found["better"] else "; it does not beat self-consistency at any equal budget"
+    alone = f"`{method}` {said[single.difference.verdict]} a single answer"
+    return f"By these {n} questions, {alone}{''.join(rest)}{tail}."
 
 
 def _listed(names: list[str]) -> str:
@@ -176,16 +180,16 @@ def _references(journal: Journal, run: str) -> dict[str, Any]:
 
 
 def _engines(journal: Journal, run: str) -> list[str]:
-    query = select(Turn.engine).join(Episode, Episode.id == Turn.episode_id).where(Episode.run_id == run)
+    query = select(Turn.engine).join(Episode, Episode.number == Turn.episode_number)
     with journal.engine.connect() as connection:
-        return sorted(connection.execute(query.distinct()).scalars())
+        return sorted(connection.execute(query.where(Episode.run_id == run).distinct()).scalars())
 
 
 def _statuses(journal: Journal, run: str) -> dict[str, dict[str, int]]:
     query = (
         select(Agent.role, Turn.status, func.count())
         .select_from(Turn)
-        .join(Episode, Episode.id == Turn.episode_id)
+        .join(Episode, Episode.number == Turn.episode_number)
         .join(Agent, Agent.id == Turn.agent_id)
         .where(Episode.run_id == run)
         .group_by(Agent.role, Turn.status)
@@ -202,7 +206,7 @@ def _usage(journal: Journal, run: str) -> Usage:
     sums = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost", "retries")
     totals = [func.coalesce(func.sum(getattr(Turn, name)), 0).label(name) for name in sums]
     hits = func.coalesce(func.sum(cast(Turn.from_cache, Integer)), 0).label("hits")
-    of_run = Turn.episode_id.in_(select(Episode.id).where(Episode.run_id == run))
+    of_run = Turn.episode_number.in_(select(Episode.number).where(Episode.run_id == run))
     with journal.engine.connect() as connection:
         row = connection.execute(select(func.count().label("calls"), *totals, hits).where(of_run)).one()
         times = np.fromiter(connection.execute(select(Turn.latency_s).where(of_run)).scalars(), np.float64)
@@ -226,8 +230,8 @@ def _usage(journal: Journal, run: str) -> Usage:
 def _changes(journal: Journal, run: str) -> Changes | None:
     """Answers of the first and the last round, speaker by speaker; None where nobody spoke twice."""
     query = (
-        select(Turn.episode_id, Turn.key, Turn.parsed, Task.check, Task.answer)
-        .join(Episode, Episode.id == Turn.episode_id)
+        select(Turn.episode_number, Turn.key, Turn.parsed, Task.check, Task.answer)
+        .join(Episode, Episode.number == Turn.episode_number)
         .join(Task, Task.id == Episode.task_id)
         .join(Agent, Agent.id == Turn.agent_id)
         .where(Episode.run_id == run, Episode.status.in_(FINISHED), Turn.final, Agent.role.in_(SPEAKERS))
@@ -237,7 +241,7 @@ def _changes(journal: Journal, run: str) -> Changes | None:
         for row in connection.execute(query):
             number, _, seat = row.key.partition("/")
             if number.isdigit() and row.answer is not None:
-                said[row.episode_id, seat].append((int(number), row))
+                said[row.episode_number, seat].append((int(number), row))
     pairs = [(min(turns)[1], max(turns)[1]) for turns in _spoke_twice(said.values())]
     if not pairs:
         return None

@@ -39,45 +39,45 @@ def read_results(journal: Journal, run: str) -> list[Result]:
     """The results of a run in the order of its tasks, abandoned episodes left out."""
     usage = (
         select(
-            Turn.episode_id,
+            Turn.episode_number,
             func.count().label("calls"),
             func.sum(Turn.prompt_tokens).label("prompt_tokens"),
             func.sum(Turn.completion_tokens).label("completion_tokens"),
             func.sum(Turn.cost).label("cost"),
         )
-        .join(Episode, Episode.id == Turn.episode_id)
+        .join(Episode, Episode.number == Turn.episode_number)
         .where(Episode.run_id == run)
-        .group_by(Turn.episode_id)
+        .group_by(Turn.episode_number)
         .subquery()
     )
     used = (usage.c.calls, usage.c.prompt_tokens, usage.c.completion_tokens, usage.c.cost)
     query = (
         select(*Episode.__table__.columns, Task.name, Task.question, *used)
         .join(Task, Task.id == Episode.task_id)
-        .outerjoin(usage, usage.c.episode_id == Episode.id)
+        .outerjoin(usage, usage.c.episode_number == Episode.number)
         .where(Episode.run_id == run, Episode.status != "abandoned")
     )
     verdicts = (
-        select(Event.episode_id, Event.key, Event.payload)
-        .join(Episode, Episode.id == Event.episode_id)
+        select(Event.episode_number, Event.key, Event.payload)
+        .join(Episode, Episode.number == Event.episode_number)
         .where(Episode.run_id == run, Event.kind == "verdict")
         .order_by(Event.id)
     )
     with journal.engine.connect() as connection:
-        correct = {row.episode_id: row.payload["correct"] for row in connection.execute(verdicts)}
+        correct = {row.episode_number: row.payload["correct"] for row in connection.execute(verdicts)}
         rows = list(connection.execute(query))
     order = {task["id"]: place for place, task in enumerate(journal.run_row(run).config.get("tasks", []))}
     results = [_result(row, correct) for row in rows]
     return sorted(results, key=lambda r: (order.get(r.task_id, len(order)), r.task_id, r.copy))
 
 
-def _result(row: Any, correct: dict[str, bool]) -> Result:
+def _result(row: Any, correct: dict[int, bool]) -> Result:
     outcome = row.outcome or {}
     return Result(
         task_id=row.name,
         question=row.question,
         answer=outcome.get("answer"),
-        correct=correct.get(row.id),
+        correct=correct.get(row.number),
         status=row.status,
         calls=row.calls or 0,
         prompt_tokens=int(row.prompt_tokens or 0),

@@ -2,7 +2,8 @@
 
 Asking for a key that is journaled with a final attempt returns it; one that is in flight awaits the
 same result; one whose last attempt was the world's fault is tried again with the next attempt's seed;
-one whose request differs raises `ReplayDiverged` and writes nothing.
+one whose request differs raises `ReplayDiverged` and writes nothing. A call goes on when who asked for it
+is cancelled: use the handle as a context, and what is in flight is journaled before it is left.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import JournalError, ReplayDiverged
+from .flight import Flight
 from .messages import Conversation, Found
 from .records import AgentRecord, Ask, Place, Produced, Turn
 from .rows import Row
@@ -41,42 +44,16 @@ class Attempt:
         self.turn, self.fingerprint, self.agent, self.final = turn, fingerprint, agent, final
 
 
-class Flight:
-    """Something on its way into the journal, and those who wait for it besides its maker."""
-
-    __slots__ = ("_error", "_landed", "agent", "fingerprint")
-
-    def __init__(self, fingerprint: bytes = b"", agent: str = "") -> None:
-        self.fingerprint, self.agent = fingerprint, agent
-        self._landed: asyncio.Event | None = None
-        self._error: BaseException | None = None
-
-    def land(self, error: BaseException | None) -> None:
-        """Let go of those who wait."""
-        self._error = error
-        if self._landed is not None:
-            self._landed.set()
-
-    async def landed(self) -> bool:
-        """Wait; False where the maker was cancelled before there was anything to journal."""
-        if self._landed is None:
-            self._landed = asyncio.Event()
-        await self._landed.wait()
-        if isinstance(self._error, asyncio.CancelledError):
-            return False
-        if self._error is not None:
-            raise self._error
-        return True
-
-
 class EpisodeHandle:
     """One episode of a run this process drives. It belongs to one event loop."""
 
-    def __init__(self, run: RunHandle, place: tuple[str, str, int, int], seats: dict[str, Any]) -> None:
-        self.run, self.seats = run, seats
+    def __init__(
+        self, run: RunHandle, number: int, place: tuple[str, str, int, int], seats: dict[str, Any]
+    ) -> None:
+        self.run, self.number, self.seats = run, number, seats
         self.task, task_key, self.iteration, self.copy = place
         self.id = episode_id(run.id, task_key, self.iteration, self.copy)
-        self.conversation = Conversation(self.id, run.ids)
+        self.conversation = Conversation(number, run.ids)
         self.prefixes = PrefixIndex()
         self.attempts: dict[str, list[Attempt]] = {}
         self.new_calls = 0
@@ -105,11 +82,12 @@ class EpisodeHandle:
             if self.broken is not None:
                 raise self.broken
             missing = [key for key in dict.fromkeys(keys) if not self._known(key, fingerprint, ask.agent)]
-            flights = {key: flight for key in keys if (flight := self._inflight.get(key)) is not None}
-            if missing:
-                await self._play(missing, ask, (fingerprint, found), produce)
-                made.update(missing)
-            if all([await flight.landed() for flight in flights.values()]):
+            flights = {flight for key in keys if (flight := self._inflight.get(key)) is not None}
+            mine = self._take_off(missing, ask, (fingerprint, found), produce) if missing else None
+            if mine is not None and not await mine.landed():
+                raise asyncio.CancelledError("the call was given up with its episode")
+            made.update(missing)
+            if all([await flight.landed() for flight in flights]):
                 break
         turns = [self.attempts[key][-1].turn for key in keys]
         return [t if t.replayed or t.key in made else replace(t, replayed=True) for t in turns]
@@ -148,24 +126,58 @@ class EpisodeHandle:
         names = [name for name in after if before.get(name) != after[name]]
         return "field " + ", ".join(f"`{name}`" for name in names or ["agent"])
 
-    async def _play(self, keys: list[str], ask: Ask, request: tuple[bytes, Found], produce: Produce) -> None:
+    def _take_off(self, keys: list[str], ask: Ask, request: tuple[bytes, Found], produce: Produce) -> Flight:
+        """Begin to make turns, in a task of their own: paid calls must not be lost with who asked."""
         fingerprint, found = request
-        flight = Flight(fingerprint, self.run.register(ask.agent))
+        head, rows = self.conversation.intern(ask.messages, found)
+        self._unwritten += rows
+        flight = Flight(keys, fingerprint, self.run.register(ask.agent))
         self._inflight.update(dict.fromkeys(keys, flight))
+        flight.task = asyncio.get_running_loop().create_task(self._fly(flight, ask, head, produce))
+        return flight
+
+    async def _fly(self, flight: Flight, ask: Ask, head: int, produce: Produce) -> None:
         try:
-            head, rows = self.conversation.intern(ask.messages, found)
-            self._unwritten += rows
-            places = [self._place(key) for key in keys]
+            places = [self._place(key) for key in flight.keys]
             produced = await produce(places)
             self.new_calls += len(places)
             if self.broken is not None:
                 raise self.broken
             write = self._turn_rows(places, produced, ask, (head, flight))
-        except BaseException as error:
-            self._land(keys, flight, error)
+        except (Exception, asyncio.CancelledError) as error:
+            self._land(flight, error)
+        else:
+            self.run.post(write)
+
+    async def drain(self) -> None:
+        """Wait until nothing is in flight: what was asked for is journaled, or has failed.
+
+        Cancelled while it waits, it gives up what is left.
+        """
+        try:
+            while self._inflight:
+                with suppress(Exception):  # those who asked are told
+                    await next(iter(self._inflight.values())).landed()
+        except asyncio.CancelledError:
+            self.give_up()
             raise
-        # A caller that is cancelled from here on does not take the turns back: they are on their way.
-        await self.run.commit(write)
+
+    def give_up(self) -> None:
+        """Cancel the calls in flight; what has been handed to the writer is stored all the same."""
+        for flight in set(self._inflight.values()):
+            if flight.task is not None and not flight.task.done():
+                flight.task.cancel()
+                self._land(flight, asyncio.CancelledError())
+
+    async def __aenter__(self) -> EpisodeHandle:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """An error lets what is in flight finish (`drain`); being cancelled gives it up."""
+        if kind is not None and not issubclass(kind, Exception):
+            self.give_up()
+        else:
+            await self.drain()
 
     def _turn_rows(
         self, places: list[Place], produced: list[Produced], ask: Ask, request: tuple[int, Flight]
@@ -181,21 +193,22 @@ class EpisodeHandle:
         except Exception as error:
             self.broken = error
             raise
-        write.done = partial(self._settle, [place.key for place in places], flight, made)
+        write.done = partial(self._settle, flight, made)
         return write
 
-    def _settle(self, keys: list[str], flight: Flight, made: list[Attempt], error: Exception | None) -> None:
+    def _settle(self, flight: Flight, made: list[Attempt], error: Exception | None) -> None:
         """The turns are durable, or refused: only now may anyone be answered with them."""
         if error is None:
             for attempt in made:
                 self.attempts.setdefault(attempt.turn.key, []).append(attempt)
         else:
             self.broken = error
-        self._land(keys, flight, error)
+        self._land(flight, error)
 
-    def _land(self, keys: list[str], flight: Flight, error: BaseException | None) -> None:
-        for key in keys:
-            del self._inflight[key]
+    def _land(self, flight: Flight, error: BaseException | None) -> None:
+        for key in flight.keys:
+            if self._inflight.get(key) is flight:  # not given up before
+                del self._inflight[key]
         flight.land(error)
 
     def _place(self, key: str) -> Place:
@@ -215,7 +228,7 @@ class EpisodeHandle:
         stored = self._store_ids(turn_id, place.key, made)
         row = turn_row(made, stored) | {
             "id": turn_id,
-            "episode_id": self.id,
+            "episode_number": self.number,
             "key": place.key,
             "attempt": place.attempt,
             "agent_id": ask.agent.id,
@@ -283,7 +296,7 @@ class EpisodeHandle:
         self._deciding.pop(name).land(error)
 
     def _event_row(self, kind: str, key: str, payload: Any) -> Row:
-        return self.run.event_row(kind, key, payload, episode=self.id)
+        return self.run.event_row(kind, key, payload, episode=self.number)
 
     async def close(
         self,
@@ -298,7 +311,7 @@ class EpisodeHandle:
             write.rows.append(("events", self._event_row("verdict", "0", verdict)))
         write.closes.append(
             {
-                "id": self.id,
+                "number": self.number,
                 "status": status,
                 "outcome": outcome,
                 "error": plain(error),

@@ -43,7 +43,7 @@ class Journal:
         self.durability = durability
         self.engine = open_database(memory, durability)
         self.ids = Ids(self.engine)
-        self.writer = Writer(self.engine)
+        self.writer = Writer(self.engine, self.ids.refill)
 
     @classmethod
     def open(cls, memory: str | Path, durability: Durability = "full") -> Journal:
@@ -67,6 +67,10 @@ class Journal:
         """Run one statement in a write transaction of its own, outside the hot path."""
         return transact(self.engine, lambda connection: connection.execute(statement, rows))
 
+    def read(self, query: Executable) -> list[Any]:
+        """All rows of a query, asked again where the connection was cut."""
+        return transact(self.engine, lambda connection: list(connection.execute(query)), write=False)
+
     def insert(self, table: Any) -> Any:
         """An insert that leaves existing rows alone."""
         insert = postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert
@@ -74,8 +78,7 @@ class Journal:
 
     def runs(self) -> list[str]:
         """Names of all runs, oldest first."""
-        with self.engine.connect() as connection:
-            return list(connection.execute(select(Run.id).order_by(Run.created_at, Run.id)).scalars())
+        return [row.id for row in self.read(select(Run.id).order_by(Run.created_at, Run.id))]
 
     def run_row(self, run: str) -> Any:
         """The row of a run.
@@ -83,16 +86,14 @@ class Journal:
         Raises:
             UserError: there is no such run; the message lists those that exist.
         """
-        with self.engine.connect() as connection:
-            row = connection.execute(select(Run).where(Run.id == run)).one_or_none()
-        if row is None:
+        rows = self.read(select(Run).where(Run.id == run))
+        if not rows:
             raise unknown("run", run, self.runs()[-20:])
-        return row
+        return rows[0]
 
     def has_run(self, run: str) -> bool:
         """Whether the journal holds a run of this name."""
-        with self.engine.connect() as connection:
-            return connection.execute(select(Run.id).where(Run.id == run)).one_or_none() is not None
+        return bool(self.read(select(Run.id).where(Run.id == run)))
 
     def drive(
         self, run: str, *, kind: str, protocol: str, config: Any, seed: int, parent: str | None = None
@@ -148,9 +149,8 @@ class Journal:
             )
         )
         for _ in range(100):  # another process may take the same number
-            with self.engine.connect() as connection:
-                query = select(PolicyVersion).where(PolicyVersion.policy == record.policy)
-                rows = list(connection.execute(query.order_by(PolicyVersion.number)))
+            query = select(PolicyVersion).where(PolicyVersion.policy == record.policy)
+            rows = self.read(query.order_by(PolicyVersion.number))
             for row in rows:
                 if (row.base_hash, row.adapter_hash) == (record.base_hash, record.adapter_hash):
                     self._begin_heads(record.policy, rows[0].id)
@@ -180,10 +180,7 @@ class Journal:
 
     def version_row(self, version_id: int) -> Any:
         """The row of a policy version, None if it is gone."""
-        with self.engine.connect() as connection:
-            return connection.execute(
-                select(PolicyVersion).where(PolicyVersion.id == version_id)
-            ).one_or_none()
+        return next(iter(self.read(select(PolicyVersion).where(PolicyVersion.id == version_id))), None)
 
 
 def _check_name(run: str, seed: int) -> None:

@@ -53,6 +53,12 @@ def _is_packed(column: Any) -> bool:
     return isinstance(column.type, Packed | LargeBinary)
 
 
+def _is_numbered(table: str) -> bool:
+    """Whether rows of a table get an integer from `Ids`."""
+    key = list(TABLES[table].primary_key.columns)
+    return len(key) == 1 and key[0].type.python_type is int
+
+
 def _unpack(table: str, row: Row) -> Row:
     """A row of the file; bytes are in base 64 there."""
     columns = TABLES[table].c
@@ -83,9 +89,9 @@ class Merge:
         self._free = {
             table: journal.ids.block(table, count)
             for table, count in needed.items()
-            if table in TABLES and "id" in TABLES[table].c and TABLES[table].c.id.type.python_type is int
+            if table in TABLES and _is_numbered(table)
         }
-        self._map: dict[str, dict[Any, Any]] = {name: {} for name in ("runs", "episodes", *TABLES)}
+        self._map: dict[str, dict[Any, Any]] = {name: {} for name in ("episode_ids", *TABLES)}
         self._later: list[tuple[str, Any, str, str, Any]] = []
         """(table, id, column, table pointed to, id there in the file): set at the end."""
         self.added: dict[str, int] = {}
@@ -214,7 +220,7 @@ class Merge:
         self._of_run("events", row)
 
     def _row_matches(self, row: Row) -> None:
-        self._of_run("matches", row | {"episode_id": self._map["episodes"].get(row["episode_id"])})
+        self._of_run("matches", row | {"episode_number": self._map["episodes"].get(row["episode_number"])})
 
     def _row_ratings(self, row: Row) -> None:
         self._of_run("ratings", row)
@@ -238,25 +244,27 @@ class Merge:
         row = line["episode"]
         run = self._map["runs"][row["run_id"]]
         new = episode_id(run, row["task_id"], row["iteration"], row["copy"])
-        self._map["episodes"][row["id"]] = new
+        self._map["episode_ids"][row["id"]] = new
         if row["forked_from_turn_id"] is not None:
             self._later.append(("episodes", new, "forked_from_turn_id", "turns", row["forked_from_turn_id"]))
         if row["parent_id"] is not None:
-            self._later.append(("episodes", new, "parent_id", "episodes", row["parent_id"]))
-        before = self.added.get("episodes", 0)
-        self._add(
-            "episodes", [row | {"id": new, "run_id": run, "parent_id": None, "forked_from_turn_id": None}]
-        )
-        known = self.added.get("episodes", 0) == before
-        if known and row["status"] != "open":
-            episodes = TABLES["episodes"]
+            self._later.append(("episodes", new, "parent_id", "episode_ids", row["parent_id"]))
+        episodes = TABLES["episodes"]
+        there = select(episodes.c.number).where(episodes.c.id == new)
+        number = self._connection.execute(there).scalar_one_or_none()
+        known = number is not None
+        if number is None:
+            number = self._id("episodes", row["number"])
+            fresh = {"number": number, "id": new, "run_id": run}
+            self._add("episodes", [row | fresh | {"parent_id": None, "forked_from_turn_id": None}])
+        elif row["status"] != "open":
             values = {name: row[name] for name in ("status", "outcome", "error", "finished_at")}
-            still_open = update(episodes).where(episodes.c.id == new, episodes.c.status == "open")
+            still_open = update(episodes).where(episodes.c.number == number, episodes.c.status == "open")
             self._connection.execute(still_open.values(values))
+        self._map["episodes"][row["number"]] = number
+        mine = {"episode_number": number}
         for table in ("messages", "turns", "events"):
-            self._hang(
-                table, line.get(table, []), {"episode_id": new} if known else None, {"episode_id": new}
-            )
+            self._hang(table, line.get(table, []), mine if known else None, mine)
         for table in ("recomputed_logprobs", "scores", "rewards"):
             turns = {self._map["turns"][turn["id"]] for turn in line.get("turns", [])}
             self._hang(table, line.get(table, []), {"turn_id": turns} if known else None, {})
@@ -280,8 +288,11 @@ class Merge:
             elif "id" in row:
                 self._map[table][row["id"]] = there["id"]
                 if table == "turns" and any(there[name] != row[name] for name in SAME):
+                    episodes = TABLES["episodes"].c
+                    name = select(episodes.id).where(episodes.number == row["episode_number"])
                     raise UserError(
-                        f"import from `{self._source}`: turn `{row['key']}` of episode {row['episode_id']} "
+                        f"import from `{self._source}`: turn `{row['key']}` of episode "
+                        f"{self._connection.execute(name).scalar_one()} "
                         "was played in both journals with different results; import into another journal"
                     )
         self._add(table, new)

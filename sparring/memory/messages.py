@@ -71,7 +71,7 @@ def _node(parent: int, role: str, content: Content) -> Node:
 class Conversation:
     """Interns messages of one episode; new ones come back as rows to write."""
 
-    def __init__(self, episode: str, ids: Any) -> None:
+    def __init__(self, episode: int, ids: Any) -> None:
         self._episode, self._ids = episode, ids
         self._nodes: dict[Node, int] = {}
         self._chains: dict[int, bytes] = {ROOT: b""}
@@ -115,7 +115,7 @@ class Conversation:
         content_hash = self._remember(message_id, node, content)
         row = {
             "id": message_id,
-            "episode_id": self._episode,
+            "episode_number": self._episode,
             "parent_id": parent,
             "role": role,
             "content_hash": content_hash,
@@ -126,7 +126,9 @@ class Conversation:
     def load(self, message_id: int, parent: int, role: str, parts: list[dict[str, Any]]) -> None:
         """Take over a stored message; parents must come first."""
         if parent not in self._chains:
-            raise JournalError(f"episode {self._episode}: message {message_id} hangs on no stored message")
+            raise JournalError(
+                f"message {message_id} of episode number {self._episode} hangs on no stored message"
+            )
         content = content_of(parts)
         self._remember(message_id, _node(parent, role, content), content)
 

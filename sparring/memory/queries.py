@@ -57,16 +57,20 @@ def episodes(journal: Journal, run: str) -> Iterator[Any]:
 
 
 def turns(journal: Journal, run: str) -> Iterator[Any]:
-    """Rows of a run's turns without token ids: the light columns of `turns` and the agent's `role`.
+    """Rows of a run's turns without token ids: `turns`' light columns, `episode_id`, the agent's `role`.
 
     Episode by episode (order of `episodes`), within one in the order they were asked for.
     """
     journal.run_row(run)
     for ids in _episode_ids(journal, run):
-        query = select(*LIGHT, Agent.role).join(Agent, Agent.id == Turn.agent_id)
+        query = (
+            select(*LIGHT, Episode.id.label("episode_id"), Agent.role)
+            .join(Episode, Episode.number == Turn.episode_number)
+            .join(Agent, Agent.id == Turn.agent_id)
+        )
         by_episode: dict[str, list[Any]] = {episode: [] for episode in ids}
         with journal.engine.connect() as connection:
-            for row in connection.execute(query.where(Turn.episode_id.in_(ids)).order_by(Turn.id)):
+            for row in connection.execute(query.where(Episode.id.in_(ids)).order_by(Turn.id)):
                 by_episode[row.episode_id].append(row)
         for rows in by_episode.values():
             yield from rows
@@ -101,12 +105,12 @@ def transcript(journal: Journal, episode: str) -> list[Said]:
     """
     light = select(*LIGHT, Agent.role).join(Agent, Agent.id == Turn.agent_id)
     with journal.engine.connect() as connection:
-        if connection.execute(select(Episode.id).where(Episode.id == episode)).one_or_none() is None:
+        number = connection.execute(select(Episode.number).where(Episode.id == episode)).scalar_one_or_none()
+        if number is None:
             raise UserError(f"there is no episode `{episode}`")
-        said = {
-            row.id: row for row in connection.execute(select(Message).where(Message.episode_id == episode))
-        }
-        rows = list(connection.execute(light.where(Turn.episode_id == episode).order_by(Turn.id)))
+        messages = select(Message).where(Message.episode_number == number)
+        said = {row.id: row for row in connection.execute(messages)}
+        rows = list(connection.execute(light.where(Turn.episode_number == number).order_by(Turn.id)))
     return [Said(row, _conversation(said, row.input_id), _text(said, row.output_id)) for row in rows]
 
 
@@ -157,7 +161,7 @@ def usage(journal: Journal, run: str) -> Usage:
     query = (
         select(Agent.role, Turn.status, func.count(), *sums)
         .select_from(Episode)
-        .join(Turn, Turn.episode_id == Episode.id)
+        .join(Turn, Turn.episode_number == Episode.number)
         .join(Agent, Agent.id == Turn.agent_id)
         .where(Episode.run_id == run)
         .group_by(Agent.role, Turn.status)

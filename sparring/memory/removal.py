@@ -132,7 +132,8 @@ class _Removal:
 
     def _kept(self, needed: set[int], episodes: set[str]) -> set[str]:
         trained = (
-            select(Turn.episode_id)
+            select(Episode.id)
+            .join(Turn, Turn.episode_number == Episode.number)
             .join(UpdateTurn, UpdateTurn.turn_id == Turn.id)
             .where(UpdateTurn.update_id.in_(needed))
             .distinct()
@@ -157,14 +158,16 @@ class _Removal:
             self._delete(Update, Update.id.in_(part))
 
     def _episodes(self, ids: Sequence[str]) -> None:
-        turns = select(Turn.id).where(Turn.episode_id.in_(ids))
+        mine = select(Episode.number).where(Episode.id.in_(ids))
+        turns = select(Turn.id).where(Turn.episode_number.in_(mine))
         for table in (Score, Reward, RecomputedLogprobs, UpdateTurn):
             self._delete(table, table.turn_id.in_(turns))
         for spoken in (Event, Turn, Message):
-            self._delete(spoken, spoken.episode_id.in_(ids))
+            self._delete(spoken, spoken.episode_number.in_(mine))
         child = update(Episode).where(Episode.parent_id.in_(ids))
         self._connection.execute(child.values(parent_id=None))
-        self._connection.execute(update(Match).where(Match.episode_id.in_(ids)).values(episode_id=None))
+        match = update(Match).where(Match.episode_number.in_(mine))
+        self._connection.execute(match.values(episode_number=None))
         self._delete(Episode, Episode.id.in_(ids))
 
     def _tasks(self, ids: set[str]) -> None:
@@ -177,8 +180,8 @@ class _Removal:
     def _blobs(self, episodes: list[str]) -> set[str]:
         hashes: set[str] = set()
         for part in _parts(episodes):
-            query = select(Message.content).where(Message.episode_id.in_(part))
-            said = query.where(CONTENT.contains('"blob"'))
+            mine = select(Episode.number).where(Episode.id.in_(part))
+            said = select(Message.content).where(Message.episode_number.in_(mine), CONTENT.contains('"blob"'))
             for content in self._connection.execute(said).scalars():
                 hashes.update(piece["hash"] for piece in content if piece.get("type") == "blob")
         return hashes

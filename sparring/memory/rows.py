@@ -23,7 +23,7 @@ Row = dict[str, Any]
 Values = tuple[Any, ...]
 MOST_ROWS = 64
 """Rows of one statement, a power of two; 64 x 31 columns stays below every database's limit on variables."""
-BY_ID = ("turns", "messages")
+BY_ID = ("episodes", "turns", "messages")
 """Tables other rows point into: a clash that is not the very same row must be an error, never ignored."""
 
 

@@ -25,6 +25,8 @@ from .writer import Write
 if TYPE_CHECKING:
     from .journal import Journal
 
+WRITTEN = ("episodes", "messages", "turns", "events")
+"""Tables that need ids while a run is played."""
 Seats = dict[str, dict[str, Any]]
 
 
@@ -32,6 +34,7 @@ Seats = dict[str, dict[str, Any]]
 class EpisodeState:
     """What is known of a journaled episode without opening it."""
 
+    number: int
     status: str
     seats: Seats
     outcome: Any
@@ -47,13 +50,14 @@ class RunHandle:
         self._agents: dict[str, dict[str, Any]] = {}
         self._opened: WeakValueDictionary[str, EpisodeHandle] = WeakValueDictionary()
         self.episodes: dict[str, EpisodeState] = {}
+        self.ids.refill(WRITTEN)
         self._load()
 
     def _load(self) -> None:
         with self.journal.engine.connect() as connection:
-            columns = (Episode.id, Episode.status, Episode.seats, Episode.outcome)
+            columns = (Episode.id, Episode.number, Episode.status, Episode.seats, Episode.outcome)
             for row in connection.execute(select(*columns).where(Episode.run_id == self.id)):
-                self.episodes[row.id] = EpisodeState(row.status, row.seats, row.outcome)
+                self.episodes[row.id] = EpisodeState(row.number, row.status, row.seats, row.outcome)
 
     def write(self) -> Write:
         """An empty write that carries this driver's epoch."""
@@ -66,6 +70,10 @@ class RunHandle:
     async def commit(self, write: Write) -> None:
         """Return once the write is durable."""
         await self.journal.writer.commit(write)
+
+    def post(self, write: Write) -> None:
+        """Queue a write whose `done` says what became of it."""
+        self.journal.writer.post(write)
 
     def register(self, agent: AgentRecord) -> str:
         """The agent's id; its row is written the first time it speaks in this process."""
@@ -122,12 +130,14 @@ class RunHandle:
         known = self.episodes.get(identity)
         if opened is not None:
             self._agents.clear()  # what was refused may have held any of these rows: they are written again
-        handle = EpisodeHandle(self, (task.id, key, iteration, copy), known.seats if known else seats)
+        state = known or EpisodeState(self.ids.take("episodes"), "open", seats, None)
+        handle = EpisodeHandle(self, state.number, (task.id, key, iteration, copy), state.seats)
         if known is not None and opened is None:
             self._reload(handle)
             self._opened[identity] = handle
             return handle
         row = {
+            "number": handle.number,
             "id": handle.id,
             "run_id": self.id,
             "task_id": key,
@@ -144,7 +154,7 @@ class RunHandle:
         }
         self.submit([("tasks", _task_row(task)), ("episodes", row)])
         if known is None:
-            self.episodes[handle.id] = EpisodeState("open", seats, None)
+            self.episodes[handle.id] = state
         else:
             self._reload(handle)
         self._opened[identity] = handle
@@ -162,12 +172,12 @@ class RunHandle:
         state = self.episodes[episode]
         state.status, state.outcome = status, outcome
 
-    def event_row(self, kind: str, key: str, payload: Any, *, episode: str | None = None) -> Row:
-        """A row of `events`, owned by the episode or else by the run."""
+    def event_row(self, kind: str, key: str, payload: Any, *, episode: int | None = None) -> Row:
+        """A row of `events`, owned by the episode of that number or else by the run."""
         return {
             "id": self.ids.take("events"),
-            "run_id": None if episode else self.id,
-            "episode_id": episode,
+            "run_id": None if episode is not None else self.id,
+            "episode_number": episode,
             "kind": kind,
             "key": key,
             "payload": payload,
@@ -197,7 +207,7 @@ class RunHandle:
     def _reload(self, handle: EpisodeHandle) -> None:
         self.journal.writer.flush()  # what an earlier handle of this process said may still be on its way
         said, rows, known = transact(
-            self.journal.engine, lambda connection: _stored_rows(connection, handle.id), write=False
+            self.journal.engine, lambda connection: _stored_rows(connection, handle.number), write=False
         )
         message_id = 0
         for message_id, parent, role, content in said:
@@ -212,16 +222,16 @@ class RunHandle:
 
 
 def _stored_rows(
-    connection: Connection, episode: str
+    connection: Connection, episode: int
 ) -> tuple[list[Any], list[Any], dict[tuple[str, str], Any]]:
     """Messages, turns and events of an episode; parents come before what follows them."""
     columns = (Message.id, Message.parent_id, Message.role, Message.content)
     said = connection.execute(
-        select(*columns).where(Message.episode_id == episode).order_by(Message.id)
+        select(*columns).where(Message.episode_number == episode).order_by(Message.id)
     ).all()
-    turns = select(TurnTable).where(TurnTable.episode_id == episode).order_by(TurnTable.id)
+    turns = select(TurnTable).where(TurnTable.episode_number == episode).order_by(TurnTable.id)
     rows = connection.execute(turns).all()
-    events = select(Event.kind, Event.key, Event.payload).where(Event.episode_id == episode)
+    events = select(Event.kind, Event.key, Event.payload).where(Event.episode_number == episode)
     known = {(row.kind, row.key): row.payload for row in connection.execute(events)}
     return list(said), list(rows), known
 

@@ -41,7 +41,7 @@ IDS: tuple[Any, ...] = (
 )
 SAMPLE: tuple[Any, ...] = (
     *IDS,
-    Turn.episode_id,
+    Episode.id.label("episode_id"),
     Turn.key,
     Turn.agent_id,
     Turn.policy_version_id,
@@ -90,13 +90,15 @@ def training_turns(
     """
     if turn_ids is None and policy_version is None and run is None:
         raise UserError("training turns: say which (turn ids, a policy version, a run)")
-    query: Select[Any] = select(*SAMPLE).where(
-        Turn.prompt_tail.is_not(None), Turn.completion_ids.is_not(None), Turn.id > after
+    query: Select[Any] = (
+        select(*SAMPLE)
+        .join(Episode, Episode.number == Turn.episode_number)
+        .where(Turn.prompt_tail.is_not(None), Turn.completion_ids.is_not(None), Turn.id > after)
     )
     if policy_version is not None:
         query = query.where(Turn.policy_version_id == policy_version)
     if run is not None:
-        query = query.join(Episode, Episode.id == Turn.episode_id).where(Episode.run_id == run)
+        query = query.where(Episode.run_id == run)
     with journal.engine.connect() as connection:
         if turn_ids is None:
             rows = list(connection.execute(query.order_by(Turn.id).limit(limit)))

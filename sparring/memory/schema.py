@@ -3,6 +3,8 @@
 Rows are appended; what changes after it was written is the state of a run or an episode, the two
 heads of a policy, and the id counters. Integer ids come from `counters` in blocks, so that several
 processes can write one journal; text ids are deterministic, so that creating a row twice is harmless.
+What an episode says refers to it by its number, which grows with time: the unique indexes begin with it,
+so that the episodes being played are neighbours there and a commit touches few pages of a large journal.
 Times are seconds since 1970 and never decide an order.
 """
 
@@ -125,10 +127,14 @@ class PolicyVersion(Base):
 
 
 class Episode(Base):
-    """One (run, task, iteration, copy); its id is a hash of the four."""
+    """One (run, task, iteration, copy); its id is a hash of the four.
+
+    `number` is for rows of this journal only: another journal gives the same episode another one.
+    """
 
     __tablename__ = "episodes"
-    id: Mapped[Key]
+    number: Mapped[Id]
+    id: Mapped[str] = mapped_column(unique=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
     task_id: Mapped[str] = mapped_column(ForeignKey("tasks.id"), index=True)
     iteration: Mapped[int]
@@ -151,13 +157,13 @@ class Message(Base):
 
     __tablename__ = "messages"
     id: Mapped[Id]
-    episode_id: Mapped[str] = mapped_column(ForeignKey("episodes.id"))
+    episode_number: Mapped[Big] = mapped_column(ForeignKey("episodes.number"))
     parent_id: Mapped[Big]
     role: Mapped[str]
     content_hash: Mapped[bytes]
     content: Mapped[Doc]
     """A list of typed parts."""
-    __table_args__ = (UniqueConstraint("episode_id", "parent_id", "role", "content_hash"),)
+    __table_args__ = (UniqueConstraint("episode_number", "parent_id", "role", "content_hash"),)
 
 
 class Blob(Base):
@@ -178,7 +184,7 @@ class Turn(Base):
 
     __tablename__ = "turns"
     id: Mapped[Id]
-    episode_id: Mapped[str] = mapped_column(ForeignKey("episodes.id"))
+    episode_number: Mapped[Big] = mapped_column(ForeignKey("episodes.number"))
     key: Mapped[str]
     attempt: Mapped[int]
     final: Mapped[bool]
@@ -212,7 +218,7 @@ class Turn(Base):
     logprob_kind: Mapped[str]
     epoch: Mapped[int]
     created_at: Mapped[float]
-    __table_args__ = (UniqueConstraint("episode_id", "key", "attempt"),)
+    __table_args__ = (UniqueConstraint("episode_number", "key", "attempt"),)
 
 
 class RecomputedLogprobs(Base):
@@ -230,16 +236,16 @@ class Event(Base):
     __tablename__ = "events"
     id: Mapped[Id]
     run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id"))
-    episode_id: Mapped[str | None] = mapped_column(ForeignKey("episodes.id"))
+    episode_number: Mapped[Big | None] = mapped_column(ForeignKey("episodes.number"))
     kind: Mapped[str]
     key: Mapped[str]
     payload: Mapped[Doc]
     epoch: Mapped[int]
     created_at: Mapped[float]
     __table_args__ = (
-        UniqueConstraint("episode_id", "kind", "key"),
+        UniqueConstraint("episode_number", "kind", "key"),
         UniqueConstraint("run_id", "kind", "key"),
-        CheckConstraint("(run_id IS NULL) <> (episode_id IS NULL)", name="one_owner"),
+        CheckConstraint("(run_id IS NULL) <> (episode_number IS NULL)", name="one_owner"),
     )
 
 
@@ -311,7 +317,7 @@ class Match(Base):
     id: Mapped[Id]
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
     position: Mapped[int]
-    episode_id: Mapped[str | None] = mapped_column(ForeignKey("episodes.id"), index=True)
+    episode_number: Mapped[Big | None] = mapped_column(ForeignKey("episodes.number"), index=True)
     players: Mapped[Doc]
     """Seat -> player."""
     result: Mapped[Doc | None]

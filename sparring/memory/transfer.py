@@ -144,9 +144,9 @@ class _Out:
             runs = family(connection, run)
         self._line({"format": FORMAT, "revision": HEAD, "sparring": __version__, "runs": runs})
         c = {name: table.c for name, table in TABLES.items()}
-        mine = select(c["episodes"].id).where(c["episodes"].run_id.in_(runs))
-        used = select(c["turns"].policy_version_id).where(c["turns"].episode_id.in_(mine))
-        agents = select(c["turns"].agent_id).where(c["turns"].episode_id.in_(mine))
+        mine = select(c["episodes"].number).where(c["episodes"].run_id.in_(runs))
+        used = select(c["turns"].policy_version_id).where(c["turns"].episode_number.in_(mine))
+        agents = select(c["turns"].agent_id).where(c["turns"].episode_number.in_(mine))
         tasks = select(c["episodes"].task_id).where(c["episodes"].run_id.in_(runs))
         all_of = run is None
         for name in runs:
@@ -175,23 +175,23 @@ class _Out:
         self._file.write(dumps(end).encode() + b"\n")
         return dict(self._counts)
 
-    def _episodes(self, connection: Connection, ids: Sequence[str], hashes: set[str]) -> None:
-        mine = self._rows(connection, "episodes", TABLES["episodes"].c.id.in_(ids))
-        lines: dict[str, dict[str, Any]] = {row["id"]: {"episode": row} for row in mine}
-        owner: dict[int, str] = {}
+    def _episodes(self, connection: Connection, numbers: Sequence[int], hashes: set[str]) -> None:
+        mine = self._rows(connection, "episodes", TABLES["episodes"].c.number.in_(numbers))
+        lines: dict[int, dict[str, Any]] = {row["number"]: {"episode": row} for row in mine}
+        owner: dict[int, int] = {}
         for table in OF_EPISODE:
-            for row in self._rows(connection, table, TABLES[table].c.episode_id.in_(ids)):
-                lines[row["episode_id"]].setdefault(table, []).append(row)
+            for row in self._rows(connection, table, TABLES[table].c.episode_number.in_(numbers)):
+                lines[row["episode_number"]].setdefault(table, []).append(row)
                 if table == "turns":
-                    owner[row["id"]] = row["episode_id"]
+                    owner[row["id"]] = row["episode_number"]
                 elif table == "messages":
                     hashes.update(p["hash"] for p in row["content"] if p.get("type") == "blob")
-        turns = select(TABLES["turns"].c.id).where(TABLES["turns"].c.episode_id.in_(ids))
+        turns = select(TABLES["turns"].c.id).where(TABLES["turns"].c.episode_number.in_(numbers))
         for table in OF_TURN:
             for row in self._rows(connection, table, TABLES[table].c.turn_id.in_(turns)):
                 lines[owner[row["turn_id"]]].setdefault(table, []).append(row)
-        for episode in ids:
-            self._line(lines[episode])
+        for number in numbers:
+            self._line(lines[number])
 
 
 def _with_ancestors(connection: Connection, queries: list[Any]) -> set[int]:
@@ -247,6 +247,8 @@ def import_(journal: Journal, path: str | Path) -> dict[str, int]:
 def _tally(line: dict[str, Any]) -> Iterator[tuple[str, int]]:
     if "table" in line:
         yield line["table"], 1
+    if "episode" in line:
+        yield "episodes", 1
     for name, rows in line.items():
         if isinstance(rows, list) and name != "runs":
             yield name, len(rows)
@@ -269,7 +271,7 @@ def _lines(path: str | Path) -> Iterator[dict[str, Any]]:
                 ended = line == {"end": counted, "hash": state.hexdigest()}
                 break
             state.update(data)
-            counted += ("episode" in line) + sum(count for _, count in _tally(line))
+            counted += sum(count for _, count in _tally(line))
             yield line
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{wrong}{getattr(error, 'strerror', None) or error}") from None

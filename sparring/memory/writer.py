@@ -31,7 +31,7 @@ MAX_BATCH = 2048
 LINGER_S = 0.002
 RETRY_S = 20.0
 """How long a database that is away (restarting, locked, full) is asked again before callers are told."""
-CLOSED = ("status", "outcome", "error", "finished_at", "id")
+CLOSED = ("status", "outcome", "error", "finished_at", "number")
 
 
 @dataclass(slots=True)
@@ -53,15 +53,16 @@ class Write:
 class Writer:
     """A thread that owns the only writing connection of a journal in this process."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, between: Callable[[], object] = lambda: None) -> None:
+        """`between` is called in the writer's thread after each commit, those who waited having been told."""
+        self._engine, self._between = engine, between
         self._queue: SimpleQueue[Write | None] = SimpleQueue()
         self._codecs = codecs(engine.dialect.name)
         mark = "%s" if engine.dialect.name == "postgresql" else "?"
         share = " FOR SHARE" if engine.dialect.name == "postgresql" else ""
         self._epoch = f"SELECT epoch FROM runs WHERE id = {mark}{share}"
         sets = ", ".join(f"{name} = {mark}" for name in CLOSED[:-1])
-        self._close = f"UPDATE episodes SET {sets} WHERE id = {mark}"
+        self._close = f"UPDATE episodes SET {sets} WHERE number = {mark}"
         self._thread: threading.Thread | None = None
         self._guard = threading.Lock()
         self._closed = False
@@ -74,6 +75,7 @@ class Writer:
             JournalError: a row cannot be stored, or the journal is closed; nothing was queued.
         """
         write.encoded = [(table, self._codecs[table].encode(row)) for table, row in write.rows]
+        write.rows = []
         for row in write.closes:
             row["outcome"] = None if row["outcome"] is None else dumps(row["outcome"])
         with self._guard:  # nothing may be queued behind the writer's end
@@ -91,15 +93,17 @@ class Writer:
             StaleEpoch: another driver has taken the run over.
             JournalError: the database refused the rows; nothing of this write is stored.
         """
+        write.waiter = asyncio.get_running_loop().create_future()
+        self.post(write)
+        await write.waiter
+
+    def post(self, write: Write) -> None:
+        """Queue a write without waiting; `done` is called in this event loop, at once where it is refused."""
         write.loop = asyncio.get_running_loop()
-        write.waiter = write.loop.create_future()
         try:
             self.submit(write)
         except JournalError as error:
-            if write.done is not None:
-                write.done(error)
-            raise
-        await write.waiter
+            _resolve([write], error)
 
     def commit_now(self, write: Write) -> None:
         """`commit` for callers outside an event loop."""
@@ -134,6 +138,7 @@ class Writer:
             busy = len(batch) > 1
             if batch:
                 connection = self._settle(batch, connection)
+                self._between()
         if connection is not None:
             connection.close()
 
@@ -254,7 +259,7 @@ def _resolve(writes: list[Write], error: Exception | None) -> None:
         if write.done is not None:
             write.done(error)
         waiter: Any = write.waiter
-        if waiter.done():
+        if waiter is None or waiter.done():
             continue
         if error is None:
             waiter.set_result(None)

@@ -118,7 +118,9 @@ class Stage:
     def turns(self) -> list[Any]:
         """The run's rows of `turns`."""
         query = (
-            select(Turn).join(Episode, Episode.id == Turn.episode_id).where(Episode.run_id == self.run_name)
+            select(Turn)
+            .join(Episode, Episode.number == Turn.episode_number)
+            .where(Episode.run_id == self.run_name)
         )
         with self.journal.engine.connect() as connection:
             return list(connection.execute(query.order_by(Turn.key, Turn.attempt)))

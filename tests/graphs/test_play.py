@@ -53,9 +53,9 @@ def rows(memory: Path, query: str) -> list[tuple[Any, ...]]:
         connection.close()
 
 
-PLACED = "JOIN episodes ON episode_id = episodes.id JOIN tasks ON task_id = tasks.id"
+PLACED = "JOIN episodes ON episode_number = episodes.number JOIN tasks ON task_id = tasks.id"
 TURNS = f"""SELECT tasks.name, copy, turns.key, attempt, seed, turns.status, fingerprint, content
-    FROM turns {PLACED.replace("episode_id", "turns.episode_id")}
+    FROM turns {PLACED.replace("episode_number", "turns.episode_number")}
     LEFT JOIN messages ON output_id = messages.id ORDER BY 1, 2, 3, 4"""
 EVENTS = f"SELECT tasks.name, copy, kind, events.key, payload FROM events {PLACED} ORDER BY 1, 2, 3, 4"
 
@@ -157,7 +157,9 @@ async def test_four_copies_over_two_iterations_have_eight_sets_of_seeds(memory: 
                     episode = run.episode(plan_.tasks[0], iteration, copy, seats={})
                     await cast.protocol.run("Who?", Context(episode, agents, equality("exact")))
         run.release()
-    found = rows(memory, "SELECT iteration, copy, seed FROM turns JOIN episodes ON episode_id = episodes.id")
+    found = rows(
+        memory, "SELECT iteration, copy, seed FROM turns JOIN episodes ON episode_number = episodes.number"
+    )
     sets = {
         place: {seed for *where, seed in found if tuple(where) == place}
         for place in {row[:2] for row in found}
@@ -229,6 +231,37 @@ def test_the_worlds_fault_is_a_turn_without_text(memory: Path, error: Exception,
     assert rows(memory, "SELECT count(*) FROM events") == [(0,)]
 
 
+@pytest.mark.parametrize("failure", [EngineError("the backend is gone"), UserError("no such key")])
+def test_the_calls_beside_one_that_fails_are_journaled(memory: Path, failure: Exception) -> None:
+    made: list[str] = []
+
+    def speaker(name: str, broken: bool = False) -> ScriptedEngine:
+        async def answer(request: Request, seed: int) -> str:
+            if broken and not made:
+                raise failure
+            await asyncio.sleep(0.2)
+            made.append(name)
+            return "Answer: 4"
+
+        return ScriptedEngine(answer)
+
+    engine, roles = speaker("a"), {"solver.1": speaker("b", broken=True), "solver.2": speaker("c")}
+
+    def played() -> PlayResult:
+        return play("du", TASKS[:1], engine=engine, roles=roles, memory=memory, rounds=1, run="mine")
+
+    if isinstance(failure, UserError):
+        with pytest.raises(UserError, match="no such key"):
+            played()
+    else:
+        assert played()[0].status == "failed"
+    assert made == ["a", "c"]
+    said = rows(memory, "SELECT key FROM turns WHERE status = 'ok' ORDER BY key")
+    assert said == [("0/solver.0",), ("0/solver.2",)]
+    again = played()
+    assert again[0].status == "done" and made == ["a", "c", "b"]
+
+
 def test_an_engine_that_does_not_answer_in_time_is_a_timeout(memory: Path) -> None:
     result = play("sample", TASKS[:1], engine="scripted:hash?delay_s=5&timeout=0.05", memory=memory)
     assert result[0].status == "failed"
@@ -266,7 +299,7 @@ def test_verdicts_keep_who_judged_what(memory: Path) -> None:
     assert [line.correct for line in result] == [True, False, False, None]
     found = rows(
         memory,
-        "SELECT name, payload FROM events JOIN episodes ON episode_id = episodes.id "
+        "SELECT name, payload FROM events JOIN episodes ON episode_number = episodes.number "
         "JOIN tasks ON task_id = tasks.id WHERE kind = 'verdict' ORDER BY name",
     )
     verdicts = {name: json.loads(payload) for name, payload in found}

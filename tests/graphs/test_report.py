@@ -173,6 +173,7 @@ def test_the_sentence_names_each_verdict_once() -> None:
         column("c", -0.1, 0.1, "completion_tokens"), column("d", -0.1, 0.1, "total_tokens"),
     )  # fmt: skip
     assert conclude("mad", Baseline("r.baseline", 1, 0, 0, columns)) == (
-        "`mad` is better than a, is worse than b and cannot be told from c and d by these 40 questions; "
+        "By these 40 questions, `mad` is better than a single answer; it is worse than self-consistency at "
+        "equal calls; it cannot be told from self-consistency at equal completion tokens and total tokens; "
         "it does not beat self-consistency at any equal budget."
     )

@@ -19,7 +19,7 @@ from sparring.graphs.context import Limits
 from sparring.graphs.play import aplay, plan, play, resume
 
 TASKS = [{"id": f"q{n}", "question": f"What is {n} plus {n}?", "answer": str(2 * n)} for n in range(4)]
-SEATED = "JOIN episodes ON turns.episode_id = episodes.id JOIN tasks ON task_id = tasks.id"
+SEATED = "JOIN episodes ON turns.episode_number = episodes.number JOIN tasks ON task_id = tasks.id"
 
 
 class Script:

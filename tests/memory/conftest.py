@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,22 +18,54 @@ from sparring.memory.journal import Journal
 SERVER = os.environ.get("SPARRING_TEST_DATABASE")
 
 
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A journal without rows, to be copied: creating one takes most of a small test's time."""
+    name = f"sparring_{uuid.uuid4().hex[:12]}"
+    if SERVER is None:
+        path = str(tmp_path_factory.mktemp("template") / f"{name}.db")
+        Journal.open(path).close()
+        yield path
+        return
+    _administer(f"CREATE DATABASE {name}")
+    Journal.open(_url(name)).close()
+    yield name
+    _administer(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Callable[[], str]]:
-    """Makes memory URLs of databases that do not hold anything yet."""
+def databases(tmp_path: Path) -> Iterator[Callable[[str | None], str]]:
+    """Makes memory URLs of new databases: copies of a template, or empty ones."""
     made: list[str] = []
 
-    def fresh() -> str:
+    def fresh(template: str | None) -> str:
         name = f"sparring_{uuid.uuid4().hex[:12]}"
         if SERVER is None:
-            return str(tmp_path / f"{name}.db")
-        _administer(f"CREATE DATABASE {name}")
+            path = tmp_path / f"{name}.db"
+            return str(shutil.copy(template, path) if template else path)
+        _administer(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
         made.append(name)
-        return make_url(SERVER).set(database=name).render_as_string(hide_password=False)
+        return _url(name)
 
     yield fresh
     for name in made:
         _administer(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(databases: Callable[[str | None], str], template: str) -> Callable[[], str]:
+    """Makes memory URLs of journals without rows."""
+    return lambda: databases(template)
+
+
+@pytest.fixture
+def empty(databases: Callable[[str | None], str]) -> str:
+    """A memory URL of a database without tables."""
+    return databases(None)
+
+
+def _url(name: str) -> str:
+    return make_url(SERVER or "").set(database=name).render_as_string(hide_password=False)
 
 
 def _administer(statement: str) -> None:
@@ -43,7 +76,7 @@ def _administer(statement: str) -> None:
 
 @pytest.fixture
 def memory(database: Callable[[], str]) -> str:
-    """A memory URL of an empty database."""
+    """A memory URL of a journal without rows."""
     return database()
 
 

@@ -20,6 +20,12 @@ from sparring.memory.journal import Journal
 from sparring.memory.schema import Base
 
 
+@pytest.fixture
+def memory(empty: str) -> str:
+    """Here journals are made from nothing."""
+    return empty
+
+
 def refused(memory: str | Path) -> str:
     with pytest.raises(UserError) as caught:
         Journal.open(memory)

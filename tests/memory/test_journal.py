@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from typing import Any
 
@@ -134,21 +135,87 @@ async def test_in_flight_is_awaited_once(journal: Journal) -> None:
     assert count(journal, Turn) == 1
 
 
-async def test_a_waiter_takes_over_from_a_cancelled_maker(journal: Journal) -> None:
-    episode, never = drive(journal).episode(TASK, seats={}), asyncio.Event()
+class Slow(Model):
+    """A model that answers once it is let go."""
 
-    async def stuck(places: list[Place]) -> list[Produced]:
-        await never.wait()
-        raise AssertionError
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.go = asyncio.Event(), asyncio.Event()
 
-    maker = asyncio.create_task(one(episode, journal, produce=stuck))
-    await asyncio.sleep(0.01)
-    model = Model()
-    waiter = asyncio.create_task(one(episode, journal, produce=model))
-    await asyncio.sleep(0.01)
+    async def __call__(self, places: list[Place]) -> list[Produced]:
+        self.asked.set()
+        await self.go.wait()
+        return await super().__call__(places)
+
+
+async def test_a_call_goes_on_when_its_maker_is_cancelled(journal: Journal) -> None:
+    episode, slow, other = drive(journal).episode(TASK, seats={}), Slow(), Model()
+    maker = asyncio.create_task(one(episode, journal, produce=slow))
+    await slow.asked.wait()
+    waiter = asyncio.create_task(one(episode, journal, produce=other))
+    await asyncio.sleep(0)
     maker.cancel()
-    turn = await waiter
-    assert turn.ok and turn.attempt == 0 and len(model.calls) == 1
+    with pytest.raises(asyncio.CancelledError):
+        await maker
+    slow.go.set()
+    assert (await waiter).replayed and len(slow.calls) == 1 and not other.calls
+    assert count(journal, Turn) == 1
+
+
+async def test_what_is_in_flight_is_journaled_before_the_episode_is_left(journal: Journal) -> None:
+    run = drive(journal)
+    episode, slow = run.episode(TASK, seats={}), [Slow(), Slow()]
+    with pytest.raises(RuntimeError, match="a sibling failed"):
+        async with episode:
+            asked = [
+                asyncio.create_task(one(episode, journal, f"s/{n}", model)) for n, model in enumerate(slow)
+            ]
+            for task, model in zip(asked, slow, strict=True):
+                await model.asked.wait()
+                task.cancel()
+                asyncio.get_running_loop().call_later(0.02, model.go.set)
+            raise RuntimeError("a sibling failed")
+    assert count(journal, Turn) == 2
+    run.release()
+    again = drive(journal).episode(TASK, seats={})
+    turns = [await one(again, journal, f"s/{n}", model) for n, model in enumerate(slow)]
+    assert all(turn.replayed for turn in turns) and [len(model.calls) for model in slow] == [1, 1]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_cancelled_run_gives_up_what_is_in_flight(journal: Journal, waits: bool) -> None:
+    episode, slow = drive(journal).episode(TASK, seats={}), Slow()
+
+    async def play() -> None:
+        async with episode:
+            maker = asyncio.create_task(one(episode, journal, produce=slow))
+            await slow.asked.wait()
+            if waits:  # cancelled while it waits for what is in flight
+                maker.cancel()
+                raise RuntimeError
+            await maker
+
+    playing = asyncio.create_task(play())
+    await slow.asked.wait()
+    await asyncio.sleep(0.01)
+    playing.cancel()
+    start = time.monotonic()
+    with pytest.raises(asyncio.CancelledError):
+        await playing
+    slow.go.set()
+    await asyncio.sleep(0.01)
+    assert not slow.calls and count(journal, Turn) == 0 and time.monotonic() - start < 5
+    assert (await one(episode, journal)).attempt == 0  # it can be asked again
+
+
+async def test_a_call_that_is_given_up_is_made_by_who_still_waits(journal: Journal) -> None:
+    episode, slow, model = drive(journal).episode(TASK, seats={}), Slow(), Model()
+    maker = asyncio.create_task(one(episode, journal, produce=slow))
+    await slow.asked.wait()
+    waiter = asyncio.create_task(one(episode, journal, produce=model))
+    await asyncio.sleep(0)
+    episode.give_up()
+    assert (await waiter).attempt == 0 and len(model.calls) == 1
     with pytest.raises(asyncio.CancelledError):
         await maker
     assert count(journal, Turn) == 1
@@ -168,20 +235,19 @@ async def test_a_failed_call_fails_all_who_wait_and_may_be_asked_again(journal: 
     assert (await one(episode, journal)).attempt == 0
 
 
-async def test_cancelled_between_produce_and_commit(journal: Journal) -> None:
+async def test_a_waiter_cancelled_while_the_turn_is_committed(journal: Journal) -> None:
     episode, model = drive(journal).episode(TASK, seats={}), Model()
-    commit = episode.run.commit
+    post = episode.run.post
 
-    async def cancelled(write: Any) -> None:
-        task = asyncio.current_task()
-        assert task
-        task.cancel()
-        await commit(write)
+    def cancelling(write: Any) -> None:
+        asked.cancel()
+        post(write)
 
-    episode.run.commit = cancelled  # type: ignore[method-assign]  # cancels the caller at the critical instant
+    episode.run.post = cancelling  # type: ignore[method-assign]  # cancels the caller at the critical instant
+    asked = asyncio.create_task(one(episode, journal, produce=model))
     with pytest.raises(asyncio.CancelledError):
-        await one(episode, journal, produce=model)
-    episode.run.commit = commit  # type: ignore[method-assign]  # as before
+        await asked
+    episode.run.post = post  # type: ignore[method-assign]  # as before
     turn = await one(episode, journal, produce=model)
     assert len(model.calls) == 1 and turn.replayed  # it was on its way, and is not paid for twice
     assert count(journal, Turn) == 1
@@ -299,7 +365,8 @@ async def test_seeds_and_ids_do_not_depend_on_arrival(database: Any) -> None:
                 for key in order:
                     await one(run.episode(task, seats={}), journal, key, produce=model)
             with journal.engine.connect() as connection:
-                query = select(Turn.episode_id, Turn.key, Turn.attempt, Turn.seed, Turn.fingerprint)
+                columns = (Episode.id, Turn.key, Turn.attempt, Turn.seed, Turn.fingerprint)
+                query = select(*columns).join(Turn, Turn.episode_number == Episode.number)
                 seen.append(Counter(tuple(row) for row in connection.execute(query)))
                 ids = set(connection.execute(select(Episode.id)).scalars())
             assert len(ids) == 3
@@ -378,7 +445,11 @@ async def test_close_shows_verdict_outcome_and_status_together(journal: Journal)
         row = connection.execute(select(Episode)).one()
         event = connection.execute(select(Event)).one()
     assert (row.status, row.outcome, row.error) == ("failed", {"answer": None}, "cut \\ud800 off\\x00")
-    assert (event.kind, event.payload, event.episode_id) == ("verdict", {"correct": False}, episode.id)
+    assert (event.kind, event.payload, event.episode_number) == (
+        "verdict",
+        {"correct": False},
+        episode.number,
+    )
     run.release()
     assert drive(journal).state(TASK).outcome == {"answer": None}  # type: ignore[union-attr]  # it was begun
 
@@ -429,9 +500,9 @@ def test_closed_journal_refuses(journal: Journal) -> None:
 @pytest.mark.parametrize("table", ["turns", "messages", "events", "rewards", "episodes"])
 def test_unique_constraints(journal: Journal, table: str) -> None:
     wanted = {
-        "turns": {"episode_id", "key", "attempt"},
-        "messages": {"episode_id", "parent_id", "role", "content_hash"},
-        "events": {"episode_id", "kind", "key"},
+        "turns": {"episode_number", "key", "attempt"},
+        "messages": {"episode_number", "parent_id", "role", "content_hash"},
+        "events": {"episode_number", "kind", "key"},
         "rewards": {"turn_id", "span_start", "span_end", "function", "version", "config_hash"},
         "episodes": {"run_id", "task_id", "iteration", "copy"},
     }[table]

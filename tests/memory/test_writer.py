@@ -9,11 +9,13 @@ import threading
 from typing import Any
 
 import pytest
-from journal_helpers import TASK, Model, ask, drive, made, one
+from journal_helpers import TASK, Model, ask, drive, made, one, version
+from sqlalchemy import event as events
 from sqlalchemy import func, select, text, update
 
 from sparring.errors import JournalError, StaleEpoch
 from sparring.memory import writer as writer_module
+from sparring.memory.database import connect
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
 from sparring.memory.schema import Event, Run, Turn
@@ -95,6 +97,44 @@ def test_unknown_columns_are_refused(journal: Journal) -> None:
     run = drive(journal)
     with pytest.raises(JournalError, match=r"unknown columns: \['colour'\]"):
         run.submit([("events", {"colour": 1})])
+
+
+def test_reads_survive_a_cut_connection(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    first = version(journal)
+    drive(journal).release()
+    cut = iter([True])
+
+    def cutting(*_: Any) -> None:
+        if next(cut, False):
+            raise OperationalError("SELECT", {}, Exception("server closed the connection unexpectedly"))
+
+    for read in (
+        lambda: journal.run_row("r").id == "r",
+        lambda: version(journal) == first,
+        lambda: journal.version_row(first).id == first,
+        lambda: journal.runs() == ["r"] and journal.has_run("r"),
+    ):
+        cut = iter([True])
+        events.listen(journal.engine, "before_cursor_execute", cutting)
+        try:
+            assert read() and next(cut, None) is None
+        finally:
+            events.remove(journal.engine, "before_cursor_execute", cutting)
+
+
+async def test_reads_survive_a_connection_that_the_server_ended(
+    journal: Journal, postgres_only: None
+) -> None:
+    drive(journal).release()
+    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+    for read in (lambda: journal.run_row("r"), lambda: version(journal), lambda: drive(journal).release()):
+        killer = connect(journal.engine.url.render_as_string(hide_password=False))
+        with killer.connect() as connection:
+            connection.exec_driver_sql(f"{others} AND pid <> pg_backend_pid()")
+        killer.dispose()
+        read()
 
 
 async def test_a_locked_database_is_waited_for(memory: str, sqlite_only: None) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparring.agents.models import checkpoint_hash, resolve
+from sparring.agents.models import checkpoint_hash, quiet, resolve
 from sparring.errors import UserError
 
 
@@ -64,6 +64,7 @@ def load(spec: str, dtype: str, device: str) -> Loaded:
     from sparring.agents.engines.transformers import attention
 
     attention.register()
+    quiet()
     folder = local_folder(spec)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if not tokenizer.chat_template:

@@ -85,6 +85,12 @@ def upgrade() -> None:
     op.create_index(op.f("ix_tasks_parent_id"), "tasks", ["parent_id"], unique=False)
     op.create_table(
         "episodes",
+        sa.Column(
+            "number",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=False,
+            nullable=False,
+        ),
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("run_id", sa.Text(), nullable=False),
         sa.Column("task_id", sa.Text(), nullable=False),
@@ -110,7 +116,8 @@ def upgrade() -> None:
             ["task_id"],
             ["tasks.id"],
         ),
-        sa.PrimaryKeyConstraint("id"),
+        sa.PrimaryKeyConstraint("number"),
+        sa.UniqueConstraint("id"),
         sa.UniqueConstraint("run_id", "task_id", "iteration", "copy"),
     )
     op.create_index(op.f("ix_episodes_parent_id"), "episodes", ["parent_id"], unique=False)
@@ -190,23 +197,23 @@ def upgrade() -> None:
             "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=False, nullable=False
         ),
         sa.Column("run_id", sa.Text(), nullable=True),
-        sa.Column("episode_id", sa.Text(), nullable=True),
+        sa.Column("episode_number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("payload", sa.Text(), nullable=False),
         sa.Column("epoch", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
-        sa.CheckConstraint("(run_id IS NULL) <> (episode_id IS NULL)", name="one_owner"),
+        sa.CheckConstraint("(run_id IS NULL) <> (episode_number IS NULL)", name="one_owner"),
         sa.ForeignKeyConstraint(
-            ["episode_id"],
-            ["episodes.id"],
+            ["episode_number"],
+            ["episodes.number"],
         ),
         sa.ForeignKeyConstraint(
             ["run_id"],
             ["runs.id"],
         ),
         sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("episode_id", "kind", "key"),
+        sa.UniqueConstraint("episode_number", "kind", "key"),
         sa.UniqueConstraint("run_id", "kind", "key"),
     )
     op.create_table(
@@ -216,13 +223,13 @@ def upgrade() -> None:
         ),
         sa.Column("run_id", sa.Text(), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
-        sa.Column("episode_id", sa.Text(), nullable=True),
+        sa.Column("episode_number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("players", sa.Text(), nullable=False),
         sa.Column("result", sa.Text(), nullable=True),
         sa.Column("status", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["episode_id"],
-            ["episodes.id"],
+            ["episode_number"],
+            ["episodes.number"],
         ),
         sa.ForeignKeyConstraint(
             ["run_id"],
@@ -231,30 +238,30 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("run_id", "position"),
     )
-    op.create_index(op.f("ix_matches_episode_id"), "matches", ["episode_id"], unique=False)
+    op.create_index(op.f("ix_matches_episode_number"), "matches", ["episode_number"], unique=False)
     op.create_table(
         "messages",
         sa.Column(
             "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=False, nullable=False
         ),
-        sa.Column("episode_id", sa.Text(), nullable=False),
+        sa.Column("episode_number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("parent_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("role", sa.Text(), nullable=False),
         sa.Column("content_hash", sa.LargeBinary(), nullable=False),
         sa.Column("content", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["episode_id"],
-            ["episodes.id"],
+            ["episode_number"],
+            ["episodes.number"],
         ),
         sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("episode_id", "parent_id", "role", "content_hash"),
+        sa.UniqueConstraint("episode_number", "parent_id", "role", "content_hash"),
     )
     op.create_table(
         "turns",
         sa.Column(
             "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=False, nullable=False
         ),
-        sa.Column("episode_id", sa.Text(), nullable=False),
+        sa.Column("episode_number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("final", sa.Boolean(), nullable=False),
@@ -290,15 +297,15 @@ def upgrade() -> None:
             ["agents.id"],
         ),
         sa.ForeignKeyConstraint(
-            ["episode_id"],
-            ["episodes.id"],
+            ["episode_number"],
+            ["episodes.number"],
         ),
         sa.ForeignKeyConstraint(
             ["policy_version_id"],
             ["policy_versions.id"],
         ),
         sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("episode_id", "key", "attempt"),
+        sa.UniqueConstraint("episode_number", "key", "attempt"),
     )
     op.create_index(op.f("ix_turns_policy_version_id"), "turns", ["policy_version_id"], unique=False)
     op.create_table(
