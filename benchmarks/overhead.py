@@ -126,6 +126,11 @@ class NullEpisode:
     def __init__(self, number: int, seats: dict[str, Any]) -> None:
         self.id, self.seats = str(number), seats
 
+    async def __aenter__(self) -> NullEpisode:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
     async def turns(self, keys: Sequence[str], ask: Ask, produce: Any) -> list[Turn]:
         made = await produce([Place(key, 0, 0) for key in keys])
         return [

@@ -289,10 +289,10 @@ class Merge:
                 self._map[table][row["id"]] = there["id"]
                 if table == "turns" and any(there[name] != row[name] for name in SAME):
                     episodes = TABLES["episodes"].c
-                    name = select(episodes.id).where(episodes.number == row["episode_number"])
+                    whose = select(episodes.id).where(episodes.number == row["episode_number"])
                     raise UserError(
                         f"import from `{self._source}`: turn `{row['key']}` of episode "
-                        f"{self._connection.execute(name).scalar_one()} "
+                        f"{self._connection.execute(whose).scalar_one()} "
                         "was played in both journals with different results; import into another journal"
                     )
         self._add(table, new)
