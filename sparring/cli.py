@@ -94,7 +94,7 @@ def play(  # noqa: PLR0913 - a parameter for each option
         if name in RESERVED:
             raise UserError(f"`{name}` is no option for `--set`: use {RESERVED[name]}")
     roles = {name: str(text) for name, text in pairs(role or [], "--role", "ROLE=SPEC").items()}
-    check_out(out)
+    check_out(out, memory, tasks)
     from sparring.graphs.context import Limits
     from sparring.graphs.play import aplay, plan
 
@@ -126,7 +126,7 @@ def resume(
     table: Table = False,
 ) -> None:
     """Continue a run from the journal alone."""
-    check_out(out)
+    check_out(out, memory)
     existing(memory)
     from sparring.graphs.play import aresume
 
@@ -214,7 +214,7 @@ def export(
 ) -> None:
     """Write runs to a file that `memory import` reads; prints the rows written, table by table."""
     existing(memory)
-    check_out(to)
+    check_out(to, memory)
     from sparring.memory.journal import Journal
     from sparring.memory.transfer import export as write
 
@@ -287,11 +287,12 @@ def pairs(texts: Sequence[str], option: str, form: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in texts:
         name, mark, value = text.partition("=")
-        if not mark or not name.strip():
+        name = name.strip()
+        if not mark or not name:
             raise UserError(f"`{option} {text}`: write it as `{option} {form}`")
         if name in found:
             raise UserError(f"`{option} {name}=...` is given twice, with `{found[name]}` and `{value}`")
-        found[name.strip()] = value
+        found[name] = value
     return found
 
 

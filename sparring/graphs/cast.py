@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -130,9 +131,12 @@ def _sampling(values: Mapping[str, Any]) -> Sampling:
                 chosen[name] = (value,) if isinstance(value, str) else tuple(value)
             else:
                 chosen[name] = _CASTS.get(name, int)(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise UserError(f"sampling option `{name}`: `{value}` is no number") from None
     sampling = Sampling(**chosen)
+    for name in _CASTS:
+        if not math.isfinite(getattr(sampling, name)):
+            raise UserError(f"sampling option `{name}`: `{getattr(sampling, name)}` is not finite")
     if (
         sampling.temperature < 0
         or sampling.max_tokens < 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from sparring.errors import unknown
+from sparring.errors import UserError, unknown
 from sparring.graphs.protocol import Protocol
 
 PROTOCOLS = {
@@ -19,15 +19,22 @@ PROTOCOLS = {
 
 
 def make_protocol(name: str, options: dict[str, Any] | None = None) -> Protocol:
-    """A protocol by name.
+    """A protocol by name, or one of your own as `module:Class`.
 
     Raises:
         UserError: unknown name or option (those that exist are listed), or a value that does not fit.
     """
-    if name not in PROTOCOLS:
+    if not isinstance(name, str):
+        raise UserError("give a protocol by name or as `module:Class` and its options beside it")
+    if name not in PROTOCOLS and ":" not in name:
         raise unknown("protocol", name, PROTOCOLS)
-    module_name, class_name = PROTOCOLS[name].split(":")
-    module = import_module(module_name)
-    kind: type[Protocol] = getattr(module, class_name)
+    module_name, class_name = PROTOCOLS.get(name, name).split(":", 1)
+    try:
+        module = import_module(module_name)
+        kind: type[Protocol] = getattr(module, class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"protocol `{name}` cannot be imported: {error}") from error
+    if not (isinstance(kind, type) and issubclass(kind, Protocol)):
+        raise UserError(f"protocol `{name}` is no subclass of `sparring.Protocol`")
     preset: dict[str, Any] = getattr(module, "PRESETS", {}).get(name, {})
     return kind.configure({**preset, **(options or {})})

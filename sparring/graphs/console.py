@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Iterable
@@ -33,32 +34,44 @@ class Incomplete(Exception):
 def existing(memory: str) -> None:
     """Refuse a journal file that is not there: a command that only reads must not make an empty one."""
     if "://" not in memory and not Path(memory).expanduser().is_file():
-        raise UserError(f"memory `{memory}` does not exist; name the journal with `--memory URL`")
+        raise UserError(f"memory `{memory}` does not exist; name the journal (`--memory URL`)")
 
 
-def check_out(out: Path | None) -> None:
-    """Find out before the work whether its results can be written."""
+def check_out(out: Path | None, memory: str, *others: str) -> None:
+    """Find out before the work whether its results can be written, and that they replace nothing of ours."""
     if out is None:
         return
     folder = out.expanduser().resolve().parent
+    for taken in (*(f"{memory}{suffix}" for suffix in ("", "-wal", "-shm")), *others):
+        path = Path(taken.removeprefix("sqlite:///")).expanduser()
+        if path.exists() and out.expanduser().exists() and path.samefile(out.expanduser()):
+            raise UserError(f"`--out {out}` would overwrite `{taken}`; name another file")
     if out.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"`--out {out}` cannot be written: it needs a file name in a folder that exists")
 
 
 def write_lines(values: Iterable[Any], out: Path | None) -> None:
-    """JSON lines to a file, which appears whole, or to standard output."""
+    """JSON lines to a file, which appears whole, or to standard output, or into a device or pipe."""
     from sparring.memory.types import dumps
 
+    if out is None and sys.stdout is None:  # closed by the caller
+        raise UserError("standard output is closed; give `--out FILE`")
     if out is None:
         plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
         sys.stdout.writelines((json.dumps(value) if plain else dumps(value)) + "\n" for value in values)
         sys.stdout.flush()
         return
-    handle, part = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.expanduser().resolve().parent)
+    target = out.expanduser()
+    if target.exists() and not target.is_file():  # replacing a device or a pipe would destroy it
+        with target.open("w", encoding="utf-8") as file:
+            file.writelines(dumps(value) + "\n" for value in values)
+        return
+    target = target.resolve()  # a link keeps pointing where it points
+    handle, part = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.writelines(dumps(value) + "\n" for value in values)
     os.chmod(part, 0o666 & ~_umask())
-    os.replace(part, out.expanduser())
+    os.replace(part, target)
 
 
 def _umask() -> int:
@@ -74,7 +87,7 @@ def how_to_resume(run: str, memory: str) -> str:
         from sqlalchemy.engine import make_url
 
         where = make_url(memory).render_as_string(hide_password=True)
-    return f"`sparring resume {run} --memory {where}`"
+    return f"`sparring resume {shlex.quote(run)} --memory {shlex.quote(where)}`"
 
 
 def conduct(

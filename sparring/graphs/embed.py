@@ -26,8 +26,9 @@ from sparring.errors import UserError
 from sparring.graphs.cast import Cast, pinned
 from sparring.graphs.context import Context, Limits, Meter
 from sparring.graphs.protocol import Outcome
-from sparring.memory.journal import Journal
+from sparring.memory.journal import MAX_NAME, Journal
 from sparring.memory.records import TaskRecord
+from sparring.memory.types import digest
 from sparring.tools.equality import equality
 
 if TYPE_CHECKING:
@@ -166,7 +167,8 @@ def _run_name(config: RunnableConfig) -> str:
     thread, namespace = place.get("thread_id"), place.get("checkpoint_ns")
     if thread is None:
         return f"embedded/{uuid.uuid4().hex}"
-    return f"embedded/{thread}/{namespace}"
+    name = f"embedded/{thread}/{namespace}"
+    return name if name.isprintable() and len(name) <= MAX_NAME else f"embedded/{digest(name).hex()}"
 
 
 def _finished(outcome: Any) -> Outcome:

@@ -9,6 +9,7 @@ again continues the same run. Episodes are independent: one failure is recorded 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,12 +19,13 @@ from sparring.agents.engines.registry import EnginePool
 from sparring.errors import SandboxUnavailable, UserError
 from sparring.graphs.cast import SAMPLING_FIELDS, Cast
 from sparring.graphs.catalogue import make_protocol
+from sparring.graphs.console import existing
 from sparring.graphs.context import Limits
 from sparring.graphs.player import FINISHED, OnProgress, taken
 from sparring.graphs.results import Result, read_results
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
-from sparring.memory.tasks import load_tasks
+from sparring.memory.tasks import as_tasks, load_tasks
 from sparring.memory.types import canonical, digest
 from sparring.tools.checks import CHECKS
 
@@ -83,12 +85,15 @@ class Play:
         return f"{self.protocol}-{digest(identity, size=4).hex()}"
 
 
+OBJECT = "object:"
+"""Marks an engine that was handed in as a Python object: only the same call can continue such a run."""
+
+
 def _name(engine: Any) -> Any:
-    return (
-        engine
-        if engine is None or isinstance(engine, str)
-        else getattr(engine, "spec", type(engine).__name__)
-    )
+    if engine is None or isinstance(engine, str):
+        return engine
+    name = getattr(engine, "spec", None) or getattr(engine, "__qualname__", type(engine).__name__)
+    return f"{OBJECT}{name}"
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,7 @@ def plan(
     from sparring.graphs.baseline import settings  # not on top: the pool is played by this module
 
     asked = settings(options)
+    _expect(options)
     known = {
         name: options.pop(name) for name in ("engine", "roles", "seed", "copies", "limits") if name in options
     }
@@ -138,9 +144,11 @@ def plan(
     if isinstance(tasks, str | Path):
         rows = load_tasks(tasks, limit, checks=CHECKS)
     else:
-        rows = [TaskRecord(**task) if isinstance(task, dict) else task for task in tasks][:limit]
+        rows = as_tasks(tasks, limit, checks=CHECKS)
     if not rows:
         raise UserError("there are no tasks to play")
+    if repeated := sorted(name for name, times in Counter(task.id for task in rows).items() if times > 1):
+        raise UserError(f"task id `{repeated[0]}` is given twice; ids must differ")
     if any(task.check == "code" for task in rows):
         raise SandboxUnavailable(
             "check `code` runs model-written code and needs the sandbox, which this version lacks"
@@ -155,6 +163,22 @@ def plan(
     return play
 
 
+_KINDS: dict[str, tuple[type, ...]] = {
+    "seed": (int,),
+    "copies": (int,),
+    "roles": (Mapping,),
+    "limits": (Limits,),
+}
+
+
+def _expect(options: Mapping[str, Any]) -> None:
+    for name, kinds in _KINDS.items():
+        value = options.get(name)
+        if name in options and (not isinstance(value, kinds) or isinstance(value, bool)):
+            wanted = kinds[0].__name__.lower() if kinds[0] is not Limits else "sparring.Limits(...)"
+            raise UserError(f"`{name}={value!r}`: give it as {wanted}")
+
+
 async def aplay(
     play: Play,
     memory: str | Path = DEFAULT_MEMORY,
@@ -167,6 +191,8 @@ async def aplay(
     """Play, or continue, a run; see `play`."""
     with Journal.open(memory, durability) as journal:
         name = run or play.default_name
+        if name.endswith(".baseline"):
+            raise UserError(f"run name `{name}`: names that end in `.baseline` belong to the pools of runs")
         return await drive(journal, name, play, concurrency, on_progress)
 
 
@@ -180,8 +206,15 @@ async def aresume(
     on_progress: OnProgress | None = None,
 ) -> PlayResult:
     """Continue a run from the journal alone; with `baseline`, settings of a pool it was begun without."""
+    existing(str(memory))
     with Journal.open(memory, durability) as journal:
         stored = Play.from_row(journal.run_row(run))
+        for engine in (stored.engine, *stored.roles.values()):
+            if isinstance(engine, str) and engine.startswith(OBJECT):
+                raise UserError(
+                    f"run `{run}` was begun with a Python object as engine "
+                    f"(`{engine.removeprefix(OBJECT)}`): continue it with the same call of `sparring.play`"
+                )
         if baseline is not None and stored.baseline is None:
             stored = replace(stored, baseline=dict(baseline))
         return await drive(journal, run, stored, concurrency, on_progress)

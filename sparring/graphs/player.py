@@ -7,11 +7,10 @@ stop everything; what was said until then is in the journal.
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -101,10 +100,9 @@ class Player:
             if on_progress is not None:
                 on_progress(self.progress())
 
-        with _imports_frozen():
-            async with _ticking(tell), asyncio.TaskGroup() as group:
-                for _ in range(min(self.concurrency, len(episodes))):
-                    group.create_task(work())
+        async with _ticking(tell), asyncio.TaskGroup() as group:
+            for _ in range(min(self.concurrency, len(episodes))):
+                group.create_task(work())
 
     def progress(self) -> Progress:
         """Where it stands now, open episodes included."""
@@ -181,17 +179,6 @@ class Player:
             assert found is not None, "checked when the episode was opened"
             seated[seat] = found
         return seated
-
-
-@contextmanager
-def _imports_frozen() -> Iterator[None]:
-    """Keep the collector off what was there before: about 150,000 objects of imported modules, which it
-    would walk again for every few hundred turns (a third of the time of a run with a scripted engine)."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 @asynccontextmanager

@@ -67,7 +67,7 @@ def share(results: Sequence[Result]) -> float:
 
 def compare(journal: Journal, run: str, by_task: Mapping[str, Sequence[Result]]) -> Baseline | None:
     beside = run + SUFFIX
-    if not journal.has_run(beside):
+    if not journal.has_run(beside) or journal.run_row(beside).parent_id != run:
         return None
     pools, no_answer = _pools(journal, beside)
     shared = [task for task in by_task if task in pools]

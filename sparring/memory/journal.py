@@ -30,6 +30,8 @@ from .schema import Policy, PolicyVersion, Run
 from .types import dumps
 from .writer import Writer
 
+MAX_NAME = 1000
+
 
 class Journal:
     """An open journal. Cheap to open, safe to share among coroutines and threads of one process."""
@@ -93,6 +95,7 @@ class Journal:
 
     def has_run(self, run: str) -> bool:
         """Whether the journal holds a run of this name."""
+        _check_name(run, 0)
         return bool(self.read(select(Run.id).where(Run.id == run)))
 
     def drive(
@@ -184,8 +187,9 @@ class Journal:
 
 
 def _check_name(run: str, seed: int) -> None:
-    if not run.strip() or not run.isprintable():
-        raise UserError(f"run name {run!r}: use visible characters")
+    if not run.strip() or not run.isprintable() or len(run) > MAX_NAME:
+        shown = run if len(run) <= 80 else run[:80] + "..."
+        raise UserError(f"run name {shown!r}: at most {MAX_NAME} visible characters")
     if not -(2**63) <= seed < 2**63:
         raise UserError(f"seed {seed} does not fit 64 bits")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
 
@@ -108,7 +108,32 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON value")
 
 
-def _task(value: Any, where: str, checks: Collection[str] | None) -> TaskRecord:
+def as_tasks(
+    values: Iterable[TaskRecord | Mapping[str, Any]],
+    limit: int | None = None,
+    *,
+    checks: Collection[str] | None = None,
+) -> list[TaskRecord]:
+    """Tasks that are at hand, held to the same rules as those of a file.
+
+    Raises:
+        UserError: not an iterable of tasks, or one is wrong; the message says which, counted from 0.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"limit {limit}: at least one task is needed")
+    if isinstance(values, Mapping | str | bytes) or not isinstance(values, Iterable):
+        raise UserError(
+            f"tasks: a file, a shipped set or a list of tasks is needed, not {type(values).__name__}"
+        )
+    rows = [
+        value if isinstance(value, TaskRecord) else _task(value, f"task {place}", checks, answered=False)
+        for place, value in enumerate(values)
+    ]
+    return rows[:limit]
+
+
+def _task(value: Any, where: str, checks: Collection[str] | None, *, answered: bool = True) -> TaskRecord:
+    """One task; `answered` asks for a reference, without which an episode gets no verdict."""
     if not isinstance(value, dict):
         raise UserError(f"{where}: a task is a JSON object, not {_kind(value)}")
     check = value.get("check", DEFAULT_CHECK)
@@ -117,12 +142,13 @@ def _task(value: Any, where: str, checks: Collection[str] | None) -> TaskRecord:
     if checks is not None and check not in checks:
         raise UserError(f"{where}: unknown check `{check}`; known: {', '.join(sorted(checks))}")
     for name in ("id", "question", "answer"):
-        if name not in value and not (name == "answer" and check in WITHOUT_ANSWER):
+        optional = name == "answer" and (check in WITHOUT_ANSWER or not answered)
+        if name not in value and not optional:
             raise UserError(f"{where}: field `{name}` is missing")
     return TaskRecord(
         id=_id(value["id"], where),
         question=_question(value["question"], where),
-        answer=_answer(value.get("answer"), check, where),
+        answer=_answer(value.get("answer"), check, where) if answered or "answer" in value else None,
         check=check,
         meta={name: extra for name, extra in value.items() if name not in FIELDS} or None,
     )
@@ -131,6 +157,8 @@ def _task(value: Any, where: str, checks: Collection[str] | None) -> TaskRecord:
 def _id(value: Any, where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
         raise UserError(f"{where}: `id` must be text or a whole number, not {_kind(value)}")
+    if not str(value).isprintable():
+        raise UserError(f"{where}: `id` {str(value)!r} holds characters that cannot be shown")
     return str(value)
 
 

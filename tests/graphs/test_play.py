@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import re
 import sqlite3
 import threading
 import tracemalloc
@@ -13,15 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from sparring.agents.engines.base import Request
 from sparring.agents.engines.registry import EnginePool
 from sparring.agents.engines.scripted import ScriptedEngine, digest
 from sparring.errors import EngineError, EngineTimeout, UserError
 from sparring.graphs.context import Context, Limits
-from sparring.graphs.play import Play, PlayResult, aplay, plan, play
+from sparring.graphs.play import Play, PlayResult, aplay, plan, play, resume
+from sparring.graphs.report import report
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
+from sparring.memory.schema import Run
 from sparring.tools.equality import equality
 
 TASKS = [{"id": f"q{n}", "question": f"What is {n} plus {n}?", "answer": str(2 * n)} for n in range(4)]
@@ -417,3 +421,50 @@ async def test_play_inside_a_running_loop_says_what_to_use(memory: Path) -> None
     with pytest.raises(UserError, match=r"await sparring\.aplay"):
         play("sample", TASKS[:1], engine="scripted:hash", memory=memory)
     assert not memory.exists()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "options", "says"),
+    [
+        (
+            [{"id": "a", "question": "1?", "answer": "1"}, {"id": "a", "question": "2?", "answer": "2"}],
+            {},
+            "`a` is given twice",
+        ),
+        ([{"question": "1?", "answer": "1"}], {}, "task 0: field `id` is missing"),
+        ([{"id": "a", "question": None, "answer": "1"}], {}, "task 0: `question`"),
+        (["what?"], {}, "task 0: a task is a JSON object"),
+        (None, {}, "a list of tasks is needed"),
+        ({"id": "a", "question": "1?", "answer": "1"}, {}, "a list of tasks is needed"),
+        (TASKS, {"limit": -1}, "limit -1"),
+        (TASKS, {"seed": "x"}, "seed='x'"),
+        (TASKS, {"seed": 1.5}, "seed=1.5"),
+        (TASKS, {"limits": {"calls": 1}}, "sparring.Limits"),
+        (TASKS, {"roles": ["judge"]}, "roles="),
+    ],
+)
+def test_a_wrong_call_is_the_users_error_before_any_work(
+    memory: Path, tasks: Any, options: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(says)):
+        play("sample", tasks, engine="scripted:hash", memory=memory, **options)
+    assert not memory.exists()
+
+
+def test_a_run_begun_with_an_object_says_how_to_go_on(memory: Path) -> None:
+    play("sample", TASKS[:1], engine=lambda request, seed: "Answer: 1", memory=memory, run="r")
+    with pytest.raises(UserError, match="the same call"):
+        resume("r", memory)
+
+
+@pytest.mark.parametrize("reply", [None, b"bytes", 7])
+def test_a_reply_function_that_returns_no_text_is_told_so(memory: Path, reply: Any) -> None:
+    with pytest.raises(UserError, match="the reply function returned"):
+        play("sample", TASKS[:1], engine=lambda request, seed: reply, memory=memory)
+
+
+def test_a_run_that_only_looks_like_a_pool_is_none(memory: Path) -> None:
+    play("sample", TASKS[:2], engine="scripted:hash", memory=memory, run="x", baseline=True)
+    with Journal.open(memory) as journal:
+        journal.execute(update(Run).where(Run.id == "x.baseline").values(parent_id=None))
+        assert report(journal, "x").baseline is None

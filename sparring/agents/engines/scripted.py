@@ -123,6 +123,11 @@ class ScriptedEngine:
             raise reply
         if isinstance(reply, Completion):
             return replace(reply)
+        if not isinstance(reply, str | tuple):
+            raise UserError(
+                f"{self.spec}: the reply function returned {type(reply).__name__}; return text, "
+                "(text, finish_reason), a Completion or an exception"
+            )
         text: str
         finish: FinishReason
         text, finish = (reply, "stop") if isinstance(reply, str) else reply
