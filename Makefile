@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-SRC := sparring tests benchmarks scripts examples
+SRC := sparring tests benchmarks scripts
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-postgres lint format bench clean
@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
-demo: $(READY) ## a real model debates 48 questions, beside its own single answers
+demo: $(READY) ## a real model debates 48 questions, beside its own answers without debate
 	$(BIN)/sparring play debate --tasks demo --engine smollm2-135m --memory demo.db --run demo --baseline --table \
 	  --set answer=letter --set temperature=0.7 --set max_tokens=48
 	@echo "The journal is demo.db: try  $(BIN)/sparring report demo --memory demo.db" >&2
