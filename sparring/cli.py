@@ -28,6 +28,7 @@ from sparring.graphs.console import (
     conduct,
     existing,
     hand_over,
+    lasting,
     write_lines,
 )
 
@@ -94,6 +95,7 @@ def play(  # noqa: PLR0913 - a parameter for each option
         if name in RESERVED:
             raise UserError(f"`{name}` is no option for `--set`: use {RESERVED[name]}")
     roles = {name: str(text) for name, text in pairs(role or [], "--role", "ROLE=SPEC").items()}
+    lasting(memory)
     check_out(out, memory, tasks)
     from sparring.graphs.context import Limits
     from sparring.graphs.play import aplay, plan

@@ -31,6 +31,14 @@ class Incomplete(Exception):
     """Some episodes failed; the message says how many and how to go on."""
 
 
+def lasting(memory: str) -> None:
+    """Refuse a journal that would be gone with the process: a run on the command line can be resumed."""
+    if memory in (":memory:", "sqlite://", "sqlite:///:memory:"):
+        raise UserError(
+            f"memory `{memory}` would be lost when the command ends; name a file or a postgresql:// URL"
+        )
+
+
 def existing(memory: str) -> None:
     """Refuse a journal file that is not there: a command that only reads must not make an empty one."""
     if "://" not in memory and not Path(memory).expanduser().is_file():
@@ -80,14 +88,14 @@ def _umask() -> int:
     return mask
 
 
-def how_to_resume(run: str, memory: str) -> str:
-    """The command that continues a run; a password in the URL is left out."""
+def how_to(command: str, run: str, memory: str) -> str:
+    """The command line that does something with a run; a password in the URL is left out."""
     where = memory
     if "://" in memory:
         from sqlalchemy.engine import make_url
 
         where = make_url(memory).render_as_string(hide_password=True)
-    return f"`sparring resume {shlex.quote(run)} --memory {shlex.quote(where)}`"
+    return f"`sparring {command} {shlex.quote(run)} --memory {shlex.quote(where)}`"
 
 
 def conduct(
@@ -115,7 +123,9 @@ def conduct(
             logger.removeHandler(notes)
     deliver(result)
     if lost := _lost(result):
-        raise Incomplete(f"{lost}; try again with {how_to_resume(run, memory)}")
+        raise Incomplete(f"{lost}; try again with {how_to('resume', run, memory)}")
+    if not quiet:
+        print(f"run `{run}` is finished: {how_to('report', run, memory)}", file=sys.stderr)
 
 
 def _lost(result: PlayResult) -> str:
@@ -137,7 +147,7 @@ def _interrupted(display: Display, run: str, memory: str) -> str:
         return f"interrupted before run `{run}` had begun"
     return (
         f"interrupted: {state.done} of {state.total} episodes of `{state.run}` are finished, and what was "
-        f"said in the others is kept too; continue with {how_to_resume(run, memory)}"
+        f"said in the others is kept too; continue with {how_to('resume', run, memory)}"
     )
 
 

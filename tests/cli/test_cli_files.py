@@ -102,3 +102,15 @@ def test_a_protocol_of_ones_own_plays_and_resumes_by_name(
     assert main(["resume", "t", "-q"]) == 0
     for wrong in ("mine:Nothing", "nowhere:Twice", "json:dumps"):
         assert main(["play", wrong, "--tasks", "q.jsonl", "--engine", "scripted:hash"]) == 2
+
+
+@pytest.mark.parametrize("memory", [":memory:", "sqlite://"])
+def test_a_journal_that_would_be_lost_is_refused(memory: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert play("--memory", memory) == 2
+    assert "would be lost" in capsys.readouterr().err
+
+
+def test_the_end_of_a_run_says_where_its_report_is(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["play", "sample", "--tasks", "q.jsonl", "--engine", "scripted:hash", "--run", "r"]
+    assert main([*command, "--memory", "j.db"]) == 0
+    assert "`sparring report r --memory j.db`" in capsys.readouterr().err
