@@ -25,7 +25,6 @@ demo: $(READY) ## a real model debates 48 questions, beside its own answers with
 	$(BIN)/sparring play debate --tasks demo --engine smollm2-135m --memory demo.db --run demo --baseline --table \
 	  --set answer=letter --set temperature=0.7 --set max_tokens=48
 
-
 test: $(READY) ## the default tests, under 3 minutes on 2 cores
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
