@@ -20,4 +20,3 @@ def downgrade() -> None:
     raise NotImplementedError("the first revision has nothing below it")
 PY
 ruff format -q "$file"; ruff check -q --fix "$file"
-PY_OK=1

@@ -33,7 +33,9 @@ class Incomplete(Exception):
 
 def lasting(memory: str) -> None:
     """Refuse a journal that would be gone with the process: a run on the command line can be resumed."""
-    if memory in (":memory:", "sqlite://", "sqlite:///:memory:"):
+    from sparring.memory.database import in_memory, parse_url
+
+    if in_memory(parse_url(memory)):
         raise UserError(
             f"memory `{memory}` would be lost when the command ends; name a file or a postgresql:// URL"
         )
@@ -41,7 +43,10 @@ def lasting(memory: str) -> None:
 
 def existing(memory: str) -> None:
     """Refuse a journal file that is not there: a command that only reads must not make an empty one."""
-    if "://" not in memory and not Path(memory).expanduser().is_file():
+    from sparring.memory.database import database_file
+
+    file = database_file(memory)
+    if file is not None and not file.is_file():
         raise UserError(f"memory `{memory}` does not exist; name the journal (`--memory URL`)")
 
 
@@ -49,9 +54,13 @@ def check_out(out: Path | None, memory: str, *others: str) -> None:
     """Find out before the work whether its results can be written, and that they replace nothing of ours."""
     if out is None:
         return
+    from sparring.memory.database import database_file
+
     folder = out.expanduser().resolve().parent
-    for taken in (*(f"{memory}{suffix}" for suffix in ("", "-wal", "-shm")), *others):
-        path = Path(taken.removeprefix("sqlite:///")).expanduser()
+    journal = database_file(memory)
+    files = () if journal is None else tuple(f"{journal}{suffix}" for suffix in ("", "-wal", "-shm"))
+    for taken in (*files, *others):
+        path = Path(taken).expanduser()
         if path.exists() and out.expanduser().exists() and path.samefile(out.expanduser()):
             raise UserError(f"`--out {out}` would overwrite `{taken}`; name another file")
     if out.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):

@@ -87,15 +87,11 @@ def _models() -> Finding:
 
 
 def _database(memory: str) -> Finding:
-    from sparring.memory.database import HEAD, connect, in_memory, parse_url, revision
+    from sparring.memory.database import HEAD, connect, database_file, revision
 
     try:
-        url = parse_url(memory)
-        if (
-            url.get_backend_name() == "sqlite"
-            and not in_memory(url)
-            and not os.path.exists(str(url.database))
-        ):
+        file = database_file(memory)
+        if file is not None and not file.exists():
             return Finding("memory", "note", f"{memory} does not exist yet; the first `play` makes it")
         engine = connect(memory)
         found = revision(engine)

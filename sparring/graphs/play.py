@@ -9,7 +9,6 @@ again continues the same run. Episodes are independent: one failure is recorded 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -145,10 +144,6 @@ def plan(
         rows = load_tasks(tasks, limit, checks=CHECKS)
     else:
         rows = as_tasks(tasks, limit, checks=CHECKS)
-    if not rows:
-        raise UserError("there are no tasks to play")
-    if repeated := sorted(name for name, times in Counter(task.id for task in rows).items() if times > 1):
-        raise UserError(f"task id `{repeated[0]}` is given twice; ids must differ")
     if any(task.check == "code" for task in rows):
         raise SandboxUnavailable(
             "check `code` runs model-written code and needs the sandbox, which this version lacks"
@@ -163,19 +158,14 @@ def plan(
     return play
 
 
-_KINDS: dict[str, tuple[type, ...]] = {
-    "seed": (int,),
-    "copies": (int,),
-    "roles": (Mapping,),
-    "limits": (Limits,),
-}
+_KINDS: dict[str, type] = {"seed": int, "copies": int, "roles": Mapping, "limits": Limits}
 
 
 def _expect(options: Mapping[str, Any]) -> None:
-    for name, kinds in _KINDS.items():
+    for name, kind in _KINDS.items():
         value = options.get(name)
-        if name in options and (not isinstance(value, kinds) or isinstance(value, bool)):
-            wanted = kinds[0].__name__.lower() if kinds[0] is not Limits else "sparring.Limits(...)"
+        if name in options and (not isinstance(value, kind) or isinstance(value, bool)):
+            wanted = "sparring.Limits(...)" if kind is Limits else kind.__name__.lower()
             raise UserError(f"`{name}={value!r}`: give it as {wanted}")
 
 
@@ -189,10 +179,12 @@ async def aplay(
     on_progress: OnProgress | None = None,
 ) -> PlayResult:
     """Play, or continue, a run; see `play`."""
+    from sparring.graphs.baseline import SUFFIX  # not on top, as above
+
     with Journal.open(memory, durability) as journal:
         name = run or play.default_name
-        if name.endswith(".baseline"):
-            raise UserError(f"run name `{name}`: names that end in `.baseline` belong to the pools of runs")
+        if name.endswith(SUFFIX):
+            raise UserError(f"run name `{name}`: names that end in `{SUFFIX}` belong to the pools of runs")
         return await drive(journal, name, play, concurrency, on_progress)
 
 

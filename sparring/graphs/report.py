@@ -16,13 +16,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Integer, cast, func, select
+from sqlalchemy import select
 
 from sparring.graphs.player import FINISHED
 from sparring.graphs.pool import Baseline, answer_of, compare, share
 from sparring.graphs.results import Result, read_results
 from sparring.graphs.stats import Estimate, bootstrap, wilson
 from sparring.memory.journal import Journal
+from sparring.memory.queries import Totals, usage
 from sparring.memory.schema import Agent, Episode, Task, Turn
 from sparring.tools.checks import check
 from sparring.tools.equality import equality
@@ -99,6 +100,7 @@ def report(journal: Journal, run: str) -> Report:
     row = journal.run_row(run)
     config = row.config or {}
     results = read_results(journal, run)
+    used = usage(journal, run)
     references = _references(journal, run)
     ended = [r for r in results if r.status in (*FINISHED, "failed")]
     scored = [r for r in ended if references.get(r.task_id) is not None]
@@ -123,8 +125,8 @@ def report(journal: Journal, run: str) -> Report:
         no_answer=sum(r.answer is None and r.status in FINISHED for r in scored),
         failed=sum(r.status == "failed" for r in scored),
         without_reference=len(ended) - len(scored),
-        statuses=_statuses(journal, run),
-        usage=_usage(journal, run),
+        statuses=used.turns,
+        usage=_spent(journal, run, used.total),
         baseline=baseline,
         changes=_changes(journal, run),
         conclusion=conclude(row.protocol, baseline),
@@ -185,45 +187,25 @@ def _engines(journal: Journal, run: str) -> list[str]:
         return sorted(connection.execute(query.where(Episode.run_id == run).distinct()).scalars())
 
 
-def _statuses(journal: Journal, run: str) -> dict[str, dict[str, int]]:
-    query = (
-        select(Agent.role, Turn.status, func.count())
-        .select_from(Turn)
-        .join(Episode, Episode.number == Turn.episode_number)
-        .join(Agent, Agent.id == Turn.agent_id)
-        .where(Episode.run_id == run)
-        .group_by(Agent.role, Turn.status)
-        .order_by(Agent.role, Turn.status)
-    )
-    found: dict[str, dict[str, int]] = {}
-    with journal.engine.connect() as connection:
-        for role, status, count in connection.execute(query):
-            found.setdefault(role, {})[status] = count
-    return found
-
-
-def _usage(journal: Journal, run: str) -> Usage:
-    sums = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost", "retries")
-    totals = [func.coalesce(func.sum(getattr(Turn, name)), 0).label(name) for name in sums]
-    hits = func.coalesce(func.sum(cast(Turn.from_cache, Integer)), 0).label("hits")
+def _spent(journal: Journal, run: str, sums: Totals) -> Usage:
+    """The sums over a run's turns, with how its latencies are spread."""
     of_run = Turn.episode_number.in_(select(Episode.number).where(Episode.run_id == run))
     with journal.engine.connect() as connection:
-        row = connection.execute(select(func.count().label("calls"), *totals, hits).where(of_run)).one()
         times = np.fromiter(connection.execute(select(Turn.latency_s).where(of_run)).scalars(), np.float64)
     mean, median, late = (
         (float(times.mean()), *map(float, np.percentile(times, (50, 95)))) if len(times) else (0.0, 0.0, 0.0)
     )
     return Usage(
-        calls=int(row.calls),
-        prompt_tokens=int(row.prompt_tokens),
-        completion_tokens=int(row.completion_tokens),
-        cached_tokens=int(row.cached_tokens),
-        cost=float(row.cost),
+        calls=sums.turns,
+        prompt_tokens=sums.prompt_tokens,
+        completion_tokens=sums.completion_tokens,
+        cached_tokens=sums.cached_tokens,
+        cost=float(sums.cost),
         latency_mean=mean,
         latency_median=median,
         latency_p95=late,
-        retries=int(row.retries),
-        cache_hits=int(row.hits),
+        retries=sums.retries,
+        cache_hits=sums.from_cache,
     )
 
 

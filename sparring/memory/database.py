@@ -31,6 +31,8 @@ HEAD = "0001"
 def parse_url(memory: str | Path) -> URL:
     """A database URL from what a user types."""
     raw = str(memory)
+    if raw == ":memory:":
+        return URL.create("sqlite")
     if "://" not in raw:
         return URL.create("sqlite", database=_absolute(raw))
     shown = re.sub(r"//[^/]*@", "//", raw)  # without the password
@@ -49,8 +51,14 @@ def parse_url(memory: str | Path) -> URL:
 
 
 def in_memory(url: URL) -> bool:
-    """Whether a SQLite URL names no file."""
-    return url.database in (None, "", ":memory:")
+    """Whether it is SQLite's and names no file."""
+    return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
+
+
+def database_file(memory: str | Path) -> Path | None:
+    """The file of a journal; None where it has none of its own (PostgreSQL, in memory)."""
+    url = parse_url(memory)
+    return None if url.get_backend_name() != "sqlite" or in_memory(url) else Path(str(url.database))
 
 
 def _absolute(path: str) -> str:

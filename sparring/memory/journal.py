@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from .. import __version__
 from ..errors import JournalError, UserError, unknown
-from .database import Durability, open_database, transact
+from .database import Durability, in_memory, open_database, parse_url, transact
 from .ids import Ids
 from .lock import acquire, driver_info
 from .records import VersionRecord
@@ -38,7 +38,7 @@ class Journal:
 
     def __init__(self, memory: str | Path = "sqlite://", durability: Durability = "full") -> None:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        if str(memory) in ("sqlite://", "sqlite:///", "sqlite:///:memory:", ":memory:"):
+        if in_memory(parse_url(memory)):
             # A memory database has one connection, and readers must not see a writer's half commit.
             self._temporary = tempfile.TemporaryDirectory(prefix="sparring-")
             memory = Path(self._temporary.name) / "journal.db"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Integer, cast, func, select
 
 from ..errors import UserError
 from .messages import content_of
@@ -138,6 +138,7 @@ class Totals:
     cost: float = 0.0
     latency_s: float = 0.0
     retries: int = 0
+    from_cache: int = 0
 
     def add(self, other: Totals) -> None:
         for name in self.__slots__:
@@ -146,18 +147,21 @@ class Totals:
 
 @dataclass(slots=True)
 class Usage:
-    """What a run has used, in all, by role and by status."""
+    """What a run has used: in all, by role, by status; and how many turns by both."""
 
     total: Totals = field(default_factory=Totals)
     roles: dict[str, Totals] = field(default_factory=dict)
     statuses: dict[str, Totals] = field(default_factory=dict)
+    turns: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Role -> status -> how many turns."""
 
 
 def usage(journal: Journal, run: str) -> Usage:
     """Sums over all turns of a run."""
     journal.run_row(run)
     names = Totals.__slots__[1:]
-    sums = [func.coalesce(func.sum(getattr(Turn, name)), 0) for name in names]
+    columns = {**{name: getattr(Turn, name) for name in names}, "from_cache": cast(Turn.from_cache, Integer)}
+    sums = [func.coalesce(func.sum(columns[name]), 0) for name in names]
     query = (
         select(Agent.role, Turn.status, func.count(), *sums)
         .select_from(Episode)
@@ -176,6 +180,7 @@ def usage(journal: Journal, run: str) -> Usage:
             for sum_ in (used.total, used.roles.setdefault(role, Totals())):
                 sum_.add(part)
             used.statuses.setdefault(status, Totals()).add(part)
+            used.turns.setdefault(role, {})[status] = part.turns
     return used
 
 

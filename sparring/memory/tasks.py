@@ -129,6 +129,13 @@ def as_tasks(
         value if isinstance(value, TaskRecord) else _task(value, f"task {place}", checks, answered=False)
         for place, value in enumerate(values)
     ]
+    if not rows:
+        raise UserError("there are no tasks to play")
+    seen: set[str] = set()
+    for task in rows[:limit]:
+        if task.id in seen:
+            raise UserError(f"task id `{task.id}` is given twice; ids must differ")
+        seen.add(task.id)
     return rows[:limit]
 
 
