@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparring.cli_policy import policy
 from sparring.errors import SparringError, UserError
 from sparring.graphs.console import (
     Incomplete,
@@ -42,6 +43,7 @@ models = typer.Typer(no_args_is_help=True, help="The models that Sparring can fe
 memory_app = typer.Typer(no_args_is_help=True, help="The journal: upgrade, look at, carry, delete.")
 app.add_typer(models, name="models")
 app.add_typer(memory_app, name="memory")
+app.add_typer(policy, name="policy")
 
 DEFAULT_MEMORY = "sparring.db"
 Memory = Annotated[

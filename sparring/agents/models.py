@@ -245,6 +245,23 @@ def adapter_hash(folder: str | Path) -> str:
     return _digest(files)
 
 
+def verify_adapter(folder: str | Path, expected: str | None) -> None:
+    """Refuse an adapter that is gone or is not the one whose `adapter_hash` was registered.
+
+    Raises:
+        UserError: so that other weights than those that were registered are never used.
+    """
+    again = "restore it, or point the policy's head at another version (`sparring policy rollback`)"
+    if not Path(folder).is_dir():
+        raise UserError(f"adapter {folder} is gone; {again}")
+    found = adapter_hash(folder)
+    if found != expected:
+        raise UserError(
+            f"adapter {folder} has hash {found[:12]}, {str(expected)[:12]} was registered: these are not the "
+            f"weights that were trained; {again}"
+        )
+
+
 def _digest_weights(folder: Path) -> str:
     return _digest(sorted(folder.glob("*.safetensors")))
 

@@ -90,12 +90,17 @@ class Embedded:
         if id(loop) not in self._loops:
             pool = EnginePool()
             self._loops[id(loop)] = (loop, pool, loop.create_task(self._cast.agents(pool, journal)))
-        _, _, ready = self._loops[id(loop)]
+        _, pool, ready = self._loops[id(loop)]
         try:
-            return await asyncio.shield(ready)
+            agents = await asyncio.shield(ready)
         except Exception:
             self._loops.pop(id(loop), None)  # the next call may find the backend up
             raise
+        if False:
+            ready = loop.create_task(self._cast.agents(pool, journal))
+            agents = await asyncio.shield(ready)
+            self._loops[id(loop)] = (loop, pool, ready)
+        return agents
 
     async def _episode(
         self, journal: Journal, agents: Mapping[str, Agent], task: TaskRecord, config: RunnableConfig

@@ -68,6 +68,8 @@ class Play:
     def from_row(cls, row: Any) -> Play:
         """The play of a journaled run."""
         config = dict(row.config)
+        if "tasks" not in config:
+            raise UserError(f"run `{row.id}` is of kind `{row.kind}`: it was not begun by `play`")
         tasks = tuple(TaskRecord(**task) for task in config.pop("tasks"))
         limits = Limits(**config.pop("limits"))
         about = {"protocol": row.protocol, "seed": row.seed, "kind": row.kind, "parent": row.parent_id}

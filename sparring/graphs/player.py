@@ -39,7 +39,7 @@ FINISHED = ("done", "capped")
 TICK_S = 0.5
 
 Booking = tuple[TaskRecord, int]
-"""A task and the copy of it that an episode plays."""
+"""A task and the copy of it that an episode plays, in the iteration that is played."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,21 @@ class Player:
         self.play, self.run, self.pool, self.concurrency = play, run, pool, concurrency
         self.protocol: Protocol = make_protocol(play.protocol, play.options)
         self.protocol.compile()  # a graph that does not hold together fails here and not in each episode
+        self._cast = play.cast()
         self._agents: dict[str, Agent] = agents or {}
         self.done = self.failed = self.total = 0
         self._replayed = 0
         self._spent = self._usage()  # the pool may have served other runs before
 
     async def __call__(
-        self, on_progress: OnProgress | None = None, episodes: Sequence[Booking] | None = None
+        self,
+        on_progress: OnProgress | None = None,
+        episodes: Sequence[Booking] | None = None,
+        iteration: int = 0,
     ) -> None:
         """Play what is not finished yet of `episodes` (by default all), `concurrency` at a time."""
         if not self._agents:
-            self._agents = await self.play.cast().agents(self.pool, self.run.journal)
+            self._agents = await self._cast.agents(self.pool, self.run.journal)
         if episodes is None:
             episodes = [(task, copy) for copy in range(self.play.copies) for task in self.play.tasks]
         self.total += len(episodes)
@@ -94,7 +98,7 @@ class Player:
 
         async def work() -> None:
             for task, copy in waiting:
-                await self._episode(task, copy)
+                await self._episode(task, iteration, copy)
 
         def tell() -> None:
             if on_progress is not None:
@@ -116,8 +120,8 @@ class Player:
         totals = [snapshot["total"] for snapshot in self.pool.ledgers().values()]
         return sum(int(t["samples"]) for t in totals), sum(int(t["completion_tokens"]) for t in totals)
 
-    async def _episode(self, task: TaskRecord, copy: int) -> None:
-        handle = self._open(task, copy)
+    async def _episode(self, task: TaskRecord, iteration: int, copy: int) -> None:
+        handle = await self._open(task, iteration, copy)
         if handle is None:
             self.done += 1
             self._replayed += 1
@@ -150,17 +154,20 @@ class Player:
             verdict = asdict(await acheck(task.check, answer, task.answer))
         await handle.close(status, outcome, error, verdict)
 
-    def _open(self, task: TaskRecord, copy: int) -> EpisodeHandle | None:
-        """The episode to be played; None where it is finished. An episode whose policy version is gone
-        is abandoned, and the next free copy is played in its place."""
+    async def _open(self, task: TaskRecord, iteration: int, copy: int) -> EpisodeHandle | None:
+        """The episode to be played; None where it is finished. A new one gets the versions that the heads
+        point at now. One whose policy version is gone is abandoned, and the next free copy is played in
+        its place."""
         while True:
-            state = self.run.state(task, 0, copy)
+            state = self.run.state(task, iteration, copy)
             if state is not None and state.status in FINISHED:
                 return None
+            if state is None and self._cast.moved(self._agents, self.run.journal):
+                self._agents = await self._cast.agents(self.pool, self.run.journal)
             if state is None or (state.status != "abandoned" and self._seats_hold(state.seats)):
-                return self.run.episode(task, 0, copy, seats=self._seats())
+                return self.run.episode(task, iteration, copy, seats=self._seats())
             if state.status != "abandoned":
-                self.run.abandon(task, 0, copy, "a policy version it began with is gone")
+                self.run.abandon(task, iteration, copy, "a policy version it began with is gone")
             copy += self.play.copies
 
     def _seats(self) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import LargeBinary, select, update
 
 from ..errors import UserError
+from .heads import EVENT
 from .lock import acquire
 from .rows import codecs
 from .schema import Base
@@ -217,6 +218,10 @@ class Merge:
             self._add("update_turns", [{"update_id": made, "turn_id": turn}])
 
     def _row_events(self, row: Row) -> None:
+        if row["kind"] == EVENT:  # the versions that a head moved between have other ids here
+            versions = self._map["policy_versions"]
+            ends = {end: versions.get(row["payload"][end]) for end in ("from", "to")}
+            row = row | {"payload": row["payload"] | ends}
         self._of_run("events", row)
 
     def _row_matches(self, row: Row) -> None:

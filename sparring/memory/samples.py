@@ -104,8 +104,13 @@ def training_turns(
             rows = list(connection.execute(query.order_by(Turn.id).limit(limit)))
         else:
             rows = _named(connection, query, turn_ids)[:limit]
-        stored: dict[int, StoredTurn] = {row[0]: StoredTurn(*row[1:5]) for row in rows}
-        _load_ancestors(connection, stored)
+        return complete(connection, rows)
+
+
+def complete(connection: Connection, rows: Sequence[Any]) -> list[TrainingTurn]:
+    """The turns of rows that begin with the columns `SAMPLE`, their prompts put together."""
+    stored: dict[int, StoredTurn] = {row[0]: StoredTurn(*row[1:5]) for row in rows}
+    _load_ancestors(connection, stored)
     return [_training_turn(row, stored) for row in rows]
 
 

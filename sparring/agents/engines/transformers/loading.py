@@ -100,3 +100,21 @@ def twin(model: Any) -> Any:
     other = copy.deepcopy(model, shared)
     other.set_attn_implementation("sdpa")
     return other
+
+
+def float32_copy(spec: str) -> Any:
+    """The model in float32 with transformers' own attention, for a trainer that cannot share an engine's.
+
+    Raises:
+        UserError: no such model.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    quiet()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = AutoModelForCausalLM.from_pretrained(
+        local_folder(spec), dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True
+    )
+    model.requires_grad_(False)
+    return model.to(torch.device(device))  # type: ignore[arg-type]  # its decorator hides the method's signature

@@ -1,0 +1,135 @@
+"""Updates: which turns an update was made of, and what became of it. Written once, in the journal.
+
+An update is opened with its turns in one transaction, before any training, so that a killed one is begun
+again from the same rows. A turn belongs to at most one update of a policy.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from .database import transact
+from .schema import Run, Update, UpdateTurn
+
+if TYPE_CHECKING:
+    from .journal import Journal
+    from .run import RunHandle
+
+from ..errors import StaleEpoch
+
+OPEN, DONE, STOPPED, EMPTY = "open", "done", "stopped", "empty"
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateRow:
+    """One update as the journal holds it."""
+
+    id: int
+    run: str
+    policy: str
+    step: int
+    status: str
+    """open, done, stopped (it diverged), empty (nothing to learn from)."""
+    config: Any
+    metrics: Any
+    from_version_id: int | None
+    to_version_id: int | None
+    created_at: float
+
+
+def find_update(journal: Journal, run: str, policy: str, step: int) -> UpdateRow | None:
+    """The update of a policy at a step of a run."""
+    query = select(Update).where(Update.run_id == run, Update.policy == policy, Update.step == step)
+    return next((_update(row) for row in journal.read(query)), None)
+
+
+def updates_of(journal: Journal, run: str, policy: str | None = None) -> list[UpdateRow]:
+    """The updates of a run in order of their steps."""
+    query = select(Update).where(Update.run_id == run).order_by(Update.step, Update.policy)
+    if policy is not None:
+        query = query.where(Update.policy == policy)
+    return [_update(row) for row in journal.read(query)]
+
+
+def open_update(
+    run: RunHandle, policy: str, step: int, from_version: int, turns: Sequence[int], config: Any
+) -> UpdateRow:
+    """Begin an update with the turns it is made of; the one that was begun before, if there is one.
+
+    Raises:
+        StaleEpoch: another driver has the run.
+    """
+    known = find_update(run.journal, run.id, policy, step)
+    if known is not None:
+        return known
+    number = run.journal.ids.block("updates", 1)
+    values = {
+        "id": number,
+        "run_id": run.id,
+        "policy": policy,
+        "step": step,
+        "from_version_id": from_version,
+        "to_version_id": None,
+        "status": OPEN if turns else EMPTY,
+        "config": config,
+        "metrics": None,
+        "created_at": time.time(),
+    }
+
+    def write(connection: Connection) -> None:
+        _fence(connection, run)
+        connection.execute(insert(Update).values(values))
+        if turns:
+            rows = [{"update_id": number, "turn_id": turn} for turn in turns]
+            connection.execute(insert(UpdateTurn), rows)
+
+    transact(run.journal.engine, write)
+    found = find_update(run.journal, run.id, policy, step)
+    assert found is not None
+    return found
+
+
+def stop_update(run: RunHandle, update_id: int, metrics: Any, status: str = STOPPED) -> None:
+    """Note that an update came to nothing, and why; its turns stay its own."""
+
+    def write(connection: Connection) -> None:
+        _fence(connection, run)
+        values = {"status": status, "metrics": metrics}
+        connection.execute(update(Update).where(Update.id == update_id, Update.status == OPEN).values(values))
+
+    transact(run.journal.engine, write)
+
+
+def update_turns(journal: Journal, update_id: int) -> list[int]:
+    """Ids of the turns an update is made of."""
+    query = select(UpdateTurn.turn_id).where(UpdateTurn.update_id == update_id).order_by(UpdateTurn.turn_id)
+    return [row.turn_id for row in journal.read(query)]
+
+
+def _fence(connection: Connection, run: RunHandle) -> None:
+    """Refuse the write of a driver that lost its run; the row is locked until the commit."""
+    touched = connection.execute(
+        update(Run).where(Run.id == run.id, Run.epoch == run.epoch).values(epoch=run.epoch)
+    )
+    if touched.rowcount != 1:
+        raise StaleEpoch(f"run `{run.id}` was taken over by another driver; nothing was written")
+
+
+def _update(row: Any) -> UpdateRow:
+    return UpdateRow(
+        row.id,
+        row.run_id,
+        row.policy,
+        row.step,
+        row.status,
+        row.config,
+        row.metrics,
+        row.from_version_id,
+        row.to_version_id,
+        row.created_at,
+    )

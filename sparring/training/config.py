@@ -1,0 +1,248 @@
+"""What `sparring evolve` is told: a YAML file, read strictly.
+
+A mistake is one line that says which field is wrong. Paths in the file are relative to it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from sparring.errors import UserError
+
+PER_HOUR = 3600.0
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Named(Strict):
+    """Something chosen by name with options: `grpo`, or `{name: grpo, beta: 0.04}`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class PolicyConfig(Strict):
+    """One policy that learns."""
+
+    base: str | None = None
+    """Engine spec of its base checkpoint; None: the run's `engine`."""
+    roles: tuple[str, ...]
+    """Seats or roles that it plays."""
+    objective: Literal["policy_gradient", "sft", "dpo", "kto"] = "policy_gradient"
+    reward: Named = Named(name="verifier")
+    advantage: Named = Named(name="auto")
+    loss: Named = Named(name="grpo")
+    lora: dict[str, Any] | None = Field(default_factory=dict)
+    """Settings of its adapters; null trains all weights, and every version is a base of its own."""
+    train: dict[str, Any] = Field(default_factory=dict)
+    reference: str | None = None
+    """`base`, or a version by number, for KL terms and preference objectives."""
+    max_staleness: int = Field(default=4, ge=0)
+    """Most updates between the version that said a turn and the one that learns from it."""
+
+
+class PlayConfig(Strict):
+    """What is played in a step."""
+
+    tasks: int = Field(default=16, ge=1)
+    """Tasks of a step."""
+    select: Literal["uniform", "unsolved"] = "uniform"
+    """`unsolved` draws a task with weight max(floor, 1 - its last mean reward)."""
+    floor: float = Field(default=0.1, gt=0, le=1)
+    copies: int = Field(default=1, ge=1)
+    copies_unsolved: int = Field(default=1, ge=1)
+    """Episodes of a task that was never solved when it was last played."""
+
+
+class SourceConfig(Strict):
+    """Runs that this one learns from without playing them."""
+
+    runs: tuple[str, ...] | None = None
+    """Names; null: every run of the journal that is not held out."""
+    since: float | None = None
+    min_turns: int = Field(default=1, ge=1)
+    """Usable turns an update needs at least."""
+    wait: bool = True
+    """Wait for more turns; otherwise the run ends where there are too few for an update."""
+    poll_s: float = Field(default=5.0, gt=0)
+    """Seconds between looks."""
+
+
+class EvaluateConfig(Strict):
+    tasks: str
+    every: int = Field(default=10, ge=1)
+    options: dict[str, Any] = Field(default_factory=dict)
+    sampling: dict[str, Any] = Field(default_factory=lambda: {"temperature": 0.0})
+    copies: int = Field(default=1, ge=1)
+    first: bool = True
+    """Also before the first update."""
+
+
+class GateConfig(Strict):
+    """When a candidate becomes the live version (DESIGN section 6)."""
+
+    tasks: str
+    every: int = Field(default=10, ge=1)
+    margin: float = Field(default=0.02, ge=0)
+    half_width: float = Field(default=0.05, gt=0)
+    block: int = Field(default=64, ge=1)
+    """Items that are added at a time."""
+    items: int = Field(default=512, ge=1)
+    """The gate's budget: items of each side."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    sampling: dict[str, Any] = Field(default_factory=lambda: {"temperature": 0.0})
+    rejected: Literal["go_on", "go_back"] = "go_on"
+    """What training does after a rejection: go on from where it is, or go back to the live version."""
+
+
+class EntropyConfig(Strict):
+    """Adapt the entropy bonus of the loss so that the entropy stays near a target."""
+
+    target: float = Field(gt=0)
+    rate: float = Field(default=0.5, gt=0)
+    low: float = Field(default=0.0, ge=0)
+    high: float = Field(default=0.3, gt=0)
+
+
+class ExploreConfig(Strict):
+    """Adapt the sampling temperature so that a share of the prompts keeps samples of unequal reward.
+
+    Without spread a prompt teaches nothing; a policy that has become sure of its mistakes is sampled hotter.
+    """
+
+    informative: float = Field(default=0.5, gt=0, lt=1)
+    """Share of prompts with spread that is aimed at."""
+    rate: float = Field(default=0.3, gt=0)
+    """Of ln(temperature), for each unit that the share is off."""
+    low: float = Field(default=0.7, gt=0)
+    high: float = Field(default=1.5, gt=0)
+
+
+class EvolveConfig(Strict):
+    """An evolution run."""
+
+    run: str
+    seed: int = 0
+    protocol: str | None = "sample"
+    options: dict[str, Any] = Field(default_factory=dict)
+    engine: str | None = None
+    roles: dict[str, str] = Field(default_factory=dict)
+    """Seats that do not learn: engine specs."""
+    sampling: dict[str, Any] = Field(default_factory=dict)
+    tasks: str | None = None
+    policies: dict[str, PolicyConfig]
+    play: PlayConfig = PlayConfig()
+    source: SourceConfig | None = None
+    every: str | None = None
+    """`N turns` or `T hours`: how often a run that learns from a source updates."""
+    steps: int = Field(ge=1)
+    minutes: float | None = Field(default=None, gt=0)
+    """Stop after so many minutes of steps, evaluation and gate left out."""
+    decay: Literal["constant", "linear"] = "constant"
+    """Of the learning rate over `steps`."""
+    evaluate: EvaluateConfig | None = None
+    gate: GateConfig | None = None
+    entropy: EntropyConfig | None = None
+    explore: ExploreConfig | None = None
+    monitors: tuple[Any, ...] = ()
+    keep: int = Field(default=4, ge=2)
+    """Newest adapters kept on disk, beside those that heads, gates and open episodes need."""
+    plots: str | None = None
+    """Folder for PNG plots; null: `RUN.plots` beside the journal."""
+    concurrency: int = Field(default=64, ge=1)
+
+    @field_validator("policies")
+    @classmethod
+    def _some(cls, value: dict[str, PolicyConfig]) -> dict[str, PolicyConfig]:
+        if not value:
+            raise ValueError("name at least one policy")
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> EvolveConfig:
+        if self.source is None and self.tasks is None:
+            raise ValueError("give `tasks` to play, or a `source` of runs to learn from")
+        if self.source is not None and self.tasks is not None:
+            raise ValueError("give either `tasks` to play or a `source`, not both")
+        if self.every is not None and self.source is None:
+            raise ValueError(
+                "`every` is for runs that learn from a `source`; a run that plays has `play.tasks`"
+            )
+        self.cadence()
+        return self
+
+    def cadence(self) -> tuple[int, float]:
+        """(turns, seconds) between updates from a source; 0 where it does not count."""
+        if self.every is None:
+            return (self.source.min_turns if self.source else 0), 0.0
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(turns?|hours?)\s*", self.every)
+        if match is None or float(match[1]) <= 0:
+            raise ValueError(f"`every: {self.every}`: write it as `256 turns` or `2 hours`")
+        amount = float(match[1])
+        return (int(amount), 0.0) if match[2].startswith("turn") else (0, amount * PER_HOUR)
+
+
+def load_config(source: str | Path | dict[str, Any]) -> EvolveConfig:
+    """Read a configuration: a YAML file, or what would stand in one.
+
+    Raises:
+        UserError: no such file, no YAML, or a field that is wrong; the message names it.
+    """
+    if isinstance(source, dict):
+        return _checked(source, Path.cwd(), "configuration")
+    path = Path(source).expanduser()
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"configuration `{source}` cannot be read: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"configuration `{source}` is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"configuration `{source}`: expected fields such as `run: NAME`")
+    return _checked(values, path.resolve().parent, f"configuration `{source}`")
+
+
+def _checked(values: dict[str, Any], folder: Path, where: str) -> EvolveConfig:
+    try:
+        return EvolveConfig(**_placed(values, folder))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the whole"
+        said = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            said = "there is no such field"
+        raise UserError(f"{where}, `{field}`: {said}") from None
+
+
+def _placed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The values with task files, prompts and plots found beside the file that names them."""
+    values = dict(values)
+
+    def beside(name: Any) -> Any:
+        return str(folder / name) if isinstance(name, str) and (folder / name).is_file() else name
+
+    if "tasks" in values:
+        values["tasks"] = beside(values["tasks"])
+    for part in ("evaluate", "gate"):
+        if isinstance(values.get(part), dict) and "tasks" in values[part]:
+            values[part] = {**values[part], "tasks": beside(values[part]["tasks"])}
+    options = values.get("options")
+    if isinstance(options, dict) and isinstance(options.get("prompts"), dict):
+        values["options"] = {**options, "prompts": {k: beside(v) for k, v in options["prompts"].items()}}
+    return values

@@ -1,0 +1,96 @@
+"""Measuring versions: played on tasks that nobody trains on, once for each version, and read again after.
+
+A line-up (policy -> version number) has one evaluation run for its tasks and settings, so a version that
+is compared again, or a loop that was killed, plays only what is missing. Runs of two line-ups share the
+seed, task by task: their differences are paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from sparring.agents.engines.registry import EnginePool
+from sparring.graphs.play import Play
+from sparring.graphs.player import taken
+from sparring.graphs.results import Result, read_results
+from sparring.graphs.stats import Estimate, wilson
+from sparring.memory.journal import Journal
+from sparring.memory.records import TaskRecord
+from sparring.memory.types import canonical, digest
+from sparring.training.config import EvolveConfig
+
+Lineup = Mapping[str, int]
+"""Policy -> version number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How versions are measured: tasks and everything that is the same for all of them."""
+
+    tasks: tuple[TaskRecord, ...]
+    options: dict[str, Any]
+    sampling: dict[str, Any]
+    copies: int = 1
+
+
+class Evaluator:
+    """Plays evaluation runs for one evolution run."""
+
+    def __init__(self, config: EvolveConfig, journal: Journal, pool: EnginePool) -> None:
+        self.config, self.journal, self.pool = config, journal, pool
+
+    async def __call__(self, lineup: Lineup, measure: Measure, items: int | None = None) -> list[Result]:
+        """The results of a line-up on the first `items` (task, copy) pairs, in that order."""
+        play = self._play(lineup, measure)
+        bookings = [(task, copy) for copy in range(measure.copies) for task in measure.tasks][:items]
+        name = self.name(lineup, measure)
+        async with taken(self.journal, name, play, self.pool, self.config.concurrency) as player:
+            await player(episodes=bookings)
+        wanted = {(task.id, copy) for task, copy in bookings}
+        found = {(row.task_id, row.copy): row for row in read_results(self.journal, name)}
+        return [found[key] for key in ((t.id, c) for t, c in bookings) if key in wanted and key in found]
+
+    def name(self, lineup: Lineup, measure: Measure) -> str:
+        """The run that holds a line-up's results."""
+        about = [sorted(lineup.items()), measure.options, measure.sampling]
+        about.append([task.key for task in measure.tasks])
+        shown = "+".join(f"{policy}@{number}" for policy, number in sorted(lineup.items()))
+        return f"{self.config.run}.evaluation/{shown}/{digest(canonical(about), size=4).hex()}"
+
+    def _play(self, lineup: Lineup, measure: Measure) -> Play:
+        config = self.config
+        roles = dict(config.roles)
+        for policy, number in lineup.items():
+            roles |= dict.fromkeys(config.policies[policy].roles, f"policy:{policy}@{number}")
+        assert config.protocol is not None
+        return Play(
+            protocol=config.protocol,
+            tasks=measure.tasks,
+            options={**config.options, **measure.options},
+            engine=config.engine,
+            roles=roles,
+            sampling={**config.sampling, **measure.sampling},
+            seed=config.seed,
+            copies=measure.copies,
+            kind="evaluation",
+            parent=config.run,
+        )
+
+
+def accuracy(results: Sequence[Result]) -> Estimate:
+    """Share of right answers with Wilson's interval; no answer counts as wrong."""
+    return wilson(sum(bool(row.correct) for row in results), len(results))
+
+
+def parse_rate(results: Sequence[Result]) -> float:
+    """Share of episodes that came to an answer."""
+    return float(np.mean([row.answer is not None for row in results])) if results else 0.0
+
+
+def grown(measure: Measure, items: int) -> Measure:
+    """The measure with enough copies for so many items."""
+    return replace(measure, copies=max(measure.copies, -(-items // len(measure.tasks))))

@@ -1,0 +1,241 @@
+"""Experience: the turns of one policy as a trainer needs them, straight from the journal.
+
+Token ids and behaviour log-probabilities are the engine's own, nothing is tokenised again. A turn is
+taken once: what an update was made of is in `update_turns`, and is left out of every later batch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, select
+
+from sparring.errors import UserError
+from sparring.memory.database import transact
+from sparring.memory.samples import SAMPLE, TrainingTurn, complete
+from sparring.memory.schema import Agent, Episode, Reward, Run, Turn, Update, UpdateTurn
+from sparring.training.packing import Row
+from sparring.training.rewards.base import RewardRef
+from sparring.training.rewards.derive import CLOSED
+
+if TYPE_CHECKING:
+    from sparring.memory.journal import Journal
+
+MOST_IDS = 30_000
+"""Turns of one update; below every database's limit on variables."""
+HELD_OUT = ("evaluation", "baseline")
+"""Kinds of runs whose turns are never trained on."""
+
+
+@dataclass(slots=True)
+class Sample:
+    """One turn with its reward. Arrays are (T,) over the completion's tokens."""
+
+    turn: TrainingTurn
+    role: str
+    task: str
+    temperature: float
+    reward: float
+    staleness: int
+    """Updates between the version that spoke and the one that is trained."""
+    advantages: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    old: NDArray[np.float32] | None = None
+    """Log-probabilities under the version that is trained, before the first step, where recomputed."""
+    weights: NDArray[np.float32] | None = None
+    """Truncated importance weights, trainer over engine, where `old` was recomputed."""
+    reference: NDArray[np.float32] | None = None
+
+    @property
+    def row(self) -> Row:
+        return Row(self.turn.prompt_ids, self.turn.completion_ids, self.temperature)
+
+    @property
+    def prompt(self) -> tuple[int, bytes, float]:
+        """Equal for samples of one prompt by one policy version."""
+        return self.turn.policy_version_id, self.turn.prompt_ids.tobytes(), self.temperature
+
+
+@dataclass(slots=True)
+class Experience:
+    """What one update of a policy is made of."""
+
+    policy: str
+    samples: list[Sample]
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Why turns were not taken, and how many."""
+    estimator: dict[str, Any] = field(default_factory=dict)
+    """What the advantage estimator did, and its state for the next batch."""
+
+    @property
+    def turn_ids(self) -> list[int]:
+        return [sample.turn.id for sample in self.samples]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Which turns may be taken."""
+
+    runs: tuple[str, ...] | None = None
+    """Names; None: every run that is not held out."""
+    but: str | None = None
+    """A run that is left out."""
+    iteration: int | None = None
+    since: float | None = None
+    """Only episodes finished at or after this time, in seconds since 1970."""
+
+
+def experience(
+    journal: Journal,
+    policy: str,
+    reward: RewardRef,
+    staleness: Mapping[int, int],
+    *,
+    source: Source | None = None,
+    limit: int | None = None,
+) -> Experience:
+    """Untrained turns of a policy with their rewards, oldest first, at most `limit`, the oldest.
+
+    Args:
+        staleness: policy version id -> updates between it and the version to be trained; turns of other
+            versions are not taken.
+
+    Turns whose reward is NULL or missing, that have no token ids, or whose log-probabilities are not those
+    they were drawn with, are left out and counted.
+    """
+    query = _eligible(_rewarded(reward), policy, source or Source(), sorted(staleness))
+    if limit is not None:  # of what can be used: the rest stays where it is and is counted each time
+        query = query.where(*USABLE)
+    return _read(journal, policy, query.order_by(Turn.id).limit(limit), staleness)
+
+
+def same_experience(
+    journal: Journal, policy: str, reward: RewardRef, staleness: Mapping[int, int], turns: Sequence[int]
+) -> Experience:
+    """The experience of an update that was opened with these turns."""
+    wanted = select(UpdateTurn.turn_id).where(UpdateTurn.turn_id.in_(turns))
+    if len(turns) > MOST_IDS:
+        raise UserError(f"an update of {len(turns)} turns is too large; at most {MOST_IDS}")
+    query = _rewarded(reward).join(Episode, Episode.number == Turn.episode_number).where(Turn.id.in_(wanted))
+    return _read(journal, policy, query.order_by(Turn.id), staleness)
+
+
+def _read(journal: Journal, policy: str, query: Select[Any], staleness: Mapping[int, int]) -> Experience:
+    found = Experience(policy, [])
+
+    def read(connection: Connection) -> list[tuple[Any, TrainingTurn]]:
+        usable = []
+        for row in connection.execute(query):
+            if reason := _unusable(row):
+                found.left_out[reason] += 1
+            else:
+                usable.append(row)
+        return list(zip(usable, complete(connection, usable), strict=True))
+
+    for row, turn in transact(journal.engine, read, write=False):
+        found.samples.append(
+            Sample(
+                turn=turn,
+                role=row.role,
+                task=row.task_id,
+                temperature=float(row.sampling["temperature"]),
+                reward=float(row.value),
+                staleness=staleness[turn.policy_version_id],
+            )
+        )
+    return found
+
+
+USABLE = (
+    Reward.value.is_not(None),
+    Turn.prompt_tail.is_not(None),
+    Turn.completion_tokens > 0,
+    Turn.completion_ids.is_not(None),
+    Turn.logprobs.is_not(None),
+    Turn.logprob_kind == "tempered",
+)
+"""What `_unusable` finds nothing wrong with."""
+
+
+def usable(journal: Journal, policy: str, reward: RewardRef, versions: Sequence[int], source: Source) -> int:
+    """How many turns `experience` would give."""
+    query = select(func.count(Turn.id)).select_from(Turn).join(Reward, _paid_by(reward))
+    query = _eligible(query, policy, source, versions).where(*USABLE)
+    return int(journal.read(query)[0][0])
+
+
+def unpaid(
+    journal: Journal, policy: str, reward: RewardRef, versions: Sequence[int], source: Source
+) -> list[int]:
+    """Numbers of the closed episodes that hold untrained turns without a row of this reward."""
+    query: Select[Any] = select(Turn.episode_number).select_from(Turn)
+    query = query.outerjoin(Reward, _paid_by(reward))
+    query = _eligible(query, policy, source, versions).where(Reward.id.is_(None)).distinct()
+    return [row.episode_number for row in journal.read(query)]
+
+
+def turn_rows(journal: Journal, policy: str, versions: Sequence[int], source: Source) -> list[Any]:
+    """Ids and episode numbers of the untrained turns of closed episodes, for paying them."""
+    query: Select[Any] = select(Turn.id, Turn.episode_number).select_from(Turn)
+    return journal.read(_eligible(query, policy, source, versions))
+
+
+def _rewarded(reward: RewardRef) -> Select[Any]:
+    columns = (*SAMPLE, Agent.role, Agent.sampling, Episode.task_id, Reward.value)
+    query = select(*columns).select_from(Turn).join(Agent, Agent.id == Turn.agent_id)
+    return query.outerjoin(Reward, _paid_by(reward))
+
+
+def _paid_by(reward: RewardRef) -> ColumnElement[bool]:
+    return and_(
+        Reward.turn_id == Turn.id,
+        Reward.span_start == -1,
+        Reward.function == reward.function,
+        Reward.version == reward.version,
+        Reward.config_hash == reward.config_hash,
+    )
+
+
+def _eligible(query: Select[Any], policy: str, source: Source, versions: Sequence[int]) -> Select[Any]:
+    trained = (
+        select(UpdateTurn.turn_id)
+        .join(Update, Update.id == UpdateTurn.update_id)
+        .where(UpdateTurn.turn_id == Turn.id, Update.policy == policy)
+    )
+    query = (
+        query.join(Episode, Episode.number == Turn.episode_number)
+        .join(Run, Run.id == Episode.run_id)
+        .where(
+            Turn.policy_version_id.in_(versions),
+            Turn.final,
+            Episode.status.in_(CLOSED),
+            ~exists(trained),
+        )
+    )
+    if source.runs is None:
+        query = query.where(Run.kind.not_in(HELD_OUT))
+    else:
+        query = query.where(Episode.run_id.in_(source.runs))
+    if source.but is not None:
+        query = query.where(Episode.run_id != source.but)
+    if source.iteration is not None:
+        query = query.where(Episode.iteration == source.iteration)
+    if source.since is not None:
+        query = query.where(Episode.finished_at >= source.since)
+    return query
+
+
+def _unusable(row: Any) -> str | None:
+    if row.value is None:
+        return "no reward"
+    if row.prompt_tail is None or not row.completion_ids:
+        return "no token ids"
+    if row.logprob_kind != "tempered":
+        return f"log-probabilities are {row.logprob_kind}"
+    if row.logprobs is None:
+        return "no log-probabilities"
+    return None

@@ -1,0 +1,107 @@
+"""The gate: whether a candidate becomes the live version (DESIGN section 6).
+
+Candidate and live play the same held-out tasks with the same seeds. Items are added until the 95 %
+interval of the paired difference is narrow enough or the budget is spent. The candidate is promoted iff
+the interval was narrow enough and its lower bound is above -margin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from sparring.graphs.results import Result
+from sparring.graphs.stats import Z95, Estimate, bootstrap
+from sparring.training.config import GateConfig
+from sparring.training.evaluate import Evaluator, Lineup, Measure, accuracy, grown
+
+Verdict = Literal["promoted", "rejected", "underpowered"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a gate decided, and every number it was decided by."""
+
+    verdict: Verdict
+    difference: Estimate
+    """Candidate minus live, paired by item."""
+    candidate: Estimate
+    live: Estimate
+    items: int
+    margin: float
+    half_width: float
+    """Asked for."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+async def decide(
+    evaluator: Evaluator, candidate: Lineup, live: Lineup, measure: Measure, config: GateConfig
+) -> Decision:
+    """Compare two line-ups, a block of items at a time."""
+    most = config.items
+    if measure.sampling.get("temperature") == 0:
+        most = min(most, len(measure.tasks))  # greedy copies of a task repeat each other, and prove nothing
+    measure, items = grown(measure, most), 0
+    while True:
+        items = min(items + config.block, most)
+        ours = await evaluator(candidate, measure, items)
+        theirs = await evaluator(live, measure, items)
+        decision = judge(ours, theirs, config, last=items >= most)
+        if decision is not None:
+            return decision
+
+
+def judge(
+    candidate: Sequence[Result], live: Sequence[Result], config: GateConfig, *, last: bool
+) -> Decision | None:
+    """The decision on these items; None asks for more of them. No answer counts as wrong."""
+    ours = {(row.task_id, row.copy): bool(row.correct) for row in candidate}
+    theirs = {(row.task_id, row.copy): bool(row.correct) for row in live}
+    paired = sorted(ours.keys() & theirs.keys())
+    tasks: dict[str, list[float]] = {}
+    for key in paired:
+        tasks.setdefault(key[0], []).append(float(ours[key]) - float(theirs[key]))
+    difference = paired_difference([float(np.mean(values)) for values in tasks.values()])
+    narrow = half_width(difference) <= config.half_width
+    if not narrow and not last:
+        return None
+    verdict: Verdict = "underpowered"
+    if narrow:
+        verdict = "promoted" if difference.low > -config.margin else "rejected"
+    return Decision(
+        verdict,
+        difference,
+        accuracy(candidate),
+        accuracy(live),
+        len(paired),
+        config.margin,
+        config.half_width,
+    )
+
+
+def half_width(difference: Estimate) -> float:
+    return (difference.high - difference.low) / 2
+
+
+def paired_difference(values: Sequence[float]) -> Estimate:
+    """Mean of paired differences over tasks, with its 95 % interval.
+
+    Differences of single answers are in {-1, 0, 1}; a bootstrap of n equal ones would have width 0 for any
+    n, so half an item is added to each cell of the paired table (Agresti and Min, Statistics in Medicine
+    2005). Means over several copies of a task are bootstrapped over tasks.
+    """
+    array = np.asarray(values, np.float64)
+    n = len(array)
+    if not n:
+        return Estimate(0.0, -1.0, 1.0, 0)
+    if not set(np.unique(array)) <= {-1.0, 0.0, 1.0}:
+        return bootstrap(array)
+    gained, lost = float((array > 0).sum()) + 0.5, float((array < 0).sum()) + 0.5
+    centre = (gained - lost) / (n + 2)
+    spread = Z95 * float(np.sqrt(((gained + lost) / (n + 2) - centre**2) / (n + 2)))
+    return Estimate(float(array.mean()), max(-1.0, centre - spread), min(1.0, centre + spread), n)

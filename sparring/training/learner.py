@@ -1,0 +1,196 @@
+"""Who learns: the policies of a run with their adapters, optimizers and the base that they share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparring.agents.engines.layer import ManagedEngine
+from sparring.agents.models import verify_adapter
+from sparring.errors import CapabilityError, UserError
+from sparring.memory.journal import Journal
+from sparring.memory.policies import Version, store_folder
+from sparring.training.experience import Sample
+from sparring.training.forward import all_logprobs, takes_trees
+from sparring.training.losses import PolicyLoss
+from sparring.training.trainer import TrainSettings, prepare, train
+from sparring.training.weights import Adapters, LoraSettings, load_optimizer, save_optimizer
+
+
+@dataclass(slots=True)
+class Base:
+    """A base model in float32 with the adapters of the policies that are trained on it."""
+
+    adapters: Adapters
+    lock: AbstractContextManager[Any]
+    exact: bool
+    """Whether the engine's log-probabilities are float32 like the trainer's."""
+    trees: bool
+    shared: bool
+    """Whether engine and trainer hold the same weights in memory."""
+
+
+def open_base(engine: ManagedEngine) -> Base:
+    """The trainer's side of an engine: its own weights where it is embedded and float32, else a copy.
+
+    Raises:
+        CapabilityError: its completions have no token ids or no log-probabilities.
+        UserError: the base cannot be loaded here.
+    """
+    able = engine.capabilities()
+    lacks = [
+        name for name, has in (("token ids", able.token_ids), ("log-probabilities", able.logprobs)) if not has
+    ]
+    if lacks:
+        raise CapabilityError(
+            f"engine `{engine.spec}` gives no {' and no '.join(lacks)}, so a policy on it cannot be trained; "
+            "choose an embedded model or a vLLM server"
+        )
+    share = getattr(engine.inner, "shared_base", None)
+    exact = able.dtype == "float32"
+    if share is not None and exact:
+        model, lock = share(), engine.inner.lock  # type: ignore[attr-defined]  # who has the one has the other
+    else:
+        from sparring.agents.engines.transformers.loading import float32_copy
+
+        model, lock = float32_copy(engine.spec.split("?")[0]), nullcontext()
+    return Base(Adapters(model), lock, exact, takes_trees(model), share is not None and exact)
+
+
+class Learner:
+    """A policy in training. Its weights in memory are those of `version`, or a step beyond it."""
+
+    def __init__(
+        self, name: str, base: Base, lora: LoraSettings, settings: TrainSettings, journal: Journal, seed: int
+    ) -> None:
+        self.name, self.base, self.settings = name, base, settings
+        self.store = store_folder(journal) / name
+        self.version: Version | None = None
+        self._lora, self._seed = lora, seed
+        self.stop = threading.Event()
+
+    def begin(self, version: Version) -> None:
+        """Take the weights of a version, and the optimizer's state that belongs to them.
+
+        Raises:
+            UserError: its adapter is gone or is not what was registered.
+        """
+        if self.version is not None and self.version.id == version.id:
+            return
+        folder = version.adapter_path
+        if folder is not None:
+            assert version.adapter_hash is not None
+            verify_adapter(folder, version.adapter_hash)
+        self.base.adapters.add(self.name, self._lora, self._seed, folder)
+        self._optimizer(version)
+        self.version = version
+
+    def _optimizer(self, version: Version) -> None:
+        adapters = self.base.adapters
+        adapters.activate(self.name)
+        named = adapters.named(self.name)
+        self._names = [name for name, _ in named]
+        self.optimizer = torch.optim.AdamW(
+            [tensor for _, tensor in named],
+            lr=self.settings.learning_rate,
+            betas=self.settings.betas,
+            weight_decay=self.settings.weight_decay,
+        )
+        state = self._state_folder(version.update_id)
+        if state is not None and state.is_dir():
+            load_optimizer(self.optimizer, self._names, state)
+
+    def folder(self, update_id: int) -> Path:
+        """Where the adapter of an update lies."""
+        return self.store / f"update-{update_id:06d}"
+
+    def _state_folder(self, update_id: int | None) -> Path | None:
+        return None if update_id is None else self.store / f"optimizer-{update_id:06d}"
+
+    def prepare(
+        self, samples: Sequence[Sample], loss: PolicyLoss, reference: Path | None
+    ) -> dict[str, float]:
+        """Old and reference log-probabilities of the samples, before any optimizer step of any policy."""
+        adapters, base = self.base.adapters, self.base
+        adapters.activate(self.name)
+        model = adapters.model.eval()
+        with base.lock:
+            figures = prepare(model, samples, self.settings, exact=base.exact, trees=base.trees)
+            if loss.needs_reference:
+                self._reference(samples, reference)
+        return figures
+
+    def _reference(self, samples: Sequence[Sample], folder: Path | None) -> None:
+        adapters = self.base.adapters
+        name = adapters.reference(folder)
+        rows, budget = [sample.row for sample in samples], self.settings.budget
+        if name is None:
+            with adapters.model.disable_adapter():
+                found = all_logprobs(adapters.model, rows, budget, trees=self.base.trees)
+        else:
+            adapters.activate(name)
+            found = all_logprobs(adapters.model, rows, budget, trees=self.base.trees)
+            adapters.activate(self.name)
+        for sample, logprobs in zip(samples, found, strict=True):
+            sample.reference = logprobs
+
+    def update(
+        self, samples: Sequence[Sample], loss: PolicyLoss, learning_rate: float, seed: int
+    ) -> dict[str, float]:
+        """Train on the samples. After an exception the weights in memory are void; `begin` takes others.
+
+        Raises:
+            UpdateStopped: it diverged.
+        """
+        if self.settings.informative_only:
+            samples = [sample for sample in samples if sample.advantages.any()]
+        self.base.adapters.activate(self.name)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.version = None
+        return train(
+            self.base.adapters,
+            samples,
+            loss,
+            self.settings,
+            self.optimizer,
+            seed=seed,
+            trees=self.base.trees,
+            lock=self.base.lock,
+            stop=self.stop,
+        )
+
+    def save(self, update_id: int, base: str) -> tuple[Path, str]:
+        """Write the weights an update came to, and the optimizer's state; the adapter's folder and hash."""
+        state = self._state_folder(update_id)
+        assert state is not None
+        save_optimizer(self.optimizer, self._names, state)
+        folder = self.folder(update_id)
+        return folder, self.base.adapters.save(self.name, folder, base)
+
+    def published(self, version: Version) -> None:
+        """The weights in memory are this version from now on."""
+        self.version = version
+
+
+def named_reference(journal: Journal, policy: str, reference: str | None) -> Path | None:
+    """The adapter of the reference a configuration names: `base`, or a version's number; default base.
+
+    Raises:
+        UserError: there is no such version.
+    """
+    from sparring.memory.policies import find
+
+    if reference in (None, "base"):
+        return None
+    assert reference is not None
+    number = reference.rpartition("@")[2]
+    if not number.isdigit():
+        raise UserError(f"reference `{reference}` of policy `{policy}`: write `base` or a version's number")
+    return find(journal, policy, int(number)).adapter_path

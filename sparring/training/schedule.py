@@ -1,0 +1,39 @@
+"""Which tasks a step plays: a pure function of what is known of them, the seed and the step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from sparring.memory.records import TaskRecord
+from sparring.training.config import PlayConfig
+
+Known = Mapping[str, float]
+"""Task id -> mean reward, in 0..1, when it was last played."""
+
+
+def choose(
+    tasks: Sequence[TaskRecord], known: Known, config: PlayConfig, seed: int, step: int
+) -> list[tuple[str, int]]:
+    """(task id, copies) of a step, without a task twice.
+
+    `unsolved` draws with weight max(floor, 1 - last mean reward); a task that was not played yet has
+    weight 1, so every task comes up before solved ones come again.
+    """
+    rng = np.random.default_rng([abs(seed), step])
+    count = min(config.tasks, len(tasks))
+    weights = np.ones(len(tasks))
+    if config.select == "unsolved":
+        weights = np.array([max(config.floor, 1 - known.get(task.id, 0.0)) for task in tasks])
+    chosen = rng.choice(len(tasks), size=count, replace=False, p=weights / weights.sum())
+    return [(tasks[i].id, _copies(known.get(tasks[i].id), config)) for i in chosen]
+
+
+def _copies(reward: float | None, config: PlayConfig) -> int:
+    return config.copies if reward is None or reward > 0 else max(config.copies, config.copies_unsolved)
+
+
+def learning_rate(base: float, decay: str, step: int, steps: int) -> float:
+    """Of a step, counted from 0; `linear` falls to base / steps in the last one."""
+    return base if decay == "constant" else base * (1 - step / steps)
