@@ -16,6 +16,9 @@ _HOME = {
     "plan": "sparring.graphs.play",
     "resume": "sparring.graphs.play",
     "report": "sparring.graphs.report",
+    "evolve": "sparring.training.evolve",
+    "aevolve": "sparring.training.evolve",
+    "RewardFunction": "sparring.training.rewards.base",
     "make_protocol": "sparring.graphs.catalogue",
     "Protocol": "sparring.graphs.protocol",
     "Debate": "sparring.graphs.debate",
@@ -55,6 +58,9 @@ if TYPE_CHECKING:
     from sparring.memory.records import TaskRecord as TaskRecord
     from sparring.memory.tasks import load_tasks as load_tasks
     from sparring.tools.checks import check as check
+    from sparring.training.evolve import aevolve as aevolve
+    from sparring.training.evolve import evolve as evolve
+    from sparring.training.rewards.base import RewardFunction as RewardFunction
 
 
 def __getattr__(name: str) -> Any:

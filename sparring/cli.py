@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparring.cli_policy import policy
+from sparring.cli_training import evolve, rewards
 from sparring.errors import SparringError, UserError
 from sparring.graphs.console import (
     Incomplete,
@@ -44,6 +45,8 @@ memory_app = typer.Typer(no_args_is_help=True, help="The journal: upgrade, look 
 app.add_typer(models, name="models")
 app.add_typer(memory_app, name="memory")
 app.add_typer(policy, name="policy")
+app.command()(evolve)
+app.command()(rewards)
 
 DEFAULT_MEMORY = "sparring.db"
 Memory = Annotated[

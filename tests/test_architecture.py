@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "graphs": {"agents", "memory", "tools"},
     "training": {"graphs", "agents", "memory", "tools"},
     "cli": {"cli_policy", "training", "graphs", "agents", "memory", "tools"},
+    "cli_training": {"training", "graphs", "agents", "memory", "tools"},
     "cli_policy": {"training", "graphs", "agents", "memory", "tools"},
     "__init__": {"training", "graphs", "agents", "memory", "tools"},  # lazy names, never on import
     "__main__": {"cli"},

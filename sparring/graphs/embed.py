@@ -96,7 +96,7 @@ class Embedded:
         except Exception:
             self._loops.pop(id(loop), None)  # the next call may find the backend up
             raise
-        if False:
+        if self._cast.moved(agents, journal):
             ready = loop.create_task(self._cast.agents(pool, journal))
             agents = await asyncio.shield(ready)
             self._loops[id(loop)] = (loop, pool, ready)

@@ -187,6 +187,11 @@ class EvolveConfig(Strict):
         self.cadence()
         return self
 
+    def identity(self) -> dict[str, Any]:
+        """What makes the run what it is: with anything else changed it may go on as the same one."""
+        kept = {"plots", "concurrency", "minutes", "keep"}
+        return {name: value for name, value in self.model_dump(mode="json").items() if name not in kept}
+
     def cadence(self) -> tuple[int, float]:
         """(turns, seconds) between updates from a source; 0 where it does not count."""
         if self.every is None:

@@ -15,11 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from math import exp
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
 
 from sparring.agents.engines.registry import EnginePool
+from sparring.errors import UserError
+from sparring.memory import policies
 from sparring.memory.journal import Journal
 from sparring.memory.policies import find, move_head
 from sparring.memory.records import TaskRecord
@@ -28,7 +31,7 @@ from sparring.memory.schema import Event
 from sparring.memory.tasks import load_tasks
 from sparring.memory.updates import DONE, OPEN
 from sparring.tools.checks import CHECKS
-from sparring.training.config import EvolveConfig
+from sparring.training.config import EvolveConfig, load_config
 from sparring.training.evaluate import Evaluator, Measure, accuracy
 from sparring.training.feed import Fed, episodes_of, make_feed
 from sparring.training.gate import decide
@@ -36,6 +39,7 @@ from sparring.training.measures import measure
 from sparring.training.monitors import Alarm, Monitor, adapt_entropy, make_monitor, steer
 from sparring.training.observing import observe
 from sparring.training.rewards.derive import read_episodes
+from sparring.training.story import Story, draw, plots_folder, read_story
 from sparring.training.team import Job, Member, Team, assemble
 from sparring.training.trainer import UpdateInterrupted, UpdateStopped
 
@@ -252,10 +256,10 @@ class Evolution:
         """Carry out a decision; doing it again changes nothing."""
         assert self.config.gate is not None
         reason = f"gate after step {record['step']}: {record['verdict']}"
-        if record["verdict"] == "promoted":
+        if record["verdict"] == "promote":
             target = find(self.journal, name, int(record["candidate"]))
             move_head(self.journal, name, "live", target.id, by="gate", reason=reason, run=self.run)
-        elif record["verdict"] == "rejected" and self.config.gate.rejected == "go_back":
+        elif record["verdict"] == "reject" and self.config.gate.rejected == "go_back":
             target = find(self.journal, name, int(record["live"]))
             move_head(self.journal, name, "training", target.id, by="gate", reason=reason, run=self.run)
 
@@ -295,14 +299,51 @@ def _tasks(source: str) -> list[TaskRecord]:
     return load_tasks(source, checks=CHECKS)
 
 
-async def aevolve(config: EvolveConfig, journal: Journal, told: Told | None = None) -> Evolution:
-    """Run an evolution to its end, or go on with the one of its name."""
+@dataclass(frozen=True, slots=True)
+class EvolveResult:
+    """What a run came to, as the journal holds it."""
+
+    story: Story
+    heads: dict[str, dict[str, int]]
+    """Policy -> numbers of the versions its heads point at."""
+    plots: list[Path]
+
+    def to_json(self) -> dict[str, Any]:
+        story = self.story
+        return {
+            "run": story.run,
+            "status": story.status,
+            "updates": len(story.series),
+            "before": story.before,
+            "after": story.after,
+            "gate": story.decisions,
+            "stopped": story.stopped,
+            "heads": self.heads,
+            "plots": [str(path) for path in self.plots],
+        }
+
+
+async def aevolve(
+    config: str | Path | dict[str, Any] | EvolveConfig,
+    memory: str | Path | Journal = "sparring.db",
+    *,
+    told: Told | None = None,
+) -> EvolveResult:
+    """Run an evolution to its end, or go on with the one of its name; see `evolve`."""
+    settings = config if isinstance(config, EvolveConfig) else load_config(config)
+    if isinstance(memory, Journal):
+        return await _drive(settings, memory, told)
+    with Journal.open(memory) as journal:
+        return await _drive(settings, journal, told)
+
+
+async def _drive(config: EvolveConfig, journal: Journal, told: Told | None) -> EvolveResult:
     async with EnginePool() as pool:
         run = journal.drive(
             config.run,
             kind="evolve",
             protocol=config.protocol or "none",
-            config=config.model_dump(mode="json"),
+            config=config.identity(),
             seed=config.seed,
         )
         status = "failed"
@@ -310,11 +351,40 @@ async def aevolve(config: EvolveConfig, journal: Journal, told: Told | None = No
             team = await assemble(config, run, pool)
             evolution = Evolution(config, run, pool, team, told)
             await evolution()
-            status = "done"
-            return evolution
+            status = "stopped" if evolution.state.stopped else "done"
         except asyncio.CancelledError:
             status = "interrupted"
             raise
         finally:
             run.finish(status)
             run.release()
+    story = read_story(journal, config.run)
+    heads = {
+        name: {head: version.number for head, version in policies.heads(journal, name).items() if version}
+        for name in config.policies
+    }
+    plots = await asyncio.to_thread(draw, journal, story, plots_folder(journal, config.run, config.plots))
+    return EvolveResult(story, heads, plots)
+
+
+def evolve(
+    config: str | Path | dict[str, Any] | EvolveConfig,
+    memory: str | Path | Journal = "sparring.db",
+    *,
+    told: Told | None = None,
+) -> EvolveResult:
+    """Play, reward, train, gate, publish, again; called again, it goes on where the journal is.
+
+    Args:
+        config: a YAML file, what would stand in one, or an `EvolveConfig`.
+        memory: the journal, or where it is.
+        told: called with what happens, as it happens.
+
+    Raises:
+        UserError: anything in the configuration that cannot work, before work starts.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(aevolve(config, memory, told=told))
+    raise UserError("an event loop is running here: use `await sparring.aevolve(...)`")

@@ -55,7 +55,7 @@ def token_logprobs(
         logits_to_keep=predicting.shape[1],
         use_cache=False,
     )
-    logits = out.logits[predicting].float()
+    logits = out.logits[:, -predicting.shape[1] :][predicting].float()  # not every model keeps only these
     if (batch.temperatures != 1).any():
         counts = batch.predicting.sum(axis=1)
         logits = logits / torch.from_numpy(np.repeat(batch.temperatures, counts)).to(device)[:, None]
@@ -94,14 +94,33 @@ def all_logprobs(
     return found
 
 
-@torch.no_grad()
-def takes_trees(model: Any) -> bool:
+def takes_trees(model: Any, longest: int | None = None) -> bool:
     """Whether the model gives the same log-probabilities for a tree as for its separate sequences.
 
     Models with sliding windows, recurrent layers or absolute positions of their own may not; they are
     trained on one row a sequence.
+
+    Args:
+        longest: most tokens of a sequence; None: as many as the model has positions.
     """
-    vocabulary = int(getattr(model.config, "vocab_size", 0) or 2)
+    return _all_attend(model.config.get_text_config(), longest) and _same_apart(model)
+
+
+def _all_attend(config: Any, longest: int | None) -> bool:
+    """Whether every token attends to all before it: within a window a short trial cannot tell."""
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if kinds - {"full_attention", "sliding_attention"}:
+        return False
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    if "sliding_attention" in kinds or (window and not kinds):
+        longest = longest or getattr(config, "max_position_embeddings", None)
+        return bool(window and longest and window >= longest)
+    return True
+
+
+@torch.no_grad()
+def _same_apart(model: Any) -> bool:
+    vocabulary = int(model.config.get_text_config().vocab_size)
     stem = np.arange(1, 9, dtype=np.int32) % vocabulary
     rows = [Row(stem, np.array([last % vocabulary, 1, last % vocabulary], np.int32)) for last in (3, 5, 7)]
     try:

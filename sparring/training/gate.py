@@ -18,7 +18,7 @@ from sparring.graphs.stats import Z95, Estimate, bootstrap
 from sparring.training.config import GateConfig
 from sparring.training.evaluate import Evaluator, Lineup, Measure, accuracy, grown
 
-Verdict = Literal["promoted", "rejected", "underpowered"]
+Verdict = Literal["promote", "reject", "underpowered"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def judge(
         return None
     verdict: Verdict = "underpowered"
     if narrow:
-        verdict = "promoted" if difference.low > -config.margin else "rejected"
+        verdict = "promote" if difference.low > -config.margin else "reject"
     return Decision(
         verdict,
         difference,

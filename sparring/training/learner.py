@@ -19,7 +19,7 @@ from sparring.memory.policies import Version, store_folder
 from sparring.training.experience import Sample
 from sparring.training.forward import all_logprobs, takes_trees
 from sparring.training.losses import PolicyLoss
-from sparring.training.trainer import TrainSettings, prepare, train
+from sparring.training.trainer import Execution, TrainSettings, prepare, train
 from sparring.training.weights import Adapters, LoraSettings, load_optimizer, save_optimizer
 
 
@@ -60,7 +60,8 @@ def open_base(engine: ManagedEngine) -> Base:
         from sparring.agents.engines.transformers.loading import float32_copy
 
         model, lock = float32_copy(engine.spec.split("?")[0]), nullcontext()
-    return Base(Adapters(model), lock, exact, takes_trees(model), share is not None and exact)
+    trees = takes_trees(model, able.context_tokens)
+    return Base(Adapters(model), lock, exact, trees, share is not None and exact)
 
 
 class Learner:
@@ -161,9 +162,7 @@ class Learner:
             self.settings,
             self.optimizer,
             seed=seed,
-            trees=self.base.trees,
-            lock=self.base.lock,
-            stop=self.stop,
+            execution=Execution(self.base.trees, self.base.lock, self.stop),
         )
 
     def save(self, update_id: int, base: str) -> tuple[Path, str]:

@@ -27,6 +27,10 @@ class Row:
     completion: Ids
     temperature: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not len(self.prompt) or not len(self.completion):
+            raise ValueError("a sequence needs at least one prompt token and one completion token")
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:

@@ -44,7 +44,8 @@ class LoraSettings(BaseModel):
 
     def config(self) -> LoraConfig:
         targets = self.targets if isinstance(self.targets, str) else list(self.targets)
-        return LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=targets, task_type="CAUSAL_LM")
+        alpha: Any = self.alpha  # the library's type is int, it takes any number
+        return LoraConfig(r=self.rank, lora_alpha=alpha, target_modules=targets, task_type="CAUSAL_LM")
 
 
 class Adapters:
@@ -106,15 +107,16 @@ class Adapters:
         mine, theirs = self.model.peft_config[key], LoraConfig.from_pretrained(str(folder))
         fits = (mine.r, mine.lora_alpha) == (theirs.r, theirs.lora_alpha)
         try:
-            result = set_peft_model_state_dict(self.model, load_file(folder / ADAPTER), adapter_name=key)
+            result: Any = set_peft_model_state_dict(self.model, load_file(folder / ADAPTER), adapter_name=key)
             fits = fits and not result.unexpected_keys
             fits = fits and not any(f".{key}." in missing for missing in result.missing_keys)
         except RuntimeError:  # other sizes
             fits = False
         if not fits:
             raise UserError(
-                f"adapter {folder} (rank {theirs.r}, alpha {theirs.lora_alpha:g}) does not fit `{name}` (rank "
-                f"{mine.r}, alpha {mine.lora_alpha:g}) or adapts other layers; keep the settings it was made with"
+                f"adapter {folder} (rank {theirs.r}, alpha {theirs.lora_alpha:g}) does not fit `{name}` "
+                f"(rank {mine.r}, alpha {mine.lora_alpha:g}) or adapts other layers; keep the settings "
+                "it was made with"
             )
 
     def activate(self, name: str) -> list[Tensor]:

@@ -318,7 +318,7 @@ def test_a_head_stays_within_its_policy(journal: Journal) -> None:
     with pytest.raises(UserError, match="unknown policy `slover`; known: judge, solver"):
         p.move_head(journal, "slover", "live", other.id, by="hand", reason="")
     with pytest.raises(UserError, match="unknown head"):
-        p.move_head(journal, "judge", "best", other.id, by="hand", reason="")  # type: ignore[arg-type]  # a typo
+        p.move_head(journal, "judge", "best", other.id, by="hand", reason="")  # type: ignore[arg-type]  # a mistyped head
     assert column(journal, Run.id) == []
 
 

@@ -1,0 +1,108 @@
+"""`sparring evolve` and `sparring rewards`: from what a journal holds to better weights."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sparring.errors import UserError
+from sparring.graphs.console import Incomplete, Interrupted, existing, lasting, write_lines
+
+DEFAULT_MEMORY = "sparring.db"
+Memory = Annotated[
+    str, typer.Option(envvar="SPARRING_MEMORY", metavar="URL", help="Journal: a file or a postgresql:// URL.")
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Options = Annotated[
+    list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="An option of the reward.")
+]
+
+
+def evolve(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="What to play, who learns, and how.")],
+    memory: Memory = DEFAULT_MEMORY,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Play, reward, train, gate, publish, again; the same command goes on with a run that was stopped."""
+    lasting(memory)
+    from sparring.training.config import load_config
+    from sparring.training.console import Watch, summary
+    from sparring.training.evolve import aevolve
+
+    settings = load_config(config)
+    command = f"`sparring evolve {shlex.quote(str(config))} --memory {shlex.quote(memory)}`"
+    try:
+        result = asyncio.run(aevolve(settings, memory, told=Watch(quiet)))
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; nothing is lost, go on with {command}") from None
+    if as_json:
+        write_lines([result.to_json()], None)
+    else:
+        from sparring.graphs.display import show
+
+        show(summary(result.story, result.heads))
+    for plot in result.plots:
+        print(f"plot: {plot}", file=sys.stderr)
+    if result.story.stopped:
+        raise Incomplete("; ".join(f"policy `{name}`: {why}" for name, why in result.story.stopped.items()))
+
+
+def rewards(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run of the journal.")],
+    function: Annotated[
+        str, typer.Option("--function", help="Reward function, or module:Class.")
+    ] = "verifier",
+    options: Options = None,
+    memory: Memory = DEFAULT_MEMORY,
+) -> None:
+    """Derive the rewards of a run's turns; rows of other versions and options stay."""
+    existing(memory)
+    from sparring.memory.journal import Journal
+    from sparring.training.rewards import make_reward
+    from sparring.training.rewards.derive import derive
+
+    made = make_reward(function, _settings(options or []))
+    with Journal.open(memory) as journal:
+        done = derive(journal, made, run=run)
+    write_lines(
+        [
+            {
+                "function": made.name,
+                "version": made.version,
+                "config": made.config_hash,
+                "episodes": done.episodes,
+                "added": done.rewards,
+                "null": done.null,
+                "already": done.already,
+                "changed": done.changed,
+            }
+        ],
+        None,
+    )
+    if done.changed:
+        raise Incomplete(
+            f"{len(done.changed)} stored rewards differ from what `{made.name}` gives now: "
+            "raise its version when its formula changes"
+        )
+
+
+def _settings(texts: list[str]) -> dict[str, Any]:
+    import json
+
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, mark, value = text.partition("=")
+        if not mark or not name.strip():
+            raise UserError(f"`--set {text}`: write it as `--set OPTION=VALUE`")
+        try:
+            values[name.strip()] = json.loads(value)
+        except ValueError:
+            values[name.strip()] = value
+    return values

@@ -1,0 +1,96 @@
+"""How an evolution is watched: one line a step on standard error, a table of before and after at the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sparring.graphs.display import clock
+from sparring.training.story import Story
+
+COLUMNS = (
+    ("reward", "reward", ".3f"),
+    ("entropy", "entropy", ".3f"),
+    ("KL", "kl_old_k3", ".4f"),
+    ("clipped", "clip", ".3f"),
+    ("informative", "informative", ".2f"),
+    ("length", "length", ".1f"),
+    ("T", "temperature", ".2f"),
+)
+
+
+class Watch:
+    """Prints what a run tells; a call never fails because of what it is told."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._console = Console(file=sys.stderr, highlight=False)
+        self._started = time.monotonic()
+        self._headed = False
+
+    def __call__(self, kind: str, numbers: Mapping[str, Any]) -> None:
+        if kind in ("alarm", "stopped"):
+            said = numbers.get("message") or numbers.get("why")
+            self._console.print(Text(f"policy `{numbers['policy']}`: {said}", style="yellow"))
+        elif not self._quiet and (line := self._line(kind, numbers)):
+            self._console.print(Text(line))
+
+    def _line(self, kind: str, numbers: Mapping[str, Any]) -> str | None:
+        at = clock(time.monotonic() - self._started)
+        if kind == "step":
+            head = "" if self._headed else self._head()
+            self._headed = True
+            rows = [_row(at, numbers["step"] + 1, name, row) for name, row in numbers["policies"].items()]
+            return head + "\n".join(rows)
+        if kind == "evaluation":
+            found = numbers["accuracy"]
+            interval = f"[{found['low']:.3f}, {found['high']:.3f}]"
+            return f"{at:>7}  accuracy after {numbers['step']} updates: {found['mean']:.3f} {interval}"
+        if kind == "gate":
+            gap = numbers["difference"]
+            return (
+                f"{at:>7}  gate: {numbers['policy']}@{numbers['candidate']} against @{numbers['live']}: "
+                f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}] on {gap['n']} tasks, "
+                f"{numbers['verdict']}"
+            )
+        return None
+
+    def _head(self) -> str:
+        names = "".join(f"{name:>12}" for name, _, _ in COLUMNS)
+        return f"{'time':>7}  {'step':>5} {'policy':<12}{names}\n"
+
+
+def _row(at: str, step: int, policy: str, row: Mapping[str, Any]) -> str:
+    values = dict(row)
+    clips = [row[name] for name in ("clip_low", "clip_high") if row.get(name) is not None]
+    values["clip"] = sum(clips) if clips else None
+    cells = [values.get(key) for _, key, _ in COLUMNS]
+    shown = [
+        f"{'-' if cell is None else format(cell, form):>12}"
+        for cell, (_, _, form) in zip(cells, COLUMNS, strict=True)
+    ]
+    return f"{at:>7}  {step:>5} {policy:<12}{''.join(shown)}"
+
+
+def summary(story: Story, versions: Mapping[str, Mapping[str, int]]) -> Table:
+    """Accuracy before and after, and where the heads stand."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", "before", "after"):
+        table.add_column(name)
+    table.add_row("accuracy", _accuracy(story.before), _accuracy(story.after))
+    for policy, heads in versions.items():
+        table.add_row(f"{policy}, training head", f"@{0}", f"@{heads['training']}")
+        table.add_row(f"{policy}, live head", f"@{0}", f"@{heads['live']}")
+    return table
+
+
+def _accuracy(point: Mapping[str, Any] | None) -> str:
+    if point is None:
+        return "not measured"
+    return f"{point['mean']:.3f} [{point['low']:.3f}, {point['high']:.3f}] n={point['n']}"

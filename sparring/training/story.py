@@ -1,0 +1,140 @@
+"""An evolution run as its journal tells it: curves, decisions, before and after; and its plots."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from sparring.errors import UserError
+from sparring.graphs.results import Result, read_results
+from sparring.graphs.stats import Estimate, wilson
+from sparring.memory.journal import Journal
+from sparring.memory.policies import store_folder
+from sparring.memory.queries import episodes
+from sparring.memory.schema import Event, Task
+
+Point = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What happened in a run, oldest first."""
+
+    run: str
+    status: str
+    config: Any
+    series: list[Point]
+    """Metrics of each step and policy."""
+    evaluations: list[Point]
+    """{step, lineup, run, mean, low, high, n, seconds}."""
+    decisions: list[Point]
+    alarms: list[Point]
+    stopped: dict[str, str]
+
+    @property
+    def before(self) -> Point | None:
+        """The first evaluation, before any training."""
+        return next((point for point in self.evaluations if point["step"] == 0), None)
+
+    @property
+    def after(self) -> Point | None:
+        """The last evaluation, if there was training before it."""
+        return self.evaluations[-1] if self.evaluations and self.evaluations[-1]["step"] else None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_story(journal: Journal, run: str) -> Story:
+    """Everything an evolution run has journaled about itself.
+
+    Raises:
+        UserError: there is no such run, or it is none of `evolve`.
+    """
+    row = journal.run_row(run)
+    if row.kind != "evolve":
+        raise UserError(f"run `{run}` is a run of `{row.kind}`, not of `evolve`")
+    query = select(Event.kind, Event.key, Event.payload).where(Event.run_id == run)
+    events: dict[str, list[tuple[str, Any]]] = defaultdict(list)
+    for kind, key, payload in journal.read(query):
+        events[kind].append((key, payload))
+    steps = sorted((int(key), record) for key, record in events["step"])
+    series = [
+        {"step": step + 1, "policy": policy, "seconds": record["elapsed"], **metrics}
+        for step, record in steps
+        for policy, metrics in record["policies"].items()
+    ]
+    alarms = [
+        {"step": step + 1, "policy": policy, **alarm}
+        for step, record in steps
+        for policy, found in record["alarms"].items()
+        for alarm in found
+    ]
+    measured = sorted((record for _, record in events["evaluation"]), key=lambda record: record["step"])
+    evaluations = [
+        {name: record[name] for name in ("step", "lineup", "run")}
+        | record["accuracy"]
+        | {"seconds": record["elapsed"]}
+        for record in measured
+    ]
+    decisions = sorted((record for _, record in events["gate"]), key=lambda record: record["step"])
+    stopped = steps[-1][1]["stopped"] if steps else {}
+    return Story(run, row.status, row.config, series, evaluations, decisions, alarms, stopped)
+
+
+def by_kind(journal: Journal, run: str) -> dict[str, Estimate]:
+    """Accuracy of an evaluation run for each `kind` of its tasks (a field of the task file), and over all."""
+    results = read_results(journal, run)
+    names = {row.task_id: row.name for row in episodes(journal, run)}
+    meta = {
+        row.name: row.meta for row in journal.read(select(Task.name, Task.meta).where(Task.id.in_(names)))
+    }
+    parts: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        if kind := (meta.get(result.task_id) or {}).get("kind"):
+            parts[str(kind)].append(result)
+    found = {kind: _accuracy(part) for kind, part in sorted(parts.items())}
+    return (found if len(found) > 1 else {}) | {"all": _accuracy(results)}
+
+
+def _accuracy(results: list[Result]) -> Estimate:
+    return wilson(sum(bool(result.correct) for result in results), len(results))
+
+
+def plots_folder(journal: Journal, run: str, chosen: str | None) -> Path:
+    """Where a run's plots go: the folder that was chosen, else `RUN.plots` beside the journal."""
+    if chosen is not None:
+        return Path(chosen).expanduser()
+    return store_folder(journal).parent / f"{run.replace('/', '-')}.plots"
+
+
+def draw(journal: Journal, story: Story, folder: Path) -> list[Path]:
+    """Write the plots of a run as PNG files: its curves, and accuracy before and after."""
+    from sparring.training.plots import before_after_plot, training_plot
+
+    if not story.series:
+        return []
+    drawn = [
+        training_plot(
+            story.series,
+            folder / "training.png",
+            evaluations={"training head": story.evaluations} if story.evaluations else None,
+            decisions=[{"step": row["step"], "decision": row["verdict"]} for row in story.decisions],
+            alarms=story.alarms,
+            title=f"Run {story.run}",
+        )
+    ]
+    if story.before and story.after:
+        drawn.append(
+            before_after_plot(
+                by_kind(journal, story.before["run"]),
+                by_kind(journal, story.after["run"]),
+                folder / "before_after.png",
+                title=f"Run {story.run}: accuracy before and after {len(story.series)} updates",
+            )
+        )
+    return drawn
