@@ -39,11 +39,13 @@ class Limits:
 
 @dataclass(slots=True)
 class Counters:
-    """What was computed since the start, in tokens (`cached`: prompt tokens that were not) and passes."""
+    """What was computed since the start, in tokens and passes. `cached` are prompt tokens and `shared`
+    sampled tokens that were not computed for themselves."""
 
     prefilled: int = 0
     cached: int = 0
     decoded: int = 0
+    shared: int = 0
     passes: int = 0
 
 
@@ -144,13 +146,29 @@ class Batch:
     def _draw(self, logits: Tensor, rows: list[Row]) -> None:
         tokens, logprobs = sample(logits, [row.draw(logits.device) for row in rows])
         self.counters.decoded += len(rows)
+        self.counters.shared += sum(row.follows is not None and bool(row.tokens) for row in rows)
         for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
             row.tokens.append(token)
             row.logprobs.append(logprob)
-            if token in self.stop_ids or stops(row, self.tokenizer):
+        self._part(rows)
+        for row in rows:
+            if row.tokens[-1] in self.stop_ids or stops(row, self.tokenizer):
                 self._finish(row, "stop")
             elif len(row.tokens) >= row.job.limit:
                 self._finish(row, "length")
+
+    def _part(self, rows: list[Row]) -> None:
+        """Samples that said something else than the row they followed go on by themselves, with a copy of
+        what it computed; those that said the same as each other go on as one row."""
+        leaders: dict[tuple[int, int], Row] = {}
+        for row in rows:
+            leader = row.follows
+            if leader is None or row.tokens[-1] == leader.tokens[-1]:
+                continue
+            row.follows = leaders.setdefault((id(leader), row.tokens[-1]), row)
+            if row.follows is row:
+                self.slots.copy(self.rows.index(leader), self.rows.index(row), leader.computed)
+                row.computed, row.follows = leader.computed, None
 
     def _finish(self, row: Row, reason: FinishReason) -> None:
         job = row.job
@@ -170,12 +188,8 @@ class Batch:
             job.succeed(joined(job.scored))
 
     def _followers(self, leader: Row) -> list[Row]:
-        """The samples that waited for this row's prefill, now with a copy of it."""
-        members = [(slot, row) for slot, row in enumerate(self.rows) if row.follows is leader]
-        for slot, row in members:
-            self.slots.copy(self.rows.index(leader), slot, leader.computed)
-            row.computed, row.follows = leader.computed, None
-        return [row for _, row in members]
+        """The samples that go along with this row."""
+        return [row for row in self.rows if row.follows is leader]
 
     def _leave(self, row: Row) -> None:
         """Keep what the row computed, and fill its slot with the last row, so that slots stay dense."""

@@ -82,14 +82,15 @@ class Row:
     cached: int = 0
     """Prompt tokens that were not prefilled for this row."""
     follows: Row | None = None
-    """The row whose prefill this one shares, until it is done."""
+    """The row that computes for this one: same prompt, and the same tokens so far. A row that follows has
+    nothing in its slot."""
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     uniforms: Any = None
 
     @property
     def remaining(self) -> int:
-        """Tokens to compute before the next logits; 0 while another row prefills for this one."""
+        """Tokens to compute before the next logits; 0 while another row computes for this one."""
         return 0 if self.follows else len(self.job.ids) + len(self.tokens) - self.computed
 
     @property
