@@ -51,6 +51,9 @@ class PolicyConfig(Strict):
     lora: dict[str, Any] | None = Field(default_factory=dict)
     """Settings of its adapters; null trains all weights, and every version is a base of its own."""
     train: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the updates: `TrainSettings`, or `PreferenceSettings` for the other objectives."""
+    data: dict[str, Any] = Field(default_factory=dict)
+    """Of sft and kto: `minimum` reward; of dpo: `margin`, `per_prompt`."""
     reference: str | None = None
     """`base`, or a version by number, for KL terms and preference objectives."""
     max_staleness: int = Field(default=4, ge=0)
@@ -161,7 +164,7 @@ class EvolveConfig(Strict):
     entropy: EntropyConfig | None = None
     explore: ExploreConfig | None = None
     monitors: tuple[Any, ...] = ()
-    keep: int = Field(default=4, ge=2)
+    keep: int = Field(default=8, ge=2)
     """Newest adapters kept on disk, beside those that heads, gates and open episodes need."""
     plots: str | None = None
     """Folder for PNG plots; null: `RUN.plots` beside the journal."""

@@ -37,9 +37,9 @@ class Watch:
     def __call__(self, kind: str, numbers: Mapping[str, Any]) -> None:
         if kind in ("alarm", "stopped"):
             said = numbers.get("message") or numbers.get("why")
-            self._console.print(Text(f"policy `{numbers['policy']}`: {said}", style="yellow"))
+            self._console.print(Text(f"policy `{numbers['policy']}`: {said}", style="yellow"), soft_wrap=True)
         elif not self._quiet and (line := self._line(kind, numbers)):
-            self._console.print(Text(line))
+            self._console.print(Text(line), soft_wrap=True)
 
     def _line(self, kind: str, numbers: Mapping[str, Any]) -> str | None:
         at = clock(time.monotonic() - self._started)

@@ -129,7 +129,7 @@ class Evolution:
         figures: dict[str, dict[str, float]] = {}
         pending: list[Job] = []
         for job in jobs:
-            if job.row.status == OPEN and not self.team.teaches(job):
+            if job.row.status == OPEN and not job.material.teaches:
                 self.team.skip(job, "no sample has an advantage")
             elif job.row.status == OPEN:
                 figures[job.member.name] = await self._thread(self.team.prepare, job)
@@ -143,7 +143,7 @@ class Evolution:
                 figures[name] |= await self._thread(self.team.train, job, bonus)
             except UpdateStopped as stop:
                 await self._stop(step, name, f"the update of step {step} was stopped: {stop}")
-        return figures, [turn for job in jobs for turn in job.experience.turn_ids]
+        return figures, [turn for job in jobs for turn in job.material.turns]
 
     async def _thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Work in a thread; who interrupts the run ends it at the next micro-batch."""
@@ -359,12 +359,14 @@ async def _drive(config: EvolveConfig, journal: Journal, told: Told | None) -> E
             run.finish(status)
             run.release()
     story = read_story(journal, config.run)
-    heads = {
-        name: {head: version.number for head, version in policies.heads(journal, name).items() if version}
-        for name in config.policies
-    }
+    heads = {name: _numbers(journal, name) for name in config.policies}
     plots = await asyncio.to_thread(draw, journal, story, plots_folder(journal, config.run, config.plots))
     return EvolveResult(story, heads, plots)
+
+
+def _numbers(journal: Journal, policy: str) -> dict[str, int]:
+    """Numbers of the versions a policy's heads point at."""
+    return {str(head): at.number for head, at in policies.heads(journal, policy).items() if at}
 
 
 def evolve(

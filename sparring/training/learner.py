@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 from sparring.agents.engines.layer import ManagedEngine
-from sparring.agents.models import verify_adapter
+from sparring.agents.models import adapter_hash, checkpoint_hash, verify_adapter
 from sparring.errors import CapabilityError, UserError
 from sparring.memory.journal import Journal
 from sparring.memory.policies import Version, store_folder
 from sparring.training.experience import Sample
 from sparring.training.forward import all_logprobs, takes_trees
+from sparring.training.full_weights import FullWeights
 from sparring.training.losses import PolicyLoss
 from sparring.training.trainer import Execution, TrainSettings, prepare, train
 from sparring.training.weights import Adapters, LoraSettings, load_optimizer, save_optimizer
@@ -27,7 +28,7 @@ from sparring.training.weights import Adapters, LoraSettings, load_optimizer, sa
 class Base:
     """A base model in float32 with the adapters of the policies that are trained on it."""
 
-    adapters: Adapters
+    adapters: Adapters | FullWeights
     lock: AbstractContextManager[Any]
     exact: bool
     """Whether the engine's log-probabilities are float32 like the trainer's."""
@@ -36,8 +37,11 @@ class Base:
     """Whether engine and trainer hold the same weights in memory."""
 
 
-def open_base(engine: ManagedEngine) -> Base:
+def open_base(engine: ManagedEngine, *, full: bool = False) -> Base:
     """The trainer's side of an engine: its own weights where it is embedded and float32, else a copy.
+
+    Args:
+        full: for training all weights, so always a copy; one base then serves one policy.
 
     Raises:
         CapabilityError: its completions have no token ids or no log-probabilities.
@@ -52,16 +56,17 @@ def open_base(engine: ManagedEngine) -> Base:
             f"engine `{engine.spec}` gives no {' and no '.join(lacks)}, so a policy on it cannot be trained; "
             "choose an embedded model or a vLLM server"
         )
-    share = getattr(engine.inner, "shared_base", None)
+    from sparring.agents.engines.transformers.loading import float32_copy, local_folder
+
+    share = None if full else getattr(engine.inner, "shared_base", None)
     exact = able.dtype == "float32"
     if share is not None and exact:
         model, lock = share(), engine.inner.lock  # type: ignore[attr-defined]  # who has the one has the other
-    else:
-        from sparring.agents.engines.transformers.loading import float32_copy
-
-        model, lock = float32_copy(engine.spec.split("?")[0]), nullcontext()
-    trees = takes_trees(model, able.context_tokens)
-    return Base(Adapters(model), lock, exact, trees, share is not None and exact)
+        return Base(Adapters(model), lock, exact, takes_trees(model), shared=True)
+    name = engine.spec.split("?")[0]
+    model = float32_copy(name)
+    weights = FullWeights(model, local_folder(name)) if full else Adapters(model)
+    return Base(weights, nullcontext(), exact, takes_trees(model), shared=False)
 
 
 class Learner:
@@ -74,6 +79,7 @@ class Learner:
         self.store = store_folder(journal) / name
         self.version: Version | None = None
         self._lora, self._seed = lora, seed
+        self._written = False
         self.stop = threading.Event()
 
     def begin(self, version: Version) -> None:
@@ -84,13 +90,39 @@ class Learner:
         """
         if self.version is not None and self.version.id == version.id:
             return
-        folder = version.adapter_path
-        if folder is not None:
-            assert version.adapter_hash is not None
-            verify_adapter(folder, version.adapter_hash)
-        self.base.adapters.add(self.name, self._lora, self._seed, folder)
+        self.base.adapters.add(self.name, self._lora, self._seed, self._weights_of(version))
         self._optimizer(version)
-        self.version = version
+        self.version, self._written = version, False
+
+    def _weights_of(self, version: Version) -> Path | None:
+        """The folder of a version's weights, checked; None: a fresh adapter."""
+        if self.full:
+            from sparring.agents.engines.transformers.loading import local_folder
+
+            folder = local_folder(version.base_spec.split("?")[0])
+            if checkpoint_hash(folder) != version.base_hash:
+                raise UserError(
+                    f"the weights of {version.label} in {folder} are not those that were registered"
+                )
+            return folder
+        if version.adapter_path is not None:
+            assert version.adapter_hash is not None
+            verify_adapter(version.adapter_path, version.adapter_hash)
+        return version.adapter_path
+
+    @property
+    def full(self) -> bool:
+        """Whether all weights are trained, and every version is a base of its own."""
+        return isinstance(self.base.adapters, FullWeights)
+
+    def activated(self) -> Any:
+        """The model with this policy's weights active."""
+        self.base.adapters.activate(self.name)
+        return self.base.adapters.model
+
+    def saved_elsewhere(self) -> None:
+        """A trainer of its own has written the update's folder; the weights in memory did not move."""
+        self._written = True
 
     def _optimizer(self, version: Version) -> None:
         adapters = self.base.adapters
@@ -132,7 +164,7 @@ class Learner:
         name = adapters.reference(folder)
         rows, budget = [sample.row for sample in samples], self.settings.budget
         if name is None:
-            with adapters.model.disable_adapter():
+            with adapters.model.disable_adapter():  # the bare base
                 found = all_logprobs(adapters.model, rows, budget, trees=self.base.trees)
         else:
             adapters.activate(name)
@@ -165,17 +197,27 @@ class Learner:
             execution=Execution(self.base.trees, self.base.lock, self.stop),
         )
 
-    def save(self, update_id: int, base: str) -> tuple[Path, str]:
-        """Write the weights an update came to, and the optimizer's state; the adapter's folder and hash."""
+    def save(self, update_id: int, spec: str) -> dict[str, Any]:
+        """Write what an update came to, and the optimizer's state; the version's fields for `publish`.
+
+        Args:
+            spec: of the engine that the policy's base was opened with.
+        """
+        folder = self.folder(update_id)
+        if self._written:
+            return {"adapter_path": folder, "adapter_hash": adapter_hash(folder)}
         state = self._state_folder(update_id)
         assert state is not None
         save_optimizer(self.optimizer, self._names, state)
-        folder = self.folder(update_id)
-        return folder, self.base.adapters.save(self.name, folder, base)
+        digest = self.base.adapters.save(self.name, folder, spec)
+        if self.full:
+            _, mark, options = spec.partition("?")
+            return {"adapter_path": None, "adapter_hash": None, "base": (digest, f"{folder}{mark}{options}")}
+        return {"adapter_path": folder, "adapter_hash": digest}
 
     def published(self, version: Version) -> None:
-        """The weights in memory are this version from now on."""
-        self.version = version
+        """The weights in memory are this version from now on, unless a trainer of its own made it."""
+        self.version = None if self._written else version
 
 
 def named_reference(journal: Journal, policy: str, reference: str | None) -> Path | None:

@@ -72,6 +72,7 @@ def rewarded_turns(
     source: Source | None = None,
     versions: Sequence[int] | None = None,
     role: str | None = None,
+    turns: Sequence[int] | None = None,
 ) -> list[RewardedTurn]:
     """Turns of a policy that may be trained on, with token ids and a reward that is not NULL, oldest first.
 
@@ -82,6 +83,7 @@ def rewarded_turns(
         reward: of the whole turn; rewards of spans are left out.
         versions: ids of the policy versions that may have spoken; None: any of this policy.
         role: only turns of agents in this role.
+        turns: exactly these, whatever else is said: an update that is begun again knows its own.
 
     Raises:
         UserError: no such policy, run or reward.
@@ -92,7 +94,8 @@ def rewarded_turns(
     if versions is None:
         owned = select(PolicyVersion.id).where(PolicyVersion.policy == policy)
         versions = [row.id for row in journal.read(owned)]
-    turns = [row.id for row in turn_rows(journal, policy, versions, source)]
+    if turns is None:
+        turns = [row.id for row in turn_rows(journal, policy, versions, source)]
     paid = _paid(journal, turns, reward, role)
     if not paid:
         _check(journal, policy, reward)

@@ -17,15 +17,18 @@ from sparring.agents.engines.layer import ManagedEngine
 from sparring.agents.engines.registry import EnginePool
 from sparring.errors import UserError
 from sparring.memory.journal import Journal
-from sparring.memory.policies import Version, find, publish, register
+from sparring.memory.policies import Version, by_id, find, publish, register
 from sparring.memory.run import RunHandle
-from sparring.memory.schema import PolicyVersion, RecomputedLogprobs
+from sparring.memory.schema import PolicyVersion
 from sparring.memory.updates import UpdateRow, find_update, open_update, stop_update, update_turns, updates_of
 from sparring.training.advantages import Batch, estimate
 from sparring.training.config import EvolveConfig, PolicyConfig
-from sparring.training.experience import Experience, Source, experience, same_experience
+from sparring.training.experience import Source
 from sparring.training.learner import Base, Learner, named_reference, open_base
 from sparring.training.losses import PolicyLoss, make_loss
+from sparring.training.objectives import Asked, Material, Objective, PolicyGradient, Preference
+from sparring.training.preference import PreferenceSettings
+from sparring.training.retention import prune
 from sparring.training.rewards import make_reward
 from sparring.training.rewards.base import RewardFunction, RewardRef
 from sparring.training.schedule import learning_rate
@@ -43,6 +46,9 @@ class Member:
     learner: Learner
     loss: PolicyLoss
     reward: RewardFunction
+    objective: Objective
+    rate: float
+    """Learning rate at the start."""
 
     @property
     def ref(self) -> RewardRef:
@@ -56,7 +62,7 @@ class Job:
     member: Member
     row: UpdateRow
     head: Version
-    experience: Experience
+    material: Material
 
 
 class Team:
@@ -75,67 +81,38 @@ class Team:
             member.learner.stop.set()
 
     def open(self, member: Member, step: int, source: Source, limit: int | None = None) -> Job:
-        """The update of a policy at a step, with its experience and advantages; the same after a kill."""
-        known = find_update(self.journal, self.run.id, member.name, step)
+        """The update of a policy at a step and what it is made of; the same after a kill."""
+        journal, policy, most = self.journal, member.name, member.config.max_staleness
+        known = find_update(journal, self.run.id, policy, step)
+        turns = None if known is None else update_turns(journal, known.id)
         if known is None:
-            head = find(self.journal, member.name, "training")
-            near = nearby(self.journal, member.name, head.id, member.config.max_staleness)
-            found = experience(self.journal, member.name, member.ref, near, source=source, limit=limit)
-            config = self._advantages(member, found, step)
-            row = open_update(self.run, member.name, step, head.id, found.turn_ids, config)
+            head = find(journal, policy, "training")
         else:
-            from sparring.memory.policies import by_id
-
             assert known.from_version_id is not None
-            head, row = by_id(self.journal, known.from_version_id), known
-            near = nearby(self.journal, member.name, head.id, member.config.max_staleness)
-            turns = update_turns(self.journal, known.id)
-            found = same_experience(self.journal, member.name, member.ref, near, turns)
-            self._advantages(member, found, step)
-        return Job(member, row, head, found)
+            head = by_id(journal, known.from_version_id)
+        near = nearby(journal, policy, head.id, most)
+        asked = Asked(near, source, limit, turns, self._state(policy, step))
+        material = member.objective.gather(asked)
+        if known is None:
+            record = material.record | {
+                "policy": member.config.model_dump(mode="json"),
+                "reward": [member.ref.function, member.ref.version, member.ref.config_hash],
+                "turns": len(material.turns),
+            }
+            known = open_update(self.run, policy, step, head.id, material.turns, record)
+        return Job(member, known, head, material)
 
-    def _advantages(self, member: Member, found: Experience, step: int) -> dict[str, Any]:
-        """Fill in the advantages; the update's configuration row, with the estimator's state after it."""
-        earlier = [row for row in updates_of(self.journal, self.run.id, member.name) if row.step < step]
-        state = next((row.config.get("state") for row in reversed(earlier) if row.config.get("state")), None)
-        samples, chosen = found.samples, member.config.advantage
-        made: dict[str, Any] = {"used": None, "state": state}
-        if samples:
-            batch = Batch(
-                rewards=np.array([sample.reward for sample in samples]),
-                lengths=np.array([len(sample.turn.completion_ids) for sample in samples]),
-                prompts=[sample.prompt for sample in samples],
-                roles=[f"{member.name}/{sample.role}" for sample in samples],
-            )
-            advantages = estimate(chosen.name, batch, state, **chosen.options)
-            for sample, values in zip(samples, advantages.values, strict=True):
-                sample.advantages = values
-            made = {"used": advantages.used, "state": advantages.state}
-            found.estimator = advantages.used | {"informative": int(advantages.informative.sum())}
-        staleness = [sample.staleness for sample in samples]
-        return made | {
-            "policy": member.config.model_dump(mode="json"),
-            "reward": [member.ref.function, member.ref.version, member.ref.config_hash],
-            "left_out": dict(found.left_out),
-            "turns": len(samples),
-            "staleness_max": max(staleness, default=0),
-            "staleness_mean": float(np.mean(staleness)) if staleness else 0.0,
-        }
+    def _state(self, policy: str, step: int) -> Any:
+        """What the estimator carried out of the last update before this step."""
+        earlier = [row for row in updates_of(self.journal, self.run.id, policy) if row.step < step]
+        return next((row.config.get("state") for row in reversed(earlier) if row.config.get("state")), None)
 
     def prepare(self, job: Job) -> dict[str, float]:
-        """Old and reference log-probabilities; what was recomputed is journaled beside the engine's."""
-        member, samples = job.member, job.experience.samples
+        """Load the weights the update begins with, and whatever must be known of them before any moves."""
+        member = job.member
         member.learner.begin(job.head)
         reference = named_reference(self.journal, member.name, member.config.reference)
-        figures = member.learner.prepare(samples, member.loss, reference)
-        rows = [
-            {"turn_id": sample.turn.id, "source": job.head.label, "logprobs": sample.old}
-            for sample in samples
-            if sample.old is not None
-        ]
-        if rows:
-            self.journal.execute(self.journal.insert(RecomputedLogprobs), rows)
-        return figures
+        return member.objective.prepare(job.material, job.head, reference)
 
     def train(self, job: Job, entropy_bonus: float | None) -> dict[str, float]:
         """Train, save and publish one update; its figures. An update that diverges changes no head.
@@ -143,38 +120,21 @@ class Team:
         Raises:
             UpdateStopped: it diverged; the journal says so.
         """
-        member, row, samples = job.member, job.row, job.experience.samples
-        loss = (
-            member.loss
-            if entropy_bonus is None
-            else member.loss.model_copy(update={"entropy_bonus": entropy_bonus})
-        )
+        member, row = job.member, job.row
         learner = member.learner
-        rate = learning_rate(learner.settings.learning_rate, self.config.decay, row.step, self.config.steps)
+        rate = learning_rate(member.rate, self.config.decay, row.step, self.config.steps)
+        folder, seed = learner.folder(row.id), self.config.seed + row.step
         try:
-            figures = learner.update(samples, loss, rate, seed=self.config.seed + row.step)
+            figures = member.objective.train(job.material, folder, rate, entropy_bonus, seed)
         except UpdateStopped as stop:
             stop_update(self.run, row.id, {"why": str(stop)})
             raise
-        figures |= {"learning_rate": rate, "entropy_bonus": loss.entropy_bonus}
-        folder, digest = learner.save(row.id, member.engine.spec)
-        version = publish(
-            self.journal,
-            update_id=row.id,
-            adapter_path=folder,
-            adapter_hash=digest,
-            metrics=figures,
-            run=self.run,
-        )
+        figures |= {"learning_rate": rate}
+        made = learner.save(row.id, member.engine.spec)
+        version = publish(self.journal, update_id=row.id, metrics=figures, run=self.run, **made)
         learner.published(version)
+        prune(self.journal, member.name, self.config.keep)
         return figures
-
-    def teaches(self, job: Job) -> bool:
-        """Whether an update would move anything: an advantage, an entropy bonus or a KL term."""
-        loss, settings = job.member.loss, job.member.learner.settings
-        if any(sample.advantages.any() for sample in job.experience.samples):
-            return True
-        return not settings.informative_only and loss.beta > 0
 
     def skip(self, job: Job, why: str) -> None:
         """End an update that has nothing to learn from."""
@@ -188,26 +148,44 @@ async def assemble(config: EvolveConfig, run: RunHandle, pool: EnginePool) -> Te
         UserError: an unknown loss, reward, estimator, option or engine.
         CapabilityError: an engine gives no token ids or no log-probabilities.
     """
-    journal = run.journal
     bases: dict[ManagedEngine, Base] = {}
     members = {}
     for number, (name, policy) in enumerate(sorted(config.policies.items())):
         spec = policy.base or config.engine
         if spec is None:
             raise UserError(f"policy `{name}` has no `base` and the run no `engine`")
-        loss = make_loss(policy.loss.name, **policy.loss.options)
-        reward = make_reward(policy.reward.name, policy.reward.options)
-        estimate(policy.advantage.name, _NOTHING, None, **policy.advantage.options)
-        settings = checked(TrainSettings, policy.train, f"policy `{name}`, train")
-        lora = checked(LoraSettings, policy.lora or {}, f"policy `{name}`, lora")
         engine = pool.get(spec)
         await engine.probe()
-        if engine not in bases:
-            bases[engine] = open_base(engine)
-        register(journal, policy=name, base_hash=engine.capabilities().base, base_spec=engine.spec)
-        learner = Learner(name, bases[engine], lora, settings, journal, seed=config.seed * 1000 + number)
-        members[name] = Member(name, policy, engine, learner, loss, reward)
+        full = policy.lora is None
+        base = open_base(engine, full=full) if full or engine not in bases else bases[engine]
+        if not full:
+            bases[engine] = base
+        register(run.journal, policy=name, base_hash=engine.capabilities().base, base_spec=engine.spec)
+        members[name] = _member(name, policy, engine, base, run.journal, config.seed * 1000 + number)
     return Team(config, run, members)
+
+
+def _member(
+    name: str, policy: PolicyConfig, engine: ManagedEngine, base: Base, journal: Journal, seed: int
+) -> Member:
+    """A learning policy, everything in its configuration checked."""
+    loss = make_loss(policy.loss.name, **policy.loss.options)
+    reward = make_reward(policy.reward.name, policy.reward.options)
+    estimate(policy.advantage.name, _NOTHING, None, **policy.advantage.options)
+    lora = checked(LoraSettings, policy.lora or {}, f"policy `{name}`, lora")
+    gradient = policy.objective == "policy_gradient"
+    where = f"policy `{name}`, train"
+    settings = checked(TrainSettings, policy.train if gradient else {}, where)
+    learner = Learner(name, base, lora, settings, journal, seed)
+    ref = RewardRef.of(reward)
+    if gradient:
+        chosen: Objective = PolicyGradient(journal, policy, learner, loss, ref)
+        return Member(name, policy, engine, learner, loss, reward, chosen, settings.learning_rate)
+    if policy.lora is None:
+        raise UserError(f"policy `{name}`: {policy.objective} trains adapters; give `lora` settings")
+    preference = checked(PreferenceSettings, policy.train, where)
+    chosen = Preference(journal, policy, learner, preference, ref)
+    return Member(name, policy, engine, learner, loss, reward, chosen, preference.learning_rate)
 
 
 _NOTHING = Batch(np.zeros(0), np.zeros(0, np.int64), [], [])

@@ -25,6 +25,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from sparring.errors import SparringError
 from sparring.training.experience import Sample
 from sparring.training.forward import token_logprobs
+from sparring.training.full_weights import FullWeights
 from sparring.training.losses import LossOutput, PolicyLoss, Stats, distances, means
 from sparring.training.packing import MicroBatch
 from sparring.training.steps import Step, TrainSettings, loss_inputs, old_logprobs, plan_steps, prepare
@@ -171,7 +172,7 @@ def _randomness_kept() -> Iterator[None]:
 
 
 def train(
-    adapters: Adapters,
+    weights: Adapters | FullWeights,
     samples: Sequence[Sample],
     loss: PolicyLoss,
     settings: TrainSettings,
@@ -180,7 +181,7 @@ def train(
     seed: int,
     execution: Execution | None = None,
 ) -> dict[str, float]:
-    """Move the active adapter over the samples; figures of the update, means over its tokens.
+    """Move the active weights over the samples; figures of the update, means over its tokens.
 
     Raises:
         UpdateStopped: the loss, the gradient or the policy's movement is out of bounds; the adapter in
@@ -190,7 +191,7 @@ def train(
     execution = execution or Execution()
     steps = plan_steps(samples, settings, seed, trees=execution.trees)
     with _randomness_kept():
-        trainer = PolicyTrainer(adapters.model, steps, loss, settings, optimizer, execution)
+        trainer = PolicyTrainer(weights.model, steps, loss, settings, optimizer, execution)
         trainer.train()
     figures = means(trainer.stats)
     computed = sum(batch.computed for step in steps for batch in step.batches)

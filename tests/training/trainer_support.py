@@ -13,7 +13,7 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[1] / "agents"))
 
-from tf_support import SIZES
+from tf_support import SIZES, ask, check, save_tokenizer  # noqa: F401  # for the tests, which cannot find it
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sparring.memory.samples import TrainingTurn
