@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sparring.errors import UserError
-from sparring.graphs.console import Incomplete, Interrupted, existing, lasting, write_lines
+from sparring.graphs.console import Incomplete, Interrupted, existing, how_to, lasting, write_lines
 
 DEFAULT_MEMORY = "sparring.db"
 Memory = Annotated[
@@ -37,7 +36,7 @@ def evolve(
     from sparring.training.evolve import aevolve
 
     settings = load_config(config)
-    command = f"`sparring evolve {shlex.quote(str(config))} --memory {shlex.quote(memory)}`"
+    command = how_to("evolve", str(config), memory)
     try:
         result = asyncio.run(aevolve(settings, memory, told=Watch(quiet)))
     except KeyboardInterrupt:

@@ -1,8 +1,8 @@
 """From a model's text to a typed result, strictly.
 
 A parser returns what literally stands in the text or raises `ParseError` with a code; it never fills
-in, guesses or repairs. `number` and `letter` are the tolerant ones, and say so. Each parser also carries
-the sentence that asks a model for its format, so that prompt and parser cannot drift apart.
+in, guesses or repairs. `number`, `first_number` and `letter` are the tolerant ones, and say so. Each parser
+also carries the sentence that asks a model for its format, so that prompt and parser cannot drift apart.
 
 Model text is never evaluated. Every pattern is bounded or linear, so that no text can stall a run.
 """
@@ -120,10 +120,22 @@ def _last_number(text: str) -> str:
 
     It may pick a number that was not meant as the answer; use it for models that keep no format.
     """
-    last = _last(_NUMBER, text)
-    if last is None:
+    return _as_number(_last(_NUMBER, text))
+
+
+def _first_number(text: str) -> str:
+    """TOLERANT: the first number in the text.
+
+    Paid for the first number, a policy learns to begin with a number of the question
+    (examples/arithmetic/hacked.yaml); kept for that example, and for models that answer before they explain.
+    """
+    return _as_number(_NUMBER.search(text))
+
+
+def _as_number(match: re.Match[str] | None) -> str:
+    if match is None:
         raise ParseError("missing", "no number in the text")
-    found = last[0].translate({ord("$"): None, ord(","): None, ord(" "): None, ord("\t"): None, 0x2212: "-"})
+    found = match[0].translate({ord("$"): None, ord(","): None, ord(" "): None, ord("\t"): None, 0x2212: "-"})
     return found.removeprefix("+")
 
 
@@ -168,6 +180,7 @@ ANSWER_FORMATS: dict[str, Parser[Answer]] = {
         Parser("boxed", "1", "End with the final answer inside \\boxed{...}.", _answer(_boxed)),
         Parser("choice", "1", "End with one line of the form `Answer: (letter)`.", _answer(_choice)),
         Parser("number", "1", "End with the final answer as one number.", _answer(_last_number)),
+        Parser("first_number", "1", "Begin with the final answer as one number.", _answer(_first_number)),
         Parser("letter", "1", "End with the letter of the right option.", _answer(_first_letter)),
         Parser("text", "1", "Reply with the answer alone.", _answer(str.strip)),
     )

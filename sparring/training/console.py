@@ -85,8 +85,10 @@ def summary(story: Story, versions: Mapping[str, Mapping[str, int]]) -> Table:
         table.add_column(name)
     table.add_row("accuracy", _accuracy(story.before), _accuracy(story.after))
     for policy, heads in versions.items():
-        table.add_row(f"{policy}, training head", f"@{0}", f"@{heads['training']}")
-        table.add_row(f"{policy}, live head", f"@{0}", f"@{heads['live']}")
+        for head in ("training", "live"):
+            before = story.first_version(policy, head)
+            said = "" if before is None else f"@{before}"
+            table.add_row(f"{policy}, {head} head", said, f"@{heads[head]}")
     return table
 
 

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from sparring.agents.engines.registry import EnginePool
 from sparring.graphs.play import Play
 from sparring.graphs.player import taken
@@ -50,13 +48,12 @@ class Evaluator:
         name = self.name(lineup, measure)
         async with taken(self.journal, name, play, self.pool, self.config.concurrency) as player:
             await player(episodes=bookings)
-        wanted = {(task.id, copy) for task, copy in bookings}
         found = {(row.task_id, row.copy): row for row in read_results(self.journal, name)}
-        return [found[key] for key in ((t.id, c) for t, c in bookings) if key in wanted and key in found]
+        return [found[key] for key in ((task.id, copy) for task, copy in bookings) if key in found]
 
     def name(self, lineup: Lineup, measure: Measure) -> str:
         """The run that holds a line-up's results."""
-        about = [sorted(lineup.items()), measure.options, measure.sampling]
+        about = [sorted(lineup.items()), measure.options, measure.sampling, measure.copies]
         about.append([task.key for task in measure.tasks])
         shown = "+".join(f"{policy}@{number}" for policy, number in sorted(lineup.items()))
         return f"{self.config.run}.evaluation/{shown}/{digest(canonical(about), size=4).hex()}"
@@ -84,11 +81,6 @@ class Evaluator:
 def accuracy(results: Sequence[Result]) -> Estimate:
     """Share of right answers with Wilson's interval; no answer counts as wrong."""
     return wilson(sum(bool(row.correct) for row in results), len(results))
-
-
-def parse_rate(results: Sequence[Result]) -> float:
-    """Share of episodes that came to an answer."""
-    return float(np.mean([row.answer is not None for row in results])) if results else 0.0
 
 
 def grown(measure: Measure, items: int) -> Measure:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from math import exp
@@ -24,20 +25,15 @@ from sparring.agents.engines.registry import EnginePool
 from sparring.errors import UserError
 from sparring.memory import policies
 from sparring.memory.journal import Journal
-from sparring.memory.policies import find, move_head
-from sparring.memory.records import TaskRecord
-from sparring.memory.run import RunHandle
 from sparring.memory.schema import Event
-from sparring.memory.tasks import load_tasks
-from sparring.memory.updates import DONE, OPEN
-from sparring.tools.checks import CHECKS
+from sparring.memory.updates import DONE, OPEN, STOPPED
 from sparring.training.config import EvolveConfig, load_config
-from sparring.training.evaluate import Evaluator, Measure, accuracy
 from sparring.training.feed import Fed, episodes_of, make_feed
-from sparring.training.gate import decide
+from sparring.training.judging import Judge
 from sparring.training.measures import measure
-from sparring.training.monitors import Alarm, Monitor, adapt_entropy, make_monitor, steer
+from sparring.training.monitors import Alarm, adapt_entropy, steer
 from sparring.training.observing import observe
+from sparring.training.preflight import Plan, preflight
 from sparring.training.rewards.derive import read_episodes
 from sparring.training.story import Story, draw, plots_folder, read_story
 from sparring.training.team import Job, Member, Team, assemble
@@ -64,48 +60,43 @@ class State:
 class Evolution:
     """One evolution run that this process drives."""
 
-    def __init__(
-        self, config: EvolveConfig, run: RunHandle, pool: EnginePool, team: Team, told: Told | None = None
-    ) -> None:
-        self.config, self.run, self.pool, self.team = config, run, pool, team
+    def __init__(self, plan: Plan, team: Team, pool: EnginePool, told: Told | None = None) -> None:
+        self.config, self.run, self.team = team.config, team.run, team
         self.told: Told = told or (lambda kind, numbers: None)
-        self.feed = make_feed(config, run, pool, team, self.told)
-        self.monitors: list[Monitor] = [make_monitor(given) for given in config.monitors]
-        self.evaluator = Evaluator(config, run.journal, pool)
-        self.measures = {
-            name: Measure(tuple(_tasks(part.tasks)), part.options, part.sampling, getattr(part, "copies", 1))
-            for name, part in (("evaluate", config.evaluate), ("gate", config.gate))
-            if part is not None
-        }
+        self.feed = make_feed(plan, team, pool, self.told)
+        self.monitors, self._heat = plan.monitors, plan.temperatures
+        self.judge = Judge(self.config, self.run, pool, plan.measures, self.told)
         self.state = self._restore()
+        self._trainer = ThreadPoolExecutor(1, "sparring-trainer")
 
     @property
     def journal(self) -> Journal:
         return self.run.journal
 
     async def __call__(self) -> None:
-        """Go on from where the journal is to the last step."""
+        """Go on from where the journal is to the last step, or to where nothing is left to learn from."""
         config, state = self.config, self.state
-        if config.evaluate is not None and config.evaluate.first and state.step == 0:
-            await self.evaluate(0)
+        if state.step:
+            await self._between()  # what was due when the run was stopped
+        elif config.evaluate is not None and config.evaluate.first:
+            await self.judge.evaluate(0, self.team.members, 0.0)
         while state.step < config.steps and not self._over():
             if not await self.step(state.step):
+                if state.step:
+                    await self._between(last=True)
                 break
             state.step += 1
-            await self._between(state.step)
+            await self._between()
 
     def _over(self) -> bool:
         minutes = self.config.minutes
         spent = minutes is not None and self.state.seconds >= 60 * minutes
         return spent or len(self.state.stopped) == len(self.team.members)
 
-    async def _between(self, step: int) -> None:
-        last = step >= self.config.steps or self._over()
-        if (part := self.config.evaluate) is not None and (last or step % part.every == 0):
-            await self.evaluate(step)
-        if (gate := self.config.gate) is not None and (last or step % gate.every == 0):
-            for name in self.team.members:
-                await self.gate(name, step)
+    async def _between(self, *, last: bool = False) -> None:
+        step = self.state.step
+        last = last or step >= self.config.steps or self._over()
+        await self.judge(step, self.team.members, self.state.seconds, last=last)
 
     # --- one step --------------------------------------------------------------------------------------
 
@@ -113,7 +104,8 @@ class Evolution:
         """Play, pay, update every policy, observe; False where there is nothing more to learn from."""
         heat = {name: knobs["temperature"] for name, knobs in self.state.knobs.items()}
         clock = _Clock()
-        fed = await self.feed(step, heat)
+        learning = [m for name, m in self.team.members.items() if name not in self.state.stopped]
+        fed = await self.feed(step, heat, learning)
         if fed is None:
             return False
         clock.lap("play")
@@ -123,9 +115,8 @@ class Evolution:
         return True
 
     async def _update(self, step: int, fed: Fed) -> tuple[dict[str, dict[str, float]], list[int]]:
-        """One update of each policy that still learns; figures by policy, and the turns they took."""
-        members = [m for name, m in self.team.members.items() if name not in self.state.stopped]
-        jobs = [await asyncio.to_thread(self.team.open, m, step, fed.source, fed.limit) for m in members]
+        """One update of each policy that is fed; figures by policy, and the turns they took."""
+        jobs = [await asyncio.to_thread(self.team.open, m, step, fed.source, fed.limit) for m in fed.members]
         figures: dict[str, dict[str, float]] = {}
         pending: list[Job] = []
         for job in jobs:
@@ -136,23 +127,26 @@ class Evolution:
                 pending.append(job)
             elif job.row.status == DONE:
                 figures[job.member.name] = dict(job.row.metrics or {})
+            elif job.row.status == STOPPED:  # and then the run was killed
+                await self._stop(step, job.member.name, job.row.metrics["why"])
         for job in pending:
             name = job.member.name
             try:
                 bonus = self.state.knobs[name]["entropy_coefficient"]
                 figures[name] |= await self._thread(self.team.train, job, bonus)
             except UpdateStopped as stop:
-                await self._stop(step, name, f"the update of step {step} was stopped: {stop}")
+                await self._stop(step, name, str(stop))
         return figures, [turn for job in jobs for turn in job.material.turns]
 
     async def _thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Work in a thread; who interrupts the run ends it at the next micro-batch."""
-        task = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+        # One thread for all of it: each thread that computes keeps memory of its own.
+        task = asyncio.get_running_loop().run_in_executor(self._trainer, work, *arguments)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             self.team.interrupt()
-            with suppress(UpdateInterrupted):
+            with suppress(UpdateInterrupted, UpdateStopped):  # the journal has it
                 await task
             raise
 
@@ -205,73 +199,18 @@ class Evolution:
         self.state.knobs[member.name] = knobs
 
     async def _stop(self, step: int, name: str, why: str) -> None:
+        why = f"the update of step {step + 1} was stopped: {why}"
         self.state.stopped[name] = why
         await self.run.event("stopped", f"{name}/{step}", {"why": why})
         self.told("stopped", {"policy": name, "why": why})
 
-    # --- between steps ---------------------------------------------------------------------------------
-
-    async def evaluate(self, step: int) -> None:
-        """Accuracy of the training heads; journaled."""
-        if self._event("evaluation", str(step)) is not None:
-            return
-        lineup = {name: find(self.journal, name, "training").number for name in self.team.members}
-        results = await self.evaluator(lineup, self.measures["evaluate"])
-        found = accuracy(results)
-        record = {
-            "step": step,
-            "lineup": lineup,
-            "accuracy": asdict(found),
-            "run": self.evaluator.name(lineup, self.measures["evaluate"]),
-            "elapsed": self.state.seconds,
-        }
-        await self.run.event("evaluation", str(step), record)
-        self.told("evaluation", record)
-
-    async def gate(self, name: str, step: int) -> None:
-        """Promote the training head of a policy, or not; journaled with its numbers."""
-        assert self.config.gate is not None
-        key = f"{name}/{step}"
-        live = {policy: find(self.journal, policy, "live") for policy in self.team.members}
-        candidate = find(self.journal, name, "training")
-        record = self._event("gate", key)
-        if record is None:
-            if candidate.id == live[name].id:
-                return
-            ours = {policy: version.number for policy, version in live.items()}
-            decision = await decide(
-                self.evaluator,
-                {**ours, name: candidate.number},
-                ours,
-                self.measures["gate"],
-                self.config.gate,
-            )
-            record = {"step": step, "policy": name, "candidate": candidate.number, "live": ours[name]}
-            record |= decision.to_json()
-            await self.run.event("gate", key, record)
-            self.told("gate", record)
-        await asyncio.to_thread(self._move, name, record)
-
-    def _move(self, name: str, record: Mapping[str, Any]) -> None:
-        """Carry out a decision; doing it again changes nothing."""
-        assert self.config.gate is not None
-        reason = f"gate after step {record['step']}: {record['verdict']}"
-        if record["verdict"] == "promote":
-            target = find(self.journal, name, int(record["candidate"]))
-            move_head(self.journal, name, "live", target.id, by="gate", reason=reason, run=self.run)
-        elif record["verdict"] == "reject" and self.config.gate.rejected == "go_back":
-            target = find(self.journal, name, int(record["live"]))
-            move_head(self.journal, name, "training", target.id, by="gate", reason=reason, run=self.run)
-
     # --- what the journal knows ------------------------------------------------------------------------
 
-    def _event(self, kind: str, key: str) -> Any:
-        query = select(Event.payload).where(Event.run_id == self.run.id, Event.kind == kind, Event.key == key)
-        return next((row.payload for row in self.journal.read(query)), None)
-
     def _home(self, member: Member) -> dict[str, float]:
-        heat = float(self.config.sampling.get("temperature", 1.0))
-        return {"temperature": heat, "entropy_coefficient": member.loss.entropy_bonus}
+        return {
+            "temperature": self._heat[member.name],
+            "entropy_coefficient": member.loss.entropy_bonus,
+        }
 
     def _restore(self) -> State:
         state = State(knobs={name: self._home(member) for name, member in self.team.members.items()})
@@ -293,10 +232,6 @@ class _Clock:
     def lap(self, name: str) -> None:
         now = time.perf_counter()
         self.seconds[name], self._last = now - self._last, now
-
-
-def _tasks(source: str) -> list[TaskRecord]:
-    return load_tasks(source, checks=CHECKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +273,9 @@ async def aevolve(
 
 
 async def _drive(config: EvolveConfig, journal: Journal, told: Told | None) -> EvolveResult:
+    plan = preflight(config)
     async with EnginePool() as pool:
+        members = await assemble(config, journal, pool)  # what is refused here leaves the run's name free
         run = journal.drive(
             config.run,
             kind="evolve",
@@ -348,8 +285,7 @@ async def _drive(config: EvolveConfig, journal: Journal, told: Told | None) -> E
         )
         status = "failed"
         try:
-            team = await assemble(config, run, pool)
-            evolution = Evolution(config, run, pool, team, told)
+            evolution = Evolution(plan, Team(config, run, members), pool, told)
             await evolution()
             status = "stopped" if evolution.state.stopped else "done"
         except asyncio.CancelledError:

@@ -13,9 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, select
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Select,
+    and_,
+    exists,
+    func,
+    select,
+    type_coerce,
+)
+from sqlalchemy.orm import aliased
 
-from sparring.errors import UserError
 from sparring.memory.database import transact
 from sparring.memory.samples import SAMPLE, TrainingTurn, complete
 from sparring.memory.schema import Agent, Episode, Reward, Run, Turn, Update, UpdateTurn
@@ -26,8 +37,8 @@ from sparring.training.rewards.derive import CLOSED
 if TYPE_CHECKING:
     from sparring.memory.journal import Journal
 
-MOST_IDS = 30_000
-"""Turns of one update; below every database's limit on variables."""
+MOST_IDS = 10_000
+"""Turns named in one query; below every database's limit on variables."""
 HELD_OUT = ("evaluation", "baseline")
 """Kinds of runs whose turns are never trained on."""
 
@@ -105,35 +116,38 @@ def experience(
             versions are not taken.
 
     Turns whose reward is NULL or missing, that have no token ids, or whose log-probabilities are not those
-    they were drawn with, are left out and counted.
+    they were drawn with, are left out and, without a `limit`, counted.
     """
     query = _eligible(_rewarded(reward), policy, source or Source(), sorted(staleness))
-    if limit is not None:  # of what can be used: the rest stays where it is and is counted each time
+    if limit is not None:  # of what can be used: what cannot stays where it is, and fills no update
         query = query.where(*USABLE)
-    return _read(journal, policy, query.order_by(Turn.id).limit(limit), staleness)
+    return _read(journal, policy, [query.order_by(Turn.id).limit(limit)], staleness)
 
 
 def same_experience(
     journal: Journal, policy: str, reward: RewardRef, staleness: Mapping[int, int], turns: Sequence[int]
 ) -> Experience:
     """The experience of an update that was opened with these turns."""
-    wanted = select(UpdateTurn.turn_id).where(UpdateTurn.turn_id.in_(turns))
-    if len(turns) > MOST_IDS:
-        raise UserError(f"an update of {len(turns)} turns is too large; at most {MOST_IDS}")
-    query = _rewarded(reward).join(Episode, Episode.number == Turn.episode_number).where(Turn.id.in_(wanted))
-    return _read(journal, policy, query.order_by(Turn.id), staleness)
+    query = _rewarded(reward).join(Episode, Episode.number == Turn.episode_number).order_by(Turn.id)
+    wanted = sorted(turns)
+    parts = [wanted[start : start + MOST_IDS] for start in range(0, len(wanted), MOST_IDS)]
+    return _read(journal, policy, [query.where(Turn.id.in_(part)) for part in parts], staleness)
 
 
-def _read(journal: Journal, policy: str, query: Select[Any], staleness: Mapping[int, int]) -> Experience:
+def _read(
+    journal: Journal, policy: str, queries: Sequence[Select[Any]], staleness: Mapping[int, int]
+) -> Experience:
     found = Experience(policy, [])
 
     def read(connection: Connection) -> list[tuple[Any, TrainingTurn]]:
+        found.left_out.clear()
         usable = []
-        for row in connection.execute(query):
-            if reason := _unusable(row):
-                found.left_out[reason] += 1
-            else:
-                usable.append(row)
+        for query in queries:
+            for row in connection.execute(query):
+                if reason := _unusable(row):
+                    found.left_out[reason] += 1
+                else:
+                    usable.append(row)
         return list(zip(usable, complete(connection, usable), strict=True))
 
     for row, turn in transact(journal.engine, read, write=False):
@@ -150,12 +164,16 @@ def _read(journal: Journal, policy: str, query: Select[Any], staleness: Mapping[
     return found
 
 
+def _bytes(column: Any) -> Any:
+    """A packed column as it is stored: 4 bytes for each token."""
+    return type_coerce(column, LargeBinary)
+
+
 USABLE = (
     Reward.value.is_not(None),
     Turn.prompt_tail.is_not(None),
-    Turn.completion_tokens > 0,
-    Turn.completion_ids.is_not(None),
-    Turn.logprobs.is_not(None),
+    func.length(_bytes(Turn.completion_ids)) > 0,
+    func.length(_bytes(Turn.logprobs)) == func.length(_bytes(Turn.completion_ids)),
     Turn.logprob_kind == "tempered",
 )
 """What `_unusable` finds nothing wrong with."""
@@ -163,7 +181,7 @@ USABLE = (
 
 def usable(journal: Journal, policy: str, reward: RewardRef, versions: Sequence[int], source: Source) -> int:
     """How many turns `experience` would give."""
-    query = select(func.count(Turn.id)).select_from(Turn).join(Reward, _paid_by(reward))
+    query: Select[Any] = select(func.count(Turn.id)).select_from(Turn).join(Reward, _paid_by(reward))
     query = _eligible(query, policy, source, versions).where(*USABLE)
     return int(journal.read(query)[0][0])
 
@@ -201,20 +219,12 @@ def _paid_by(reward: RewardRef) -> ColumnElement[bool]:
 
 
 def _eligible(query: Select[Any], policy: str, source: Source, versions: Sequence[int]) -> Select[Any]:
-    trained = (
-        select(UpdateTurn.turn_id)
-        .join(Update, Update.id == UpdateTurn.update_id)
-        .where(UpdateTurn.turn_id == Turn.id, Update.policy == policy)
-    )
+    untrained = _untrained(policy, versions)
     query = (
-        query.join(Episode, Episode.number == Turn.episode_number)
+        query.join(untrained, untrained.c.id == Turn.id)
+        .join(Episode, Episode.number == Turn.episode_number)
         .join(Run, Run.id == Episode.run_id)
-        .where(
-            Turn.policy_version_id.in_(versions),
-            Turn.final,
-            Episode.status.in_(CLOSED),
-            ~exists(trained),
-        )
+        .where(Turn.final, Episode.status.in_(CLOSED))
     )
     if source.runs is None:
         query = query.where(Run.kind.not_in(HELD_OUT))
@@ -229,6 +239,18 @@ def _eligible(query: Select[Any], policy: str, source: Source, versions: Sequenc
     return query
 
 
+def _untrained(policy: str, versions: Sequence[int]) -> CTE:
+    """Ids of the turns that no update took: found in indexes alone, before any turn's blobs are touched."""
+    said = aliased(Turn)
+    trained = (
+        select(UpdateTurn.turn_id)
+        .join(Update, Update.id == UpdateTurn.update_id)
+        .where(UpdateTurn.turn_id == said.id, Update.policy == policy)
+    )
+    query = select(said.id).where(said.policy_version_id.in_(versions), ~exists(trained))
+    return query.cte("untrained").prefix_with("MATERIALIZED")
+
+
 def _unusable(row: Any) -> str | None:
     if row.value is None:
         return "no reward"
@@ -236,6 +258,6 @@ def _unusable(row: Any) -> str | None:
         return "no token ids"
     if row.logprob_kind != "tempered":
         return f"log-probabilities are {row.logprob_kind}"
-    if row.logprobs is None:
-        return "no log-probabilities"
+    if row.logprobs is None or len(row.logprobs) != len(row.completion_ids):
+        return "no log-probability for each token"
     return None

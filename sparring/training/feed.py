@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sqlalchemy import select
 
 from sparring.agents.engines.registry import EnginePool
+from sparring.errors import UserError
 from sparring.graphs.play import Play
 from sparring.graphs.player import Player
 from sparring.memory.policies import find
 from sparring.memory.records import TaskRecord
 from sparring.memory.run import RunHandle
 from sparring.memory.schema import Episode, Event
-from sparring.memory.tasks import load_tasks
 from sparring.memory.updates import find_update, updates_of
-from sparring.tools.checks import CHECKS
-from sparring.training.config import EvolveConfig
 from sparring.training.experience import Source, unpaid, usable
 from sparring.training.observing import task_history
+from sparring.training.preflight import Plan
 from sparring.training.rewards.derive import derive
 from sparring.training.schedule import choose
 from sparring.training.team import Member, Team, nearby
@@ -37,33 +36,32 @@ class Fed:
     """What a step learns from."""
 
     source: Source
+    members: Sequence[Member]
+    """Those that have something to learn from."""
     limit: int | None = None
     """Turns of an update, the oldest."""
 
 
 class Feed(Protocol):
-    async def __call__(self, step: int, temperatures: Temperatures) -> Fed | None:
-        """Have the turns of a step in the journal, paid; None: there will be no more."""
+    async def __call__(self, step: int, temperatures: Temperatures, learning: Sequence[Member]) -> Fed | None:
+        """Have the turns of a step in the journal, paid, for those that learn; None: there are no more."""
         ...
 
 
 class PlayFeed:
     """Plays tasks with every learning policy at its training head."""
 
-    def __init__(
-        self, config: EvolveConfig, run: RunHandle, pool: EnginePool, team: Team, tell: Tell
-    ) -> None:
-        assert config.tasks is not None
-        self.config, self.run, self.pool, self.team, self.tell = config, run, pool, team, tell
-        self.tasks = load_tasks(config.tasks, checks=CHECKS)
+    def __init__(self, plan: Plan, team: Team, pool: EnginePool, tell: Tell) -> None:
+        self.config, self.run, self.pool, self.team, self.tell = team.config, team.run, pool, team, tell
+        self.tasks = plan.tasks
 
-    async def __call__(self, step: int, temperatures: Temperatures) -> Fed:
+    async def __call__(self, step: int, temperatures: Temperatures, learning: Sequence[Member]) -> Fed:
         player = Player(self._lineup(temperatures), self.run, self.pool, self.config.concurrency)
         bookings = await self._bookings(step)
         await player(lambda p: self.tell("play", {"step": step, "share": p.share}), bookings, iteration=step)
         for member in self.team.members.values():
             await asyncio.to_thread(derive, self.run.journal, member.reward, run=self.run.id, iteration=step)
-        return Fed(Source(runs=(self.run.id,), iteration=step))
+        return Fed(Source(runs=(self.run.id,), iteration=step), learning)
 
     async def _bookings(self, step: int) -> list[tuple[TaskRecord, int]]:
         """Which tasks this step plays: chosen once, and then read from the journal."""
@@ -79,6 +77,10 @@ class PlayFeed:
             known = choose(self.tasks, means, self.config.play, self.config.seed, step)
             await self.run.event("tasks", str(step), [list(pair) for pair in known])
         by_id = {task.id: task for task in self.tasks}
+        if gone := [task for task, _ in known if task not in by_id]:
+            raise UserError(
+                f"step {step + 1} of run `{run}` plays task `{gone[0]}`, which is in `tasks` no more"
+            )
         return [(by_id[task], copy) for task, copies in known for copy in range(copies)]
 
     def _lineup(self, temperatures: Temperatures) -> Play:
@@ -90,12 +92,13 @@ class PlayFeed:
         assert config.protocol is not None
         return Play(
             protocol=config.protocol,
-            tasks=tuple(self.tasks),
+            tasks=self.tasks,
             options=config.options,
             engine=config.engine,
             roles=roles,
             sampling=sampling,
             seed=config.seed,
+            copies=max(config.play.copies, config.play.copies_unsolved),
         )
 
 
@@ -106,28 +109,28 @@ class SourceFeed:
     looked gives three updates, whenever it was killed.
     """
 
-    def __init__(self, config: EvolveConfig, run: RunHandle, team: Team, tell: Tell) -> None:
-        assert config.source is not None
-        self.config, self.asked, self.run, self.team, self.tell = config, config.source, run, team, tell
-        self.source = Source(runs=self.asked.runs, since=self.asked.since, but=run.id)
+    def __init__(self, team: Team, tell: Tell) -> None:
+        assert team.config.source is not None
+        self.config, self.asked, self.run, self.tell = team.config, team.config.source, team.run, tell
+        self.source = Source(runs=self.asked.runs, since=self.asked.since, but=team.run.id)
         self._paid: set[int] = set()
 
-    async def __call__(self, step: int, temperatures: Temperatures) -> Fed | None:
+    async def __call__(self, step: int, temperatures: Temperatures, learning: Sequence[Member]) -> Fed | None:
         turns, seconds = self.config.cadence()
         need = max(turns, self.asked.min_turns)
-        while not self._opened(step):
-            have = {m.name: await asyncio.to_thread(self._usable, m) for m in self.team.members.values()}
+        # A step that was begun and killed goes on with those who had begun it; others have theirs in the next.
+        begun = [m for m in learning if find_update(self.run.journal, self.run.id, m.name, step)]
+        if begun:
+            return Fed(self.source, begun, turns or None)
+        while True:
+            have = {m.name: await asyncio.to_thread(self._usable, m) for m in learning}
+            ready = [m for m in learning if have[m.name] >= need]
+            if ready and self._due(seconds):
+                return Fed(self.source, ready, turns or None)
             self.tell("waiting", {"step": step, "turns": have, "needed": need})
-            if max(have.values()) >= need and self._due(seconds):
-                break
             if not self.asked.wait:
                 return None
             await asyncio.sleep(self.asked.poll_s)
-        return Fed(self.source, turns or None)
-
-    def _opened(self, step: int) -> bool:
-        """Whether an update of this step was begun, by whoever was killed."""
-        return any(find_update(self.run.journal, self.run.id, name, step) for name in self.team.members)
 
     def _due(self, seconds: float) -> bool:
         last = [row.created_at for row in updates_of(self.run.journal, self.run.id)]
@@ -144,11 +147,11 @@ class SourceFeed:
         return usable(journal, member.name, member.ref, near, self.source)
 
 
-def make_feed(config: EvolveConfig, run: RunHandle, pool: EnginePool, team: Team, tell: Tell) -> Feed:
+def make_feed(plan: Plan, team: Team, pool: EnginePool, tell: Tell) -> Feed:
     """The feed that a configuration asks for."""
-    if config.source is not None:
-        return SourceFeed(config, run, team, tell)
-    return PlayFeed(config, run, pool, team, tell)
+    if team.config.source is not None:
+        return SourceFeed(team, tell)
+    return PlayFeed(plan, team, pool, tell)
 
 
 def episodes_of(run: RunHandle, step: int, turns: list[int]) -> list[int]:

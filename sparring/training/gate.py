@@ -14,11 +14,13 @@ from typing import Any, Literal
 import numpy as np
 
 from sparring.graphs.results import Result
-from sparring.graphs.stats import Z95, Estimate, bootstrap
+from sparring.graphs.stats import Z95, Estimate
 from sparring.training.config import GateConfig
 from sparring.training.evaluate import Evaluator, Lineup, Measure, accuracy, grown
 
 Verdict = Literal["promote", "reject", "underpowered"]
+FAILED = "failed"
+"""Status of an episode that the world, and not the model, brought to nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,9 @@ class Decision:
     candidate: Estimate
     live: Estimate
     items: int
+    """Pairs that were compared."""
+    failed: int
+    """Pairs that were not, because an episode failed."""
     margin: float
     half_width: float
     """Asked for."""
@@ -59,9 +64,12 @@ async def decide(
 def judge(
     candidate: Sequence[Result], live: Sequence[Result], config: GateConfig, *, last: bool
 ) -> Decision | None:
-    """The decision on these items; None asks for more of them. No answer counts as wrong."""
-    ours = {(row.task_id, row.copy): bool(row.correct) for row in candidate}
-    theirs = {(row.task_id, row.copy): bool(row.correct) for row in live}
+    """The decision on these items; None asks for more of them.
+
+    No answer counts as wrong. A pair of which an episode failed is left out: an outage proves nothing.
+    """
+    ours = {(row.task_id, row.copy): bool(row.correct) for row in candidate if row.status != FAILED}
+    theirs = {(row.task_id, row.copy): bool(row.correct) for row in live if row.status != FAILED}
     paired = sorted(ours.keys() & theirs.keys())
     tasks: dict[str, list[float]] = {}
     for key in paired:
@@ -79,6 +87,7 @@ def judge(
         accuracy(candidate),
         accuracy(live),
         len(paired),
+        len(candidate) - len(paired),
         config.margin,
         config.half_width,
     )
@@ -91,17 +100,15 @@ def half_width(difference: Estimate) -> float:
 def paired_difference(values: Sequence[float]) -> Estimate:
     """Mean of paired differences over tasks, with its 95 % interval.
 
-    Differences of single answers are in {-1, 0, 1}; a bootstrap of n equal ones would have width 0 for any
-    n, so half an item is added to each cell of the paired table (Agresti and Min, Statistics in Medicine
-    2005). Means over several copies of a task are bootstrapped over tasks.
+    Half an item is added to each cell of the paired table, two of them a difference of 1 and -1 (Agresti and
+    Min, Statistics in Medicine 2005): n equal differences would have an interval of width 0 for any n. For
+    means over several copies of a task, between -1 and 1, it is the same formula.
     """
     array = np.asarray(values, np.float64)
     n = len(array)
     if not n:
         return Estimate(0.0, -1.0, 1.0, 0)
-    if not set(np.unique(array)) <= {-1.0, 0.0, 1.0}:
-        return bootstrap(array)
-    gained, lost = float((array > 0).sum()) + 0.5, float((array < 0).sum()) + 0.5
-    centre = (gained - lost) / (n + 2)
-    spread = Z95 * float(np.sqrt(((gained + lost) / (n + 2) - centre**2) / (n + 2)))
+    centre = float(array.sum()) / (n + 2)
+    square = (float(np.square(array).sum()) + 1) / (n + 2)
+    spread = Z95 * float(np.sqrt((square - centre**2) / (n + 2)))
     return Estimate(float(array.mean()), max(-1.0, centre - spread), min(1.0, centre + spread), n)

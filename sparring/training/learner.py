@@ -94,6 +94,22 @@ class Learner:
         self._optimizer(version)
         self.version, self._written = version, False
 
+    def check(self, version: Version, base: str) -> None:
+        """Whether a version can be trained further here, on the base with this hash.
+
+        Raises:
+            UserError: it belongs to another base, or its weights are not what was registered.
+        """
+        if not self.full and version.base_hash != base:
+            raise UserError(
+                f"policy {version.label} belongs to base {version.base_hash[:12]}, but `{version.base_spec}` "
+                f"now serves {base[:12]}: restore that checkpoint, or give the policy another name"
+            )
+        try:
+            self._weights_of(version)
+        except UserError as wrong:
+            raise UserError(f"policy {version.label}: {wrong}") from None
+
     def _weights_of(self, version: Version) -> Path | None:
         """The folder of a version's weights, checked; None: a fresh adapter."""
         if self.full:

@@ -45,6 +45,12 @@ class Story:
         """The last evaluation, if there was training before it."""
         return self.evaluations[-1] if self.evaluations and self.evaluations[-1]["step"] else None
 
+    def first_version(self, policy: str, head: str) -> int | None:
+        """Number of the version a head stood at before the run, where the run had reason to note it."""
+        if head == "training":
+            return None if self.before is None else int(self.before["lineup"][policy])
+        return next((int(row["live"]) for row in self.decisions if row["policy"] == policy), None)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -134,7 +140,7 @@ def draw(journal: Journal, story: Story, folder: Path) -> list[Path]:
                 by_kind(journal, story.before["run"]),
                 by_kind(journal, story.after["run"]),
                 folder / "before_after.png",
-                title=f"Run {story.run}: accuracy before and after {len(story.series)} updates",
+                title=f"Run {story.run}: accuracy before and after {story.after['step']} steps",
             )
         )
     return drawn

@@ -7,7 +7,7 @@ moves: policies may share a base, and roles may share a policy.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from sparring.memory.policies import Version, by_id, find, publish, register
 from sparring.memory.run import RunHandle
 from sparring.memory.schema import PolicyVersion
 from sparring.memory.updates import UpdateRow, find_update, open_update, stop_update, update_turns, updates_of
+from sparring.memory.versions import journal_names
 from sparring.training.advantages import Batch, estimate
 from sparring.training.config import EvolveConfig, PolicyConfig
 from sparring.training.experience import Source
@@ -63,10 +64,12 @@ class Job:
     row: UpdateRow
     head: Version
     material: Material
+    figures: dict[str, float] = field(default_factory=dict)
+    """Of its preparation."""
 
 
 class Team:
-    """All learning policies of a run. Made by `assemble`, before anything is played."""
+    """All learning policies of a run; `assemble` makes them, before anything is played."""
 
     def __init__(self, config: EvolveConfig, run: RunHandle, members: dict[str, Member]) -> None:
         self.config, self.run, self.members = config, run, members
@@ -112,7 +115,8 @@ class Team:
         member = job.member
         member.learner.begin(job.head)
         reference = named_reference(self.journal, member.name, member.config.reference)
-        return member.objective.prepare(job.material, job.head, reference)
+        job.figures = member.objective.prepare(job.material, job.head, reference)
+        return job.figures
 
     def train(self, job: Job, entropy_bonus: float | None) -> dict[str, float]:
         """Train, save and publish one update; its figures. An update that diverges changes no head.
@@ -129,7 +133,7 @@ class Team:
         except UpdateStopped as stop:
             stop_update(self.run, row.id, {"why": str(stop)})
             raise
-        figures |= {"learning_rate": rate}
+        figures = job.figures | figures | {"learning_rate": rate}
         made = learner.save(row.id, member.engine.spec)
         version = publish(self.journal, update_id=row.id, metrics=figures, run=self.run, **made)
         learner.published(version)
@@ -141,8 +145,8 @@ class Team:
         stop_update(self.run, job.row.id, {"why": why}, status="empty")
 
 
-async def assemble(config: EvolveConfig, run: RunHandle, pool: EnginePool) -> Team:
-    """Everything that learning needs, or a clear error before any work.
+async def assemble(config: EvolveConfig, journal: Journal, pool: EnginePool) -> dict[str, Member]:
+    """The policies by name with everything that learning needs, or a clear error before any work.
 
     Raises:
         UserError: an unknown loss, reward, estimator, option or engine.
@@ -160,9 +164,13 @@ async def assemble(config: EvolveConfig, run: RunHandle, pool: EnginePool) -> Te
         base = open_base(engine, full=full) if full or engine not in bases else bases[engine]
         if not full:
             bases[engine] = base
-        register(run.journal, policy=name, base_hash=engine.capabilities().base, base_spec=engine.spec)
-        members[name] = _member(name, policy, engine, base, run.journal, config.seed * 1000 + number)
-    return Team(config, run, members)
+        members[name] = _member(name, policy, engine, base, journal, config.seed * 1000 + number)
+    for name, member in members.items():
+        base_hash = member.engine.capabilities().base
+        if name in journal_names(journal):
+            member.learner.check(find(journal, name, "training"), base_hash)
+        register(journal, policy=name, base_hash=base_hash, base_spec=member.engine.spec)
+    return members
 
 
 def _member(

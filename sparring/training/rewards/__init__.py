@@ -21,18 +21,7 @@ def make_reward(name: str, options: dict[str, Any] | None = None) -> RewardFunct
     Raises:
         UserError: no such function or option, or a value that does not fit.
     """
-    where = REWARDS.get(name, name)
-    module, colon, attribute = where.partition(":")
-    if not colon:
-        raise unknown("reward function", name, [*REWARDS, "module:Class"])
-    try:
-        made = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"reward function `{name}` cannot be imported: {error}") from None
-    if not (isinstance(made, type) and issubclass(made, RewardFunction)):
-        raise UserError(
-            f"reward function `{name}` is no subclass of `sparring.training.rewards.base.RewardFunction`"
-        )
+    made = _found(name)
     for option in options or {}:
         if option not in made.model_fields:
             raise unknown(f"option of reward function `{made.name}`", option, made.model_fields)
@@ -40,5 +29,28 @@ def make_reward(name: str, options: dict[str, Any] | None = None) -> RewardFunct
         return made(**(options or {}))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "options"
-        raise UserError(f"reward function `{made.name}`, option `{where}`: {first['msg']}") from None
+        where = ".".join(str(part) for part in first["loc"])
+        place = f", option `{where}`" if where else ""
+        said = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"reward function `{made.name}`{place}: {said}") from None
+
+
+def _found(name: str) -> type[RewardFunction]:
+    where = REWARDS.get(name, name)
+    module, colon, attribute = where.partition(":")
+    if not colon:
+        raise unknown("reward function", name, [*REWARDS, "module:Class"])
+    try:
+        made = getattr(import_module(module), attribute)
+    except Exception as error:  # a user's module can fail in any way while it is imported
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"reward function `{name}` cannot be imported ({said})") from None
+    if not (isinstance(made, type) and issubclass(made, RewardFunction)):
+        raise UserError(
+            f"reward function `{name}` is no subclass of `sparring.training.rewards.base.RewardFunction`"
+        )
+    missing = [part for part in ("name", "version") if not isinstance(getattr(made, part, None), str)]
+    missing += sorted(made.__abstractmethods__)
+    if missing:
+        raise UserError(f"reward function `{name}` does not define {', '.join(missing)}")
+    return made

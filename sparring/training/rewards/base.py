@@ -75,9 +75,13 @@ class EpisodeRow:
     scores: tuple[ScoreRow, ...]
 
 
+WHOLE = (-1, -1)
+"""The span that means the whole turn."""
+
+
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """One reward: of a whole turn, or of its tokens `span` (start, end). None is NULL."""
+    """One reward: of a whole turn, or of its completion's tokens start to end - 1. None is NULL."""
 
     turn_id: int
     value: float | None
@@ -86,7 +90,7 @@ class Paid:
     """Ids of the turns that were read for it, itself included."""
     events: Sequence[int] = ()
     scores: Sequence[int] = ()
-    span: tuple[int, int] = (-1, -1)
+    span: tuple[int, int] = WHOLE
 
 
 class RewardFunction(BaseModel, ABC):

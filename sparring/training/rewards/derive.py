@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, select
@@ -29,6 +30,7 @@ from sparring.memory.schema import (
     Turn,
 )
 from sparring.training.rewards.base import (
+    WHOLE,
     Derived,
     EpisodeRow,
     EventRow,
@@ -57,7 +59,8 @@ def derive(
     """Append the rewards of closed episodes: of a run, of one iteration of it, or those numbered.
 
     Raises:
-        UserError: there is no such run, nothing says which episodes, or the function paid a turn twice.
+        UserError: there is no such run, nothing says which episodes, or the function pays a turn twice or of
+            another episode, tokens that a turn does not have, or a value that is not finite.
     """
     done = Derived()
     for numbers in _parts(_numbers(journal, run, iteration, episodes)):
@@ -89,11 +92,19 @@ def _parts(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
 def _checked(function: RewardFunction, episode: EpisodeRow) -> list[Paid]:
     paid = function(episode)
     places = [(reward.turn_id, reward.span) for reward in paid]
-    known = {turn.id for turn in episode.turns}
+    tokens = {turn.id: turn.completion_tokens for turn in episode.turns}
+    where = f"reward function `{function.name}`, episode {episode.id}"
     if len(set(places)) != len(places):
-        raise UserError(f"reward function `{function.name}` pays a turn of episode {episode.id} twice")
-    if strange := {turn for turn, _ in places} - known:
-        raise UserError(f"reward function `{function.name}`: turns {sorted(strange)} are not of the episode")
+        raise UserError(f"{where}: pays a turn twice")
+    if strange := {turn for turn, _ in places} - tokens.keys():
+        raise UserError(f"{where}: turns {sorted(strange)} are not of the episode")
+    for reward in paid:
+        start, end = reward.span
+        if reward.span != WHOLE and not 0 <= start < end <= tokens[reward.turn_id]:
+            said = f"tokens {start} to {end} of turn {reward.turn_id}"
+            raise UserError(f"{where}: pays {said}, which has {tokens[reward.turn_id]}")
+        if reward.value is not None and not isfinite(reward.value):
+            raise UserError(f"{where}: pays {reward.value} for turn {reward.turn_id}; None masks a turn")
     return paid
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sparring.tools.checks import check
 from sparring.training.rewards.base import EpisodeRow, Paid, RewardFunction, TurnRow
@@ -30,11 +30,23 @@ class Verifier(RewardFunction):
     right: float = 1.0
     wrong: float = 0.0
     fault: float = 0.0
-    """For a turn that cannot be read, was refused, or was cut off before it could be read."""
+    """For a turn that cannot be read, was refused, or was cut off before it could be read; by default the
+    same as `wrong`, and never more: a policy would learn to be unreadable where it cannot be right."""
     mask_truncated: bool = False
     """Leave cut-off turns out, as CoMAS does, instead of paying for what could be read."""
     field: str = Field(default="answer", min_length=1)
     """The field of the parsed result that holds a turn's own answer."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_wrong(cls, values: Any) -> Any:
+        return {"fault": values["wrong"], **values} if "wrong" in values else values
+
+    @model_validator(mode="after")
+    def _no_dodge(self) -> Verifier:
+        if self.fault > self.wrong:
+            raise ValueError(f"`fault` {self.fault:g} pays more than `wrong` {self.wrong:g}")
+        return self
 
     def rewards(self, episode: EpisodeRow) -> Iterable[Paid]:
         pay = self._own if self.credit == "own" else self._outcome

@@ -1,0 +1,119 @@
+"""What happens between steps: the training heads are measured, and the gate decides what goes live.
+
+Each measurement and each decision is one row of the run, under its step; asked for again, what is there
+holds. A decision that was journaled and not yet carried out is carried out then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import select
+
+from sparring.agents.engines.registry import EnginePool
+from sparring.memory.journal import Journal
+from sparring.memory.policies import Head, find, history, move_head
+from sparring.memory.run import RunHandle
+from sparring.memory.schema import Event
+from sparring.training.config import EvolveConfig
+from sparring.training.evaluate import Evaluator, Measure, accuracy
+from sparring.training.gate import decide
+
+Told = Callable[[str, Mapping[str, Any]], None]
+
+
+class Judge:
+    """Measures and gates the policies of one evolution run."""
+
+    def __init__(
+        self,
+        config: EvolveConfig,
+        run: RunHandle,
+        pool: EnginePool,
+        measures: Mapping[str, Measure],
+        told: Told,
+    ) -> None:
+        self.config, self.run, self.measures, self.told = config, run, measures, told
+        self.evaluator = Evaluator(config, run.journal, pool)
+
+    @property
+    def journal(self) -> Journal:
+        return self.run.journal
+
+    async def __call__(self, step: int, policies: Iterable[str], elapsed: float, *, last: bool) -> None:
+        """What is due after so many steps; all of it after the last."""
+        names = list(policies)
+        if (part := self.config.evaluate) is not None and (last or step % part.every == 0):
+            await self.evaluate(step, names, elapsed)
+        if (gate := self.config.gate) is not None and (last or step % gate.every == 0):
+            for name in names:
+                await self.gate(step, name, names)
+
+    async def evaluate(self, step: int, policies: Iterable[str], elapsed: float) -> None:
+        """Accuracy of the training heads."""
+        if self._event("evaluation", str(step)) is not None:
+            return
+        lineup = {name: find(self.journal, name, "training").number for name in policies}
+        results = await self.evaluator(lineup, self.measures["evaluate"])
+        record = {
+            "step": step,
+            "lineup": lineup,
+            "accuracy": asdict(accuracy(results)),
+            "run": self.evaluator.name(lineup, self.measures["evaluate"]),
+            "elapsed": elapsed,
+        }
+        await self.run.event("evaluation", str(step), record)
+        self.told("evaluation", record)
+
+    async def gate(self, step: int, name: str, policies: Iterable[str]) -> None:
+        """Promote the training head of a policy, or not."""
+        key = f"{name}/{step}"
+        record = self._event("gate", key)
+        if record is None:
+            record = await self._decide(step, name, policies)
+            if record is None:
+                return
+            await self.run.event("gate", key, record)
+            self.told("gate", record)
+        await asyncio.to_thread(self._carry_out, name, record)
+
+    async def _decide(self, step: int, name: str, policies: Iterable[str]) -> dict[str, Any] | None:
+        """Candidate against live beside the others' live versions; None where they are the same."""
+        assert self.config.gate is not None
+        ours = {policy: find(self.journal, policy, "live").number for policy in policies}
+        candidate = find(self.journal, name, "training").number
+        if candidate == ours[name]:
+            return None
+        decision = await decide(
+            self.evaluator, {**ours, name: candidate}, ours, self.measures["gate"], self.config.gate
+        )
+        numbers = decision.to_json()
+        right = {side: numbers.pop(side) for side in ("candidate", "live")}
+        about = {"step": step, "policy": name, "candidate": candidate, "live": ours[name]}
+        return about | numbers | {"accuracy": right}
+
+    def _carry_out(self, name: str, record: Mapping[str, Any]) -> None:
+        """Move the head a decision was about; once, whatever moved it since."""
+        assert self.config.gate is not None
+        verdict = record["verdict"]
+        if verdict == "promote":
+            head, to = "live", record["candidate"]
+        elif verdict == "reject" and self.config.gate.rejected == "go_back":
+            head, to = "training", record["live"]
+        else:
+            return
+        self._move(name, head, to, f"gate after step {record['step']}: {verdict}")
+
+    def _move(self, name: str, head: Head, number: int, reason: str) -> None:
+        done = history(self.journal, name, head)
+        if any(move.run == self.run.id and move.reason == reason for move in done):
+            return
+        target = find(self.journal, name, number)
+        move_head(self.journal, name, head, target.id, by="gate", reason=reason, run=self.run)
+
+    def _event(self, kind: str, key: str) -> Any:
+        query = select(Event.payload).where(Event.run_id == self.run.id, Event.kind == kind, Event.key == key)
+        return next((row.payload for row in self.journal.read(query)), None)

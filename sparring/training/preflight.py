@@ -1,0 +1,124 @@
+"""What can be refused of a configuration before anything is loaded, journaled or said."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sparring.agents.engines.base import Sampling
+from sparring.errors import UserError
+from sparring.graphs.cast import Cast
+from sparring.graphs.catalogue import make_protocol
+from sparring.memory.records import TaskRecord
+from sparring.memory.tasks import load_tasks
+from sparring.memory.types import canonical
+from sparring.tools.checks import CHECKS
+from sparring.training.config import EvolveConfig
+from sparring.training.evaluate import Measure
+from sparring.training.monitors import Monitor, make_monitor
+
+GRADIENT = "policy_gradient"
+"""The objective that needs the probabilities with which tokens were drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A configuration that holds together, and what was read for it."""
+
+    tasks: tuple[TaskRecord, ...]
+    """To be played; none where the run learns from others."""
+    measures: dict[str, Measure]
+    """Of `evaluate` and `gate`."""
+    monitors: list[Monitor]
+    temperatures: dict[str, float]
+    """Policy -> its sampling temperature at the start."""
+
+
+def preflight(config: EvolveConfig) -> Plan:
+    """Check what can be checked without an engine.
+
+    Raises:
+        UserError: a name that cannot be used, seats that are missing or claimed twice, tasks that cannot be
+            read or are shared with the gate, or sampling that a policy gradient cannot learn from.
+    """
+    for name in config.policies:
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise UserError(f"policy `{name}`: name it with letters, digits, `_`, `-` and `.`")
+    tasks = () if config.tasks is None else _tasks(config.tasks)
+    measures = {
+        name: Measure(_tasks(part.tasks), part.options, part.sampling, getattr(part, "copies", 1))
+        for name, part in (("evaluate", config.evaluate), ("gate", config.gate))
+        if part is not None
+    }
+    heat = {name: Sampling().temperature for name in config.policies}
+    if tasks or measures:
+        heat = _cast(config, play=bool(tasks))
+    if "gate" in measures:
+        _apart(measures["gate"].tasks, tasks, "`tasks`, which are trained on")
+    if {"gate", "evaluate"} <= measures.keys():
+        _apart(measures["gate"].tasks, measures["evaluate"].tasks, "`evaluate.tasks`, which are reported")
+    return Plan(tasks, measures, [make_monitor(given) for given in config.monitors], heat)
+
+
+def _tasks(source: str) -> tuple[TaskRecord, ...]:
+    return tuple(load_tasks(source, checks=CHECKS))
+
+
+def _cast(config: EvolveConfig, *, play: bool) -> dict[str, float]:
+    """Every seat has one player and every policy a seat; the temperatures that the policies begin with."""
+    if config.protocol is None:
+        raise UserError("`protocol: null` has no seats: name the protocol that `evaluate` and `gate` play")
+    claims: dict[str, str] = {}
+    for name, policy in config.policies.items():
+        for role in policy.roles:
+            if role in claims or role in config.roles:
+                other = f"policy `{claims[role]}`" if role in claims else f"`{config.roles[role]}` in `roles`"
+                raise UserError(f"role `{role}` is claimed by policy `{name}` and by {other}: choose one")
+            claims[role] = name
+    roles = {**config.roles, **{role: f"policy:{name}" for role, name in claims.items()}}
+    cast = Cast(make_protocol(config.protocol, config.options), config.engine, roles, config.sampling)
+    heat = {}
+    for name, policy in config.policies.items():
+        seats = [seat for seat, (player, _) in cast.policies.items() if player == name]
+        if not seats:
+            raise UserError(f"policy `{name}` plays no seat: its roles are played by those of other policies")
+        heat[name] = _temperature(name, {seat: cast.sampling_of(seat) for seat in seats})
+        if play and policy.objective == GRADIENT:
+            for seat in seats:
+                _tempered(name, seat, cast.sampling_of(seat))
+    return heat
+
+
+def _temperature(policy: str, seats: dict[str, Sampling]) -> float:
+    found = {sampling.temperature for sampling in seats.values()}
+    if len(found) > 1:
+        raise UserError(f"policy `{policy}` has several temperatures {sorted(found)}: give its seats one")
+    return found.pop()
+
+
+def _tempered(policy: str, seat: str, sampling: Sampling) -> None:
+    """A policy gradient needs the probability each token was drawn with (DESIGN section 4)."""
+    if sampling.logprob_kind == "tempered":
+        return
+    neutral = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+    wrong = {name: getattr(sampling, name) for name, value in neutral.items()}
+    named = [f"`{name}: {value:g}`" for name, value in wrong.items() if value != neutral[name]]
+    if sampling.temperature == 0:
+        named = ["`temperature: 0`", *named]
+    raise UserError(
+        f"policy `{policy}` learns by policy gradient, but seat `{seat}` samples with {', '.join(named)}, so "
+        f"its log-probabilities are {sampling.logprob_kind} and not those it was drawn with: remove "
+        f"{'it' if len(named) == 1 else 'them'} from `sampling`, or choose the objective sft, dpo or kto"
+    )
+
+
+def _apart(gate: Iterable[TaskRecord], others: Iterable[TaskRecord], which: str) -> None:
+    """Gate tasks are used for nothing else, or it would let through what was fitted to them."""
+    known = {canonical(task.question): task.id for task in others}
+    shared = [task.id for task in gate if canonical(task.question) in known]
+    if shared:
+        more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
+        raise UserError(
+            f"`gate.tasks` shares task `{shared[0]}`{more} with {which}: the gate needs tasks of its own"
+        )
