@@ -39,7 +39,9 @@ def one_digit() -> list[dict[str, Any]]:
 
 def quarter(row: dict[str, Any]) -> int:
     """Which quarter of the pairs of its kind a problem is in: 0 is held out, 1 is the gate's."""
-    order = sorted(((a, b) for a in range(10) for b in range(a, 10)), key=lambda pair: _hash(row["kind"], pair))
+    order = sorted(
+        ((a, b) for a in range(10) for b in range(a, 10)), key=lambda pair: _hash(row["kind"], pair)
+    )
     first, second = sorted(int(word) for word in row["question"].split() if word.isdigit())
     return 4 * order.index((first, second)) // len(order)
 
@@ -51,6 +53,12 @@ def _hash(kind: str, pair: tuple[int, int]) -> bytes:
 def two_digit_sums(count: int, seed: int) -> list[dict[str, Any]]:
     """Random distinct sums of two numbers from 10 to 99."""
     pairs = random.Random(seed).sample([(a, b) for a in range(10, 100) for b in range(10, 100)], count)
+    return [problem(a, "+", b) for a, b in pairs]
+
+
+def mixed_sums(count: int, seed: int) -> list[dict[str, Any]]:
+    """Random distinct sums of a number from 10 to 99 and one below 10."""
+    pairs = random.Random(seed).sample([(a, b) for a in range(10, 100) for b in range(10)], count)
     return [problem(a, "+", b) for a, b in pairs]
 
 
@@ -66,8 +74,11 @@ def main() -> None:
     write("digits_half.jsonl", (row for row in digits if quarter(row) > 1))
     write("digits_train.jsonl", (row for row in digits if quarter(row) > 0))
     sums = two_digit_sums(800, seed=0)
-    write("two_digits_train.jsonl", sums[:600])
     write("two_digits_held_out.jsonl", sums[600:])
+    easy = [row for row in digits if row["kind"] == "sum"]
+    stages = (easy, mixed_sums(200, seed=1), sums[:600])
+    staged = [{**row, "stage": number} for number, rows in enumerate(stages) for row in rows]
+    write("curriculum.jsonl", staged)
 
 
 if __name__ == "__main__":

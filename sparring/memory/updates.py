@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, insert, select, update
 
+from ..errors import UserError
 from .database import transact
-from .schema import Run, Update, UpdateTurn
+from .heads import fence, lock
+from .schema import Update, UpdateTurn
 
 if TYPE_CHECKING:
     from .journal import Journal
     from .run import RunHandle
 
-from ..errors import StaleEpoch
-
 OPEN, DONE, STOPPED, EMPTY = "open", "done", "stopped", "empty"
+AT_ONCE = 10_000
+"""Turns named in one query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ def open_update(
 
     Raises:
         StaleEpoch: another driver has the run.
+        UserError: another update of the policy has one of these turns.
     """
     known = find_update(run.journal, run.id, policy, step)
     if known is not None:
@@ -82,7 +85,9 @@ def open_update(
     }
 
     def write(connection: Connection) -> None:
-        _fence(connection, run)
+        fence(connection, run)
+        lock(connection, policy)
+        _free(connection, policy, turns)
         connection.execute(insert(Update).values(values))
         if turns:
             rows = [{"update_id": number, "turn_id": turn} for turn in turns]
@@ -98,7 +103,7 @@ def stop_update(run: RunHandle, update_id: int, metrics: Any, status: str = STOP
     """Note that an update came to nothing, and why; its turns stay its own."""
 
     def write(connection: Connection) -> None:
-        _fence(connection, run)
+        fence(connection, run)
         values = {"status": status, "metrics": metrics}
         connection.execute(update(Update).where(Update.id == update_id, Update.status == OPEN).values(values))
 
@@ -111,13 +116,17 @@ def update_turns(journal: Journal, update_id: int) -> list[int]:
     return [row.turn_id for row in journal.read(query)]
 
 
-def _fence(connection: Connection, run: RunHandle) -> None:
-    """Refuse the write of a driver that lost its run; the row is locked until the commit."""
-    touched = connection.execute(
-        update(Run).where(Run.id == run.id, Run.epoch == run.epoch).values(epoch=run.epoch)
-    )
-    if touched.rowcount != 1:
-        raise StaleEpoch(f"run `{run.id}` was taken over by another driver; nothing was written")
+def _free(connection: Connection, policy: str, turns: Sequence[int]) -> None:
+    """Refuse turns that an update of this policy has: two runs may train it, none of them twice on a turn."""
+    taken = select(UpdateTurn.turn_id).join(Update, Update.id == UpdateTurn.update_id)
+    for start in range(0, len(turns), AT_ONCE):
+        part = turns[start : start + AT_ONCE]
+        query = taken.where(Update.policy == policy, UpdateTurn.turn_id.in_(part)).limit(1)
+        if connection.execute(query).one_or_none() is not None:
+            raise UserError(
+                f"another run has begun to train policy `{policy}` on the same turns; nothing was written: "
+                "go on with this run for those that are left"
+            )
 
 
 def _update(row: Any) -> UpdateRow:

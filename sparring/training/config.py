@@ -68,6 +68,8 @@ class PlayConfig(Strict):
     select: Literal["uniform", "unsolved"] = "uniform"
     """`unsolved` draws a task with weight max(floor, 1 - its last mean reward)."""
     floor: float = Field(default=0.1, gt=0, le=1)
+    advance: float | None = Field(default=None, gt=0, le=1)
+    """Curriculum: the mean last reward over a stage's tasks at which the next `stage` comes up too."""
     copies: int = Field(default=1, ge=1)
     copies_unsolved: int = Field(default=1, ge=1)
     """Episodes of a task that was never solved when it was last played."""
@@ -209,26 +211,50 @@ class EvolveConfig(Strict):
 def load_config(source: str | Path | dict[str, Any]) -> EvolveConfig:
     """Read a configuration: a YAML file, or what would stand in one.
 
+    `extends: FILE` takes another file's fields and overrides those that are given, mapping by mapping.
+
     Raises:
         UserError: no such file, no YAML, or a field that is wrong; the message names it.
     """
     if isinstance(source, dict):
         return _checked(source, Path.cwd(), "configuration")
-    path = Path(source).expanduser()
+    return _checked(_read(Path(source).expanduser(), ()), None, f"configuration `{source}`")
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """The fields of a file and of what it extends, files in it found beside the one that names them."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"configuration `{source}` cannot be read: {error.strerror or error}") from None
+        raise UserError(f"configuration `{path}` cannot be read: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"configuration `{source}` is no YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"configuration `{path}` is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise UserError(f"configuration `{source}`: expected fields such as `run: NAME`")
-    return _checked(values, path.resolve().parent, f"configuration `{source}`")
+        raise UserError(f"configuration `{path}`: expected fields such as `run: NAME`")
+    values = _placed(values, path.resolve().parent)
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    if not isinstance(base, str) or path.resolve() in above:
+        raise UserError(
+            f"configuration `{path}`, `extends`: name another file, and none that extends this one"
+        )
+    return _merged(_read(path.parent / base, (*above, path.resolve())), values)
 
 
-def _checked(values: dict[str, Any], folder: Path, where: str) -> EvolveConfig:
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`; what is a mapping in both is merged, anything else replaced."""
+    both = {
+        name: _merged(base[name], value)
+        for name, value in over.items()
+        if isinstance(value, dict) and isinstance(base.get(name), dict)
+    }
+    return {**base, **over, **both}
+
+
+def _checked(values: dict[str, Any], folder: Path | None, where: str) -> EvolveConfig:
     try:
-        return EvolveConfig(**_placed(values, folder))
+        return EvolveConfig(**(values if folder is None else _placed(values, folder)))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "the whole"

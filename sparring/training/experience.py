@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import (
-    CTE,
     ColumnElement,
     Connection,
     LargeBinary,
@@ -25,7 +24,6 @@ from sqlalchemy import (
     select,
     type_coerce,
 )
-from sqlalchemy.orm import aliased
 
 from sparring.memory.database import transact
 from sparring.memory.samples import SAMPLE, TrainingTurn, complete
@@ -98,6 +96,8 @@ class Source:
     iteration: int | None = None
     since: float | None = None
     """Only episodes finished at or after this time, in seconds since 1970."""
+    without: tuple[str, ...] = ()
+    """Keys of tasks whose turns are not taken: the gate's."""
 
 
 def experience(
@@ -196,6 +196,12 @@ def unpaid(
     return [row.episode_number for row in journal.read(query)]
 
 
+def untrained(journal: Journal, policy: str, versions: Sequence[int], source: Source) -> int:
+    """How many turns of these versions no update has, paid or not."""
+    query: Select[Any] = select(func.count(Turn.id)).select_from(Turn)
+    return int(journal.read(_eligible(query, policy, source, versions))[0][0])
+
+
 def turn_rows(journal: Journal, policy: str, versions: Sequence[int], source: Source) -> list[Any]:
     """Ids and episode numbers of the untrained turns of closed episodes, for paying them."""
     query: Select[Any] = select(Turn.id, Turn.episode_number).select_from(Turn)
@@ -219,16 +225,23 @@ def _paid_by(reward: RewardRef) -> ColumnElement[bool]:
 
 
 def _eligible(query: Select[Any], policy: str, source: Source, versions: Sequence[int]) -> Select[Any]:
-    untrained = _untrained(policy, versions)
-    query = (
-        query.join(untrained, untrained.c.id == Turn.id)
-        .join(Episode, Episode.number == Turn.episode_number)
-        .join(Run, Run.id == Episode.run_id)
-        .where(Turn.final, Episode.status.in_(CLOSED))
+    trained = (
+        select(UpdateTurn.turn_id)
+        .join(Update, Update.id == UpdateTurn.update_id)
+        .where(UpdateTurn.turn_id == Turn.id, Update.policy == policy)
     )
-    if source.runs is None:
-        query = query.where(Run.kind.not_in(HELD_OUT))
-    else:
+    query = (
+        query.join(Episode, Episode.number == Turn.episode_number)
+        .join(Run, Run.id == Episode.run_id)
+        .where(
+            Turn.policy_version_id.in_(versions),
+            Turn.final,
+            Episode.status.in_(CLOSED),
+            ~exists(trained),
+        )
+    )
+    query = query.where(Run.kind.not_in(HELD_OUT), Episode.task_id.not_in(source.without))
+    if source.runs is not None:
         query = query.where(Episode.run_id.in_(source.runs))
     if source.but is not None:
         query = query.where(Episode.run_id != source.but)
@@ -237,18 +250,6 @@ def _eligible(query: Select[Any], policy: str, source: Source, versions: Sequenc
     if source.since is not None:
         query = query.where(Episode.finished_at >= source.since)
     return query
-
-
-def _untrained(policy: str, versions: Sequence[int]) -> CTE:
-    """Ids of the turns that no update took: found in indexes alone, before any turn's blobs are touched."""
-    said = aliased(Turn)
-    trained = (
-        select(UpdateTurn.turn_id)
-        .join(Update, Update.id == UpdateTurn.update_id)
-        .where(UpdateTurn.turn_id == said.id, Update.policy == policy)
-    )
-    query = select(said.id).where(said.policy_version_id.in_(versions), ~exists(trained))
-    return query.cte("untrained").prefix_with("MATERIALIZED")
 
 
 def _unusable(row: Any) -> str | None:

@@ -17,7 +17,7 @@ from sparring.graphs.player import Player
 from sparring.memory.policies import find
 from sparring.memory.records import TaskRecord
 from sparring.memory.run import RunHandle
-from sparring.memory.schema import Episode, Event
+from sparring.memory.schema import Episode, Event, Task
 from sparring.memory.updates import find_update, updates_of
 from sparring.training.experience import Source, unpaid, usable
 from sparring.training.observing import task_history
@@ -78,9 +78,7 @@ class PlayFeed:
             await self.run.event("tasks", str(step), [list(pair) for pair in known])
         by_id = {task.id: task for task in self.tasks}
         if gone := [task for task, _ in known if task not in by_id]:
-            raise UserError(
-                f"step {step + 1} of run `{run}` plays task `{gone[0]}`, which is in `tasks` no more"
-            )
+            raise UserError(f"run `{run}` has chosen task `{gone[0]}`, which `tasks` does not hold any more")
         return [(by_id[task], copy) for task, copies in known for copy in range(copies)]
 
     def _lineup(self, temperatures: Temperatures) -> Play:
@@ -109,16 +107,17 @@ class SourceFeed:
     looked gives three updates, whenever it was killed.
     """
 
-    def __init__(self, team: Team, tell: Tell) -> None:
+    def __init__(self, plan: Plan, team: Team, tell: Tell) -> None:
         assert team.config.source is not None
         self.config, self.asked, self.run, self.tell = team.config, team.config.source, team.run, tell
-        self.source = Source(runs=self.asked.runs, since=self.asked.since, but=team.run.id)
+        gate = plan.measures.get("gate")
+        self._gate = [] if gate is None else [task.question for task in gate.tasks]
         self._paid: set[int] = set()
 
     async def __call__(self, step: int, temperatures: Temperatures, learning: Sequence[Member]) -> Fed | None:
         turns, seconds = self.config.cadence()
         need = max(turns, self.asked.min_turns)
-        # A step that was begun and killed goes on with those who had begun it; others have theirs in the next.
+        # A step that was begun and killed goes on with those who had begun it; others join the next.
         begun = [m for m in learning if find_update(self.run.journal, self.run.id, m.name, step)]
         if begun:
             return Fed(self.source, begun, turns or None)
@@ -136,21 +135,32 @@ class SourceFeed:
         last = [row.created_at for row in updates_of(self.run.journal, self.run.id)]
         return not last or time.time() - max(last) >= seconds
 
+    @property
+    def source(self) -> Source:
+        """What may be learned from now; a question of the gate is not, whoever asked it."""
+        same = self.run.journal.read(select(Task.id).where(Task.question.in_(self._gate)))
+        return Source(
+            runs=self.asked.runs,
+            since=self.asked.since,
+            but=self.run.id,
+            without=tuple(row.id for row in same),
+        )
+
     def _usable(self, member: Member) -> int:
-        journal = self.run.journal
+        journal, source = self.run.journal, self.source
         head = find(journal, member.name, "training")
         near = sorted(nearby(journal, member.name, head.id, member.config.max_staleness))
-        fresh = set(unpaid(journal, member.name, member.ref, near, self.source)) - self._paid
+        fresh = set(unpaid(journal, member.name, member.ref, near, source)) - self._paid
         if fresh:
             derive(journal, member.reward, episodes=fresh)
             self._paid |= fresh
-        return usable(journal, member.name, member.ref, near, self.source)
+        return usable(journal, member.name, member.ref, near, source)
 
 
 def make_feed(plan: Plan, team: Team, pool: EnginePool, tell: Tell) -> Feed:
     """The feed that a configuration asks for."""
     if team.config.source is not None:
-        return SourceFeed(team, tell)
+        return SourceFeed(plan, team, tell)
     return PlayFeed(plan, team, pool, tell)
 
 

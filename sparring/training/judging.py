@@ -99,13 +99,11 @@ class Judge:
         """Move the head a decision was about; once, whatever moved it since."""
         assert self.config.gate is not None
         verdict = record["verdict"]
+        reason = f"gate after step {record['step']}: {verdict}"
         if verdict == "promote":
-            head, to = "live", record["candidate"]
+            self._move(name, "live", record["candidate"], reason)
         elif verdict == "reject" and self.config.gate.rejected == "go_back":
-            head, to = "training", record["live"]
-        else:
-            return
-        self._move(name, head, to, f"gate after step {record['step']}: {verdict}")
+            self._move(name, "training", record["live"], reason)
 
     def _move(self, name: str, head: Head, number: int, reason: str) -> None:
         done = history(self.journal, name, head)

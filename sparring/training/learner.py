@@ -20,7 +20,7 @@ from sparring.training.experience import Sample
 from sparring.training.forward import all_logprobs, takes_trees
 from sparring.training.full_weights import FullWeights
 from sparring.training.losses import PolicyLoss
-from sparring.training.trainer import Execution, TrainSettings, prepare, train
+from sparring.training.trainer import Execution, TrainSettings, UpdateStopped, prepare, train
 from sparring.training.weights import Adapters, LoraSettings, load_optimizer, save_optimizer
 
 
@@ -203,7 +203,7 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.version = None
-        return train(
+        figures = train(
             self.base.adapters,
             samples,
             loss,
@@ -212,6 +212,9 @@ class Learner:
             seed=seed,
             execution=Execution(self.base.trees, self.base.lock, self.stop),
         )
+        if not all(tensor.isfinite().all() for _, tensor in self.base.adapters.named(self.name)):
+            raise UpdateStopped("its last step made weights that are not finite")
+        return figures
 
     def save(self, update_id: int, spec: str) -> dict[str, Any]:
         """Write what an update came to, and the optimizer's state; the version's fields for `publish`.

@@ -36,11 +36,11 @@ class Row:
 class Budget:
     """How large a micro-batch may be. One sequence always fits, however long."""
 
-    tokens: int = 2048
+    tokens: int = 1024
     """Positions, padding included."""
     row_tokens: int = 512
     """Distinct tokens of one tree: attention costs the square of it."""
-    predictions: int = 1024
+    predictions: int = 512
     """Positions whose logits are materialised; each holds a float per word of the vocabulary."""
 
 

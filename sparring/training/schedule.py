@@ -19,8 +19,12 @@ def choose(
     """(task id, copies) of a step, without a task twice.
 
     `unsolved` draws with weight max(floor, 1 - last mean reward); a task that was not played yet has
-    weight 1, so every task comes up before solved ones come again.
+    weight 1, so every task comes up before solved ones come again. With `advance`, tasks of a later `stage`
+    (a field of the task file, 0 where it is missing) wait until the stage before is learned.
     """
+    if config.advance is not None:
+        last = open_stages(tasks, known, config.advance)
+        tasks = [task for task in tasks if stage(task) <= last]
     rng = np.random.default_rng([abs(seed), step])
     count = min(config.tasks, len(tasks))
     weights = np.ones(len(tasks))
@@ -28,6 +32,23 @@ def choose(
         weights = np.array([max(config.floor, 1 - known.get(task.id, 0.0)) for task in tasks])
     chosen = rng.choice(len(tasks), size=count, replace=False, p=weights / weights.sum())
     return [(tasks[i].id, _copies(known.get(tasks[i].id), config)) for i in chosen]
+
+
+def stage(task: TaskRecord) -> int:
+    """Of a curriculum, from 0."""
+    return int((task.meta or {}).get("stage", 0))
+
+
+def open_stages(tasks: Sequence[TaskRecord], known: Known, advance: float) -> int:
+    """The last stage that may be played: each stage before it was played on at least half of its tasks,
+    with a mean last reward of at least `advance`."""
+    stages = sorted({stage(task) for task in tasks})
+    for number in stages:
+        mine = [task.id for task in tasks if stage(task) == number]
+        seen = [known[task] for task in mine if task in known]
+        if 2 * len(seen) < len(mine) or sum(seen) / len(seen) < advance:
+            return number
+    return stages[-1]
 
 
 def _copies(reward: float | None, config: PlayConfig) -> int:

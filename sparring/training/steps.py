@@ -48,11 +48,11 @@ class TrainSettings(BaseModel):
     longest: int | None = Field(default=None, ge=1)
     """What a loss with `aggregate: constant` divides a row's sum by, such as the sampling limit; None: the
     most completion tokens that a row of the step has."""
-    tokens: int = Field(default=2048, ge=1)
+    tokens: int = Field(default=1024, ge=1)
     """Positions of a micro-batch."""
     row_tokens: int = Field(default=512, ge=1)
     """Distinct tokens of one prefix tree."""
-    predictions: int = Field(default=1024, ge=1)
+    predictions: int = Field(default=512, ge=1)
     """Positions of a micro-batch whose logits are made."""
 
     @property

@@ -17,14 +17,14 @@ from sparring.agents.engines.layer import ManagedEngine
 from sparring.agents.engines.registry import EnginePool
 from sparring.errors import UserError
 from sparring.memory.journal import Journal
-from sparring.memory.policies import Version, by_id, find, publish, register
+from sparring.memory.policies import Version, by_id, find, publish, register, versions
 from sparring.memory.run import RunHandle
 from sparring.memory.schema import PolicyVersion
 from sparring.memory.updates import UpdateRow, find_update, open_update, stop_update, update_turns, updates_of
 from sparring.memory.versions import journal_names
 from sparring.training.advantages import Batch, estimate
 from sparring.training.config import EvolveConfig, PolicyConfig
-from sparring.training.experience import Source
+from sparring.training.experience import Source, untrained
 from sparring.training.learner import Base, Learner, named_reference, open_base
 from sparring.training.losses import PolicyLoss, make_loss
 from sparring.training.objectives import Asked, Material, Objective, PolicyGradient, Preference
@@ -97,7 +97,9 @@ class Team:
         asked = Asked(near, source, limit, turns, self._state(policy, step))
         material = member.objective.gather(asked)
         if known is None:
+            old = [version.id for version in versions(journal, policy) if version.id not in near]
             record = material.record | {
+                "too_old": untrained(journal, policy, old, source),
                 "policy": member.config.model_dump(mode="json"),
                 "reward": [member.ref.function, member.ref.version, member.ref.config_hash],
                 "turns": len(material.turns),

@@ -15,6 +15,7 @@ import functools
 import importlib
 import inspect
 import json
+import math
 import os
 import resource
 import signal
@@ -31,8 +32,10 @@ from typing import Any, ClassVar
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "agents")]
 
-from sqlalchemy import select  # noqa: E402 - the paths first
+from safetensors.numpy import load_file  # noqa: E402 - the paths first
+from sqlalchemy import select  # noqa: E402
 
+from sparring.agents.models import verify_adapter  # noqa: E402
 from sparring.memory.journal import Journal  # noqa: E402
 from sparring.memory.policies import heads, history, versions  # noqa: E402
 from sparring.memory.schema import (  # noqa: E402
@@ -64,8 +67,8 @@ class Coin(RewardFunction):
                 yield Paid(turn.id, zlib.crc32((turn.text or "").encode()) % 3 / 2, "coin")
 
 
-def save_model(folder: Path) -> str:
-    """A tiny random llama with a byte tokenizer; its engine spec."""
+def save_model(folder: Path) -> None:
+    """A tiny random llama with a byte tokenizer, and a prompt."""
     import torch
     from tf_support import SIZES, save_tokenizer
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -76,7 +79,6 @@ def save_model(folder: Path) -> str:
     model.save_pretrained(folder)
     save_tokenizer(folder)
     (folder / "solver.md").write_text("{% block question %}{{ question }}{% endblock %}\n")
-    return f"{folder}?dtype=float32"
 
 
 def save_tasks(file: Path, start: int, count: int, *, answers: bool = True) -> str:
@@ -171,7 +173,8 @@ class Nursery:
     """The parent process, from the test's side."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self._said = folder, folder / "said.jsonl"
+        self._said.write_text("")
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
         self._process = subprocess.Popen(
             [sys.executable, __file__],
@@ -184,7 +187,6 @@ class Nursery:
 
     def start(self, config: dict[str, Any], memory: Path, faults: Iterable[Fault] = ()) -> int:
         """Begin a life; the id of its process."""
-        self._said = self.folder / "said.jsonl"
         order = {
             "config": config,
             "memory": str(memory),
@@ -193,6 +195,10 @@ class Nursery:
             "faults": [asdict(fault) for fault in faults],
         }
         self._said.write_text("")
+        return self.order(order)
+
+    def order(self, order: dict[str, Any]) -> int:
+        """Have something done in a process of its own; its id."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
@@ -240,23 +246,25 @@ def model() -> str:
     """Engine spec of the model that all lives share."""
     folder = nursery().folder / "model"
     folder.mkdir()
-    return save_model(folder)
+    nursery().order({"model": str(folder)})
+    assert nursery().end().status == 0
+    return f"{folder}?dtype=float32"
 
 
 def call_log(memory: Path) -> Path:
     return memory.with_suffix(".calls")
 
 
-def calls(memory: Path) -> Counter[int]:
-    """How often each seed was asked of the engine, over all lives."""
+def calls(memory: Path) -> Counter[str]:
+    """How often each (version, seed) was asked of the engine, over all lives."""
     lines = call_log(memory).read_text().split() if call_log(memory).exists() else []
-    return Counter(int(line) for line in lines)
+    return Counter(lines)
 
 
 # --- what is compared -----------------------------------------------------------------------------------
 
 
-def journaled(memory: Path, run: str = RUN) -> dict[str, Any]:
+def journaled(memory: Path, run: str = RUN, *, weights: bool = True) -> dict[str, Any]:
     """Everything that two runs of one configuration must have in common, ids and times left out."""
     with Journal.open(str(memory)) as journal:
         places = {
@@ -293,7 +301,11 @@ def journaled(memory: Path, run: str = RUN) -> dict[str, Any]:
             "taken": sorted(taken),
             "versions": {
                 name: [
-                    (v.number, numbers[v.parent_id][1] if v.parent_id else None, v.adapter_hash)
+                    (
+                        v.number,
+                        numbers[v.parent_id][1] if v.parent_id else None,
+                        _weights(v) if weights else None,
+                    )
                     for v in versions(journal, name)
                 ]
                 for name in names
@@ -309,6 +321,31 @@ def journaled(memory: Path, run: str = RUN) -> dict[str, Any]:
             "events": _events(journal, run),
             "status": journal.run_row(run).status,
         }
+
+
+def _weights(version: Any) -> Any:
+    if version.adapter_path is None:
+        return None
+    verify_adapter(version.adapter_path, version.adapter_hash)
+    held = load_file(version.adapter_path / "adapter_model.safetensors")
+    return {name: tensor.round(12).tolist() for name, tensor in sorted(held.items())}
+
+
+def difference(one: Any, other: Any, where: str = "") -> str | None:
+    """Where two values differ by more than rounding; None where they do not.
+
+    What an engine said before decides in which order it adds up, so a life that begins anew agrees to
+    float32's precision with one that goes on, in its words to the letter.
+    """
+    if isinstance(one, float) and isinstance(other, float):
+        return None if math.isclose(one, other, rel_tol=1e-3, abs_tol=2e-5) else f"{where}: {one} {other}"
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        parts = [(f"{where}.{name}", one[name], other[name]) for name in one]
+    elif isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+        parts = [(f"{where}[{n}]", *pair) for n, pair in enumerate(zip(one, other, strict=True))]
+    else:
+        return None if one == other else f"{where}: {one} {other}"
+    return next((found for at, *pair in parts if (found := difference(*pair, at))), None)
 
 
 def _texts(journal: Journal, turns: dict[int, Any]) -> dict[str, Any]:
@@ -402,13 +439,16 @@ def _logged(path: str) -> None:
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     async def generate(self: Any, request: Any) -> Any:
-        os.write(log, "".join(f"{seed}\n" for seed in request.seeds).encode())
+        os.write(log, "".join(f"{request.version.label}/{seed}\n" for seed in request.seeds).encode())
         return await inner(self, request)
 
     TransformersEngine.generate = generate  # type: ignore[method-assign]  # a process of its own
 
 
 def _live(order: dict[str, Any]) -> int:
+    if "model" in order:
+        save_model(Path(order["model"]))
+        return 0
     from sparring.errors import SparringError
     from sparring.graphs.console import Incomplete
     from sparring.training.config import load_config

@@ -1,33 +1,24 @@
-"""What the tests of rewards and experience share: a journal on SQLite or PostgreSQL, and episodes in it."""
+"""What the tests of rewards and experience share: episodes of turns with ids and log-probabilities."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-MEMORY = Path(__file__).parents[1] / "memory"
-sys.path.append(str(MEMORY))
+sys.path.append(str(Path(__file__).parents[1] / "memory"))
 
-import journal_helpers  # noqa: E402 - the path first
-from journal_helpers import TASK  # noqa: E402
+import journal_helpers
+from journal_helpers import TASK
 
-from sparring.memory.journal import Journal  # noqa: E402
-from sparring.memory.policies import register  # noqa: E402
-from sparring.memory.records import AgentRecord, Ask, Place, Produced, TaskRecord  # noqa: E402
-from sparring.memory.run import RunHandle  # noqa: E402
-
-_spec = spec_from_file_location("memory_conftest", MEMORY / "conftest.py")
-assert _spec is not None and _spec.loader is not None
-_fixtures = module_from_spec(_spec)
-_spec.loader.exec_module(_fixtures)
-template, databases, database = _fixtures.template, _fixtures.databases, _fixtures.database
-memory, journal = _fixtures.memory, _fixtures.journal
+from sparring.memory.journal import Journal
+from sparring.memory.policies import register
+from sparring.memory.records import AgentRecord, Ask, Place, Produced, TaskRecord
+from sparring.memory.run import RunHandle
 
 SEEN = [{"role": "user", "content": "2 + 2?"}]
 

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from evolve_support import SAMPLES, Fault, calls, journaled, model, nursery, small
+from evolve_support import (
+    SAMPLES,
+    Fault,
+    Life,
+    calls,
+    difference,
+    journaled,
+    learner,
+    model,
+    nursery,
+    save_tasks,
+    small,
+)
+
+from sparring.errors import UserError
+from sparring.memory.journal import Journal
+from sparring.memory.versions import journal_names
+from sparring.training.config import load_config
+from sparring.training.preflight import preflight
 
 EVENT = "sparring.memory.run:RunHandle.event"
 CLOSE = "sparring.graphs.player:Player._close"
@@ -55,10 +74,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any
 
 
 def same(memory: Path, reference: Path, kills: int) -> None:
-    """Nothing lost, nothing twice, and the same weights to the bit."""
+    """Nothing lost, nothing twice, the same words, decisions and weights."""
     ours, theirs = journaled(memory), journaled(reference)
-    for name, expected in theirs.items():
-        assert ours[name] == expected, name
+    assert difference(ours, theirs) is None
     numbers = [number for number, _, _ in ours["versions"]["solver"]]
     assert [parent for _, parent, _ in ours["versions"]["solver"]] == [None, *numbers[:-1]], "a chain"
     assert len({(turn[0], turn[1]) for turn in ours["turns"]}) == len(ours["turns"]), "one attempt a key"
@@ -70,9 +88,9 @@ def same(memory: Path, reference: Path, kills: int) -> None:
 def test_the_undisturbed_run_does_all_there_is_to_do(undisturbed: Any) -> None:
     said = journaled(undisturbed[1])
     assert [u[:4] for u in said["updates"]] == [("solver", step, "done", step) for step in range(3)]
-    assert len({digest for _, _, digest in said["versions"]["solver"]}) == 4, "each update moved the weights"
+    weights = [held for _, _, held in said["versions"]["solver"]]
+    assert all(difference(*pair) for pair in pairwise(weights)), "each update moved the weights"
     assert said["heads"] == {"solver": {"live": 3, "training": 3}}
-    assert {f"{kind} {n}" for kind in ("evaluation", "gate solver/") for n in ()} <= said["events"].keys()
     assert [said["events"][f"gate solver/{n}"]["verdict"] for n in (1, 2, 3)] == ["promote"] * 3
     assert [said["events"][f"gate solver/{n}"]["live"] for n in (1, 2, 3)] == [0, 1, 2]
     assert all(f"evaluation {n}" in said["events"] for n in range(4))
@@ -97,3 +115,169 @@ def test_a_finished_run_says_what_it_is_and_does_nothing(undisturbed: Any) -> No
     life = nursery().live(config, memory)
     assert (life.status, life.said) == (0, [])
     assert (journaled(memory), calls(memory)) == (before, asked)
+
+
+# --- faults ---------------------------------------------------------------------------------------------
+
+
+def told_stopped(life: Life) -> str:
+    [stopped] = life.told("stopped")
+    return str(stopped["why"])
+
+
+@pytest.mark.parametrize(
+    ("train", "fault", "why"),
+    [
+        ({}, Fault(f"{TRAINER}._forward", "after", nth=6, what="nan"), "the loss is nan"),
+        ({"max_norm": 1e-6}, None, "the gradient norm is"),
+        ({"max_kl": 1e-9}, None, "the policy moved by a KL of"),
+        ({"learning_rate": 1e38}, None, "weights that are not finite"),
+    ],
+    ids=["nan", "gradient", "divergence", "weights"],
+)
+def test_an_update_that_goes_wrong_stops_and_says_why(
+    tmp_path: Path, train: dict[str, Any], fault: Fault | None, why: str
+) -> None:
+    settings = {"learning_rate": 5e-3, "tokens": 64, "minibatches": 1 if "learning_rate" in train else 2}
+    policies = {"solver": learner(train=settings | train)}
+    config = small(tmp_path, model(), policies=policies, gate=None, evaluate=None)
+    memory = tmp_path / "journal.db"
+    life = nursery().live(config, memory, [fault] if fault else [])
+    assert life.status == 1, life.error
+    assert why in told_stopped(life)
+    said = journaled(memory)
+    *good, last = said["updates"]
+    assert (last[2], why in last[4]["why"]) == ("stopped", True)
+    assert said["status"] == "stopped"
+    assert said["heads"]["solver"] == {"live": 0, "training": len(good)}, "the last good version stays"
+    spent = calls(memory)
+    again = nursery().live(config, memory)
+    assert (again.status, again.said) == (1, []), "it is over, and says so"
+    assert (journaled(memory), calls(memory)) == (said, spent)
+
+
+@pytest.mark.parametrize("at", ["stop", "event"])
+def test_a_stopped_update_stays_stopped_after_a_kill(tmp_path: Path, at: str) -> None:
+    """Killed between the update's row and the step's, it is not trained again, nor the next one."""
+    policies = {"solver": learner(train={"max_norm": 1e-6})}
+    config = small(tmp_path, model(), policies=policies, gate=None, evaluate=None)
+    memory = tmp_path / "journal.db"
+    fault = {"stop": Fault(f"{TEAM}:stop_update", "after"), "event": Fault(EVENT, given="step")}[at]
+    assert nursery().live(config, memory, [fault]).killed
+    life = nursery().live(config, memory)
+    assert life.status == 1 and "the gradient norm is" in told_stopped(life)
+    said = journaled(memory)
+    assert [u[2] for u in said["updates"]] == ["stopped"]
+    assert "the gradient norm is" in said["events"]["step 0"]["stopped"]["solver"]
+
+
+def adapter_of(memory: Path, update: int) -> Path:
+    [folder] = (memory.with_name(f"{memory.name}.policies") / "solver").glob(f"update-{update:06d}")
+    return folder / "adapter_model.safetensors"
+
+
+def test_an_altered_adapter_is_refused_before_anything_is_played(tmp_path: Path) -> None:
+    config, memory = small(tmp_path, model(), gate=None, evaluate=None), tmp_path / "journal.db"
+    assert nursery().live(config, memory, [Fault(EVENT, "after", given="step")]).killed
+    file = adapter_of(memory, 1)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+    before, spent = journaled(memory, weights=False), calls(memory)
+    life = nursery().live(config, memory)
+    assert life.status == 2 and life.error is not None
+    assert life.error.startswith("UserError: policy solver@1: ") and "hash" in life.error
+    assert (journaled(memory, weights=False), calls(memory)) == (before, spent)
+    file.write_bytes(whole)
+    assert nursery().live(config, memory).status == 0
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the end of the disk: the adapter is larger than it."""
+    policies = {"solver": learner(lora={"rank": 400, "alpha": 400})}
+    config = small(tmp_path, model(), policies=policies, gate=None, evaluate=None, steps=2)
+    memory = tmp_path / "journal.db"
+    life = nursery().live(config, memory, [Fault(f"{TEAM}:Learner.save", nth=2, what="full")])
+    assert life.status == 2 and life.error is not None
+    assert "weights cannot be written to" in life.error and "make room there" in life.error
+    said, spent = journaled(memory), calls(memory)
+    assert said["heads"]["solver"] == {"live": 0, "training": 1} and said["status"] == "failed"
+    assert [u[2] for u in said["updates"]] == ["done", "open"]
+    assert [p.name for p in adapter_of(memory, 1).parent.parent.glob(".*")] == [], "nothing half is left"
+    assert nursery().live(config, memory).status == 0
+    assert journaled(memory)["heads"]["solver"]["training"] == 2
+    assert calls(memory) == spent, "the second step was played already"
+
+
+@pytest.mark.parametrize("at", ["training", "playing"])
+def test_ctrl_c_ends_soon_and_loses_nothing(undisturbed: Any, tmp_path: Path, at: str) -> None:
+    config, reference = undisturbed
+    memory = tmp_path / "journal.db"
+    where = {"training": f"{TRAINER}._forward", "playing": "sparring.memory.episode:EpisodeHandle._turn_rows"}
+    life = nursery().live(config, memory, [Fault(where[at], "after", nth=6, what="interrupt")])
+    assert life.status == 130
+    assert journaled(memory)["status"] == "interrupted"
+    assert nursery().live(config, memory).status == 0
+    same(memory, reference, 1)
+
+
+# --- what is refused before any work --------------------------------------------------------------------
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "no token ids": ({"engine": "scripted:hash?ids=off"}, "gives no token ids and no log-probabilities"),
+    "no log-probabilities": ({"engine": "langchain:fake:model"}, "langchain"),
+    "top_p": ({"sampling": {"top_p": 0.9}}, "seat `solver` samples with `top_p: 0.9`"),
+    "greedy": ({"sampling": {"solver.temperature": 0}}, "samples with `temperature: 0`"),
+    "two options": ({"sampling": {"top_k": 5, "min_p": 0.1}}, "`top_k: 5`, `min_p: 0.1`"),
+    "no such role": ({"policies": {"solver": learner("solvr")}}, "unknown role of protocol `sample` `solvr`"),
+    "a seat twice": (
+        {"policies": {"a": learner(), "b": learner()}},
+        "role `solver` is claimed by policy `b` and by policy `a`",
+    ),
+    "a seat that an engine has": (
+        {"roles": {"solver": "scripted:hash"}},
+        "role `solver` is claimed by policy `solver` and by `scripted:hash`",
+    ),
+    "a name that is a path": ({"policies": {"../solver": learner()}}, "policy `../solver`"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_before_any_work(tmp_path: Path, case: str) -> None:
+    parts, message = REFUSED[case]
+    memory = tmp_path / "journal.db"
+    config = small(tmp_path, model(), evaluate=None, gate=None, steps=1)
+    life = nursery().live(config | parts, memory)
+    assert (life.status, message in str(life.error)) == (2, True), life.error
+    with Journal.open(str(memory)) as journal:
+        assert journal.runs() == [] and journal_names(journal) == []
+    assert calls(memory) == {}
+
+
+def test_the_name_of_a_refused_run_is_free(tmp_path: Path) -> None:
+    memory = tmp_path / "journal.db"
+    config = small(tmp_path, model(), evaluate=None, gate=None, steps=1)
+    assert nursery().live(config | {"sampling": {"top_p": 0.5}}, memory).status == 2
+    assert nursery().live(config, memory).status == 0
+
+
+def test_the_gate_shares_its_tasks_with_nothing(tmp_path: Path) -> None:
+    config = small(tmp_path, model())
+    shared = save_tasks(tmp_path / "shared.jsonl", 3, 4)
+    renamed = tmp_path / "renamed.jsonl"
+    renamed.write_text('{"id": "other", "question": "21+21=", "answer": 0}\n')
+    with pytest.raises(UserError, match=r"`gate.tasks` shares task `t3` and 2 more with `tasks`"):
+        preflight(load_config(config | {"gate": config["gate"] | {"tasks": shared}}))
+    with pytest.raises(UserError, match=r"shares task `other` with `evaluate.tasks`"):
+        preflight(load_config(config | {"gate": config["gate"] | {"tasks": str(renamed)}}))
+    both = config | {"evaluate": {"tasks": config["tasks"]}}
+    assert preflight(load_config(both)).measures["evaluate"].tasks, "accuracy on what is trained is allowed"
+
+
+def test_a_policy_begins_at_the_temperature_of_its_seats(tmp_path: Path) -> None:
+    config = small(tmp_path, model())
+    plan = preflight(load_config(config | {"sampling": {"temperature": 0.5, "solver.temperature": 0.8}}))
+    assert plan.temperatures == {"solver": 0.8}
+    sft = {"solver": learner(objective="sft", train={})}
+    greedy = preflight(load_config(config | {"sampling": {"temperature": 0.0}, "policies": sft}))
+    assert greedy.temperatures == {"solver": 0.0}, "supervised data may be greedy"

@@ -10,23 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from journal_support import (  # noqa: F401 - fixtures
-    agent,
-    database,
-    databases,
-    drive,
-    episode,
-    journal,
-    memory,
-    says,
-    template,
-    version,
-)
+from journal_support import SEEN, TASK, agent, drive, episode, says, version
 from sqlalchemy import select
 
 from sparring.errors import UserError
 from sparring.memory.journal import Journal
-from sparring.memory.records import TaskRecord
+from sparring.memory.records import Ask, Place, Produced, TaskRecord
+from sparring.memory.run import RunHandle
 from sparring.memory.schema import Reward, Turn
 from sparring.memory.transfer import export, import_
 from sparring.training.advantages import Batch, estimate
@@ -263,7 +253,7 @@ async def test_only_closed_episodes_of_the_run_and_iteration(journal: Journal) -
         derive(journal, Verifier(), run="none")
 
 
-async def test_rewards_of_an_imported_journal(journal: Journal, database: Any, tmp_path: Path) -> None:  # noqa: F811
+async def test_rewards_of_an_imported_journal(journal: Journal, database: Any, tmp_path: Path) -> None:
     with drive(journal) as run:
         await episode(run, {"solver/0": says("4"), "solver/1": says("5")}, correct=True)
     derive(journal, Verifier(), run="r")
@@ -336,22 +326,33 @@ class Lenient(Verifier):
             yield replace(paid, value=self.instead) if paid.reason == "parse_error" else paid
 
 
+async def group(run: RunHandle, step: int, ask: Ask, said: list[Produced]) -> None:
+    """Samples of one prompt, as one request and one commit."""
+    handle = run.episode(TASK, step, 0, seats={})
+
+    async def produce(places: list[Place]) -> list[Produced]:
+        return said
+
+    await handle.turns([f"solver/{place}" for place in range(len(said))], ask, produce)
+    await handle.close("done", {"answer": "4"}, None)
+
+
 async def learned(
-    journal: Journal, function: RewardFunction, *, compared: bool = True, updates: int = 40
+    journal: Journal, function: RewardFunction, *, compared: bool = True, updates: int = 14
 ) -> np.ndarray:
     """Probabilities of the three actions after updates from the journal; one token is one action.
 
     Not `compared`, a reward is its own advantage.
     """
     logits = torch.zeros(3, requires_grad=True)
-    optimizer = torch.optim.SGD([logits], lr=0.5)
+    optimizer = torch.optim.SGD([logits], lr=1.5)
     loss, ref, rng = make_loss("grpo"), RewardRef.of(function), np.random.default_rng(1)
     now = version(journal)
     with drive(journal, function.name) as run:
         for step in range(updates):
             logs = torch.log_softmax(logits.detach().double(), 0).numpy()
-            said = {}
-            for place in range(32):
+            said = []
+            for _ in range(48):
                 action = int(rng.choice(3, p=np.exp(logs) / np.exp(logs).sum()))
                 answer = "4" if action == LUCKY and rng.random() < LUCK else "5"
                 drawn = {
@@ -360,10 +361,8 @@ async def learned(
                     "completion_tokens": 1,
                 }
                 unread = action == UNREADABLE
-                said[f"solver/{place}"] = (
-                    says(None, "parse_error", **drawn) if unread else says(answer, **drawn)
-                )
-            await episode(run, said, iteration=step)
+                said.append(says(None, "parse_error", **drawn) if unread else says(answer, **drawn))
+            await group(run, step, Ask(agent(), now, SEEN), said)
             derive(journal, function, run=run.id, iteration=step)
             source = Source(runs=(run.id,), iteration=step)
             batch = experience(journal, "base", ref, {now: 0}, source=source).samples

@@ -316,6 +316,7 @@ def test_nothing_is_printed_and_no_generator_moves(capfd, recwarn, tmp_path, mon
     import tempfile
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    random.seed(123), np.random.seed(123), torch.manual_seed(123)  # not what the library seeds them with
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
     adapters = tiny_adapters()
     torch.set_rng_state(states[2])

@@ -12,6 +12,7 @@ from sparring.training.rewards.base import RewardFunction
 
 REWARDS = {
     "verifier": "sparring.training.rewards.verifier:Verifier",
+    "shuffled": "sparring.training.rewards.shuffled:Shuffled",
 }
 
 
