@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-SRC := sparring tests benchmarks scripts
+SRC := sparring tests benchmarks scripts examples
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-postgres lint format bench clean
+.PHONY: help setup demo demo-debate learn test test-slow test-postgres lint format bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,9 +21,17 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
-demo: $(READY) ## a real model debates 48 questions, beside its own answers without debate
-	$(BIN)/sparring play debate --tasks demo --engine smollm2-135m --memory demo.db --run demo --baseline --table \
-	  --set answer=letter --set temperature=0.7 --set max_tokens=48
+demo: $(READY) ## a real model debates 16 questions, then learns arithmetic: before, after, a plot
+	$(BIN)/sparring play debate --tasks demo --limit 16 --engine smollm2-135m --memory demo.db --run demo \
+	  --baseline --table --set answer=letter --set temperature=0.7 --set max_tokens=48
+	$(BIN)/sparring evolve examples/arithmetic/demo.yaml --memory demo.db
+
+demo-debate: $(READY) ## the debate alone, on all 48 questions
+	$(BIN)/sparring play debate --tasks demo --engine smollm2-135m --memory demo.db --run demo-debate \
+	  --baseline --table --set answer=letter --set temperature=0.7 --set max_tokens=48
+
+learn: $(READY) ## the long learning runs: seeds, held-out, control, hacked reward, curriculum (an hour)
+	$(BIN)/python -m benchmarks.learning --out learning
 
 test: $(READY) ## the default tests, under 3 minutes on 2 cores
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
@@ -47,5 +55,5 @@ format: $(READY) ## put the code into ruff's form
 bench: $(READY) ## the budgets of the design, as ratios, with pass or short
 	$(BIN)/python -m benchmarks
 
-clean: ## remove the environment, caches and the demo's journal
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache demo.db demo.db-wal demo.db-shm
+clean: ## remove the environment, caches, the demo's journal and weights
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache demo.db demo.db-wal demo.db-shm demo.db.policies *.plots learning

@@ -10,6 +10,7 @@ a life costs a second and not the ten of its imports.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import functools
 import importlib
@@ -22,12 +23,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar, TypedDict
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "agents")]
@@ -185,37 +188,51 @@ class Nursery:
         )
         assert self._hear() == "ready"
 
-    def start(self, config: dict[str, Any], memory: Path, faults: Iterable[Fault] = ()) -> int:
-        """Begin a life; the id of its process."""
-        order = {
-            "config": config,
-            "memory": str(memory),
-            "calls": str(call_log(memory)),
-            "said": str(self._said),
-            "faults": [asdict(fault) for fault in faults],
-        }
+    def start(
+        self, config: dict[str, Any], memory: Path, faults: Iterable[Fault] = (), later: float = 0.0
+    ) -> int:
+        """Begin a life; the id of its process.
+
+        Args:
+            later: seconds by which its clock is ahead.
+        """
         self._said.write_text("")
-        return self.order(order)
+        return self.order(
+            {
+                "config": config,
+                "memory": str(memory),
+                "calls": str(call_log(memory)),
+                "said": str(self._said),
+                "faults": [asdict(fault) for fault in faults],
+                "later": later,
+            }
+        )
 
     def order(self, order: dict[str, Any]) -> int:
         """Have something done in a process of its own; its id."""
+        return int(self._ask(order))
+
+    def _ask(self, order: dict[str, Any]) -> str:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
-        self._pid = int(self._hear())
-        return self._pid
+        return self._hear()
 
-    def end(self) -> Life:
-        """Wait for the life to end."""
-        life = Life(self._pid, int(self._hear()))
-        life.said = [json.loads(line) for line in self._said.read_text().splitlines() if line.endswith("]")]
+    def end(self, pid: int) -> Life:
+        """Wait for a life to end."""
+        life = Life(pid, int(self._ask({"wait": pid})), self.said())
         errors = life.told("error")
         life.error = errors[-1]["message"] if errors else None
         return life
 
-    def live(self, config: dict[str, Any], memory: Path, faults: Iterable[Fault] = ()) -> Life:
-        self.start(config, memory, faults)
-        return self.end()
+    def said(self) -> list[list[Any]]:
+        """What the loop of the last life told so far."""
+        return [json.loads(line) for line in self._said.read_text().splitlines() if line.endswith("]")]
+
+    def live(
+        self, config: dict[str, Any], memory: Path, faults: Iterable[Fault] = (), later: float = 0.0
+    ) -> Life:
+        return self.end(self.start(config, memory, faults, later))
 
     def _hear(self) -> str:
         assert self._process.stdout is not None
@@ -246,9 +263,19 @@ def model() -> str:
     """Engine spec of the model that all lives share."""
     folder = nursery().folder / "model"
     folder.mkdir()
-    nursery().order({"model": str(folder)})
-    assert nursery().end().status == 0
+    assert nursery().end(nursery().order({"model": str(folder)})).status == 0
     return f"{folder}?dtype=float32"
+
+
+def grow(memory: Path, *names: str, answer: str | None = "1", question: str | None = None) -> None:
+    """Let the user's application ask a question of each name; each gives `SAMPLES` turns."""
+    tasks = [
+        {"id": name, "question": question or f"{name}?"} | ({"answer": answer} if answer else {})
+        for name in names
+    ]
+    prompt = str(Path(model().split("?")[0]) / "solver.md")
+    asked = {"memory": str(memory), "prompt": prompt, "tasks": tasks}
+    assert nursery().end(nursery().order({"grow": asked})).status == 0
 
 
 def call_log(memory: Path) -> Path:
@@ -445,9 +472,41 @@ def _logged(path: str) -> None:
     TransformersEngine.generate = generate  # type: ignore[method-assign]  # a process of its own
 
 
+class Asked(TypedDict, total=False):
+    """The state of a user's own graph."""
+
+    task: dict[str, Any]
+    answer: str
+
+
+async def _grow(memory: str, prompt: str, tasks: list[dict[str, Any]]) -> None:
+    """A user's application: a graph that is not ours, one thread a question, answered by a policy."""
+    from langgraph.checkpoint.memory import InMemorySaver
+    from langgraph.graph import END, START, StateGraph
+
+    from sparring.graphs.catalogue import make_protocol
+
+    options = {"n": SAMPLES, "answer": "text", "prompts": {"solver": prompt}}
+    node = make_protocol("sample", options).node(
+        agents="policy:solver",
+        memory=memory,
+        task=lambda state: state["task"],
+        result=lambda outcome: {"answer": outcome["answer"]},
+        sampling={"max_tokens": 5},
+    )
+    graph = StateGraph(Asked).add_node("solve", node).add_edge(START, "solve").add_edge("solve", END)
+    app = graph.compile(checkpointer=InMemorySaver())
+    for task in tasks:
+        await app.ainvoke({"task": task}, {"configurable": {"thread_id": task["id"]}})
+    await node.aclose()
+
+
 def _live(order: dict[str, Any]) -> int:
     if "model" in order:
         save_model(Path(order["model"]))
+        return 0
+    if "grow" in order:
+        asyncio.run(_grow(**order["grow"]))
         return 0
     from sparring.errors import SparringError
     from sparring.graphs.console import Incomplete
@@ -460,8 +519,11 @@ def _live(order: dict[str, Any]) -> int:
         os.write(said, (json.dumps([kind, dict(numbers)], default=str) + "\n").encode())
 
     from sparring.training import evolve as loop
+    from sparring.training import feed
     from sparring.training.rewards import derive
 
+    ahead = SimpleNamespace(time=lambda: time.time() + order["later"])
+    feed.time = ahead  # type: ignore[assignment]  # the clock of the cadence
     loop.draw = lambda journal, story, folder: []  # type: ignore[assignment]  # a second a life
     derive.AT_ONCE = 1  # rewards of an episode are a transaction of their own
     _logged(order["calls"])
@@ -487,23 +549,30 @@ def main() -> None:
     torch.set_num_threads(1)
     print("ready", flush=True)
     for line in sys.stdin:
+        order = json.loads(line)
+        if "wait" in order:
+            _, ended = os.waitpid(order["wait"], 0)
+            print(os.waitstatus_to_exitcode(ended), flush=True)
+            continue
         pid = os.fork()
         if pid == 0:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os.dup2(2, 1)
-            status = 70
-            try:
-                status = _live(json.loads(line))
-            except BaseException:
-                import traceback
-
-                traceback.print_exc()
-            finally:
-                os._exit(status)
+            _child(order)
         print(pid, flush=True)
-        _, ended = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(ended), flush=True)
+
+
+def _child(order: dict[str, Any]) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    status = 70
+    try:
+        status = _live(order)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(status)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from journal_support import drive, version
+from journal_support import drive
+from sqlalchemy import select
 
 from sparring.agents.engines.registry import EnginePool
 from sparring.graphs.results import Result
@@ -171,7 +172,7 @@ def versions(journal: Journal) -> None:
 
 
 def played(journal: Journal) -> int:
-    return int(journal.read(Turn.__table__.select()).__len__())
+    return len(journal.read(select(Turn.id)))
 
 
 async def test_blocks_are_added_and_only_what_is_missing_is_played(journal: Journal) -> None:
@@ -199,7 +200,7 @@ async def test_blocks_are_added_and_only_what_is_missing_is_played(journal: Jour
             assert await decide(evaluator, {"solver": 1}, {"solver": 0}, measure, drive_once) == found
             assert played(journal) == 24
             await evaluator({"solver": 0}, measure)
-            assert played(journal) == 36 - 12  # greedy copies are not played: one copy a task, all there
+            assert played(journal) == 24  # what the gate played is there for who asks again
 
 
 async def test_greedy_items_end_with_the_tasks_and_sampled_ones_go_on_in_copies(journal: Journal) -> None:
@@ -239,7 +240,7 @@ async def test_both_sides_have_the_same_tasks_and_seeds(journal: Journal) -> Non
         for name in names
     ]
     assert seeds[0] == seeds[1] and len({row[-1] for row in seeds[0]}) == 6
-    assert journal.run_row(names[0]).kind == "evaluation" and version(journal) > 0
+    assert journal.run_row(names[0]).kind == "evaluation"
 
 
 def test_a_gate_grows_to_its_items_in_whole_copies() -> None:

@@ -1,0 +1,210 @@
+"""The configuration of `evolve`: every mistake is one line that names the field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sparring.errors import UserError
+from sparring.training.config import load_config
+
+GOOD: dict[str, Any] = {
+    "run": "r",
+    "tasks": "demo",
+    "policies": {"solver": {"roles": ["solver"]}},
+    "steps": 3,
+}
+SOURCE = {**{name: GOOD[name] for name in ("run", "policies", "steps")}, "source": {}}
+SOLVER = "policies.solver"
+
+
+def put(values: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
+    """The values with another one at `a.b.c`."""
+    name, _, rest = place.partition(".")
+    return {**values, name: put(values.get(name) or {}, rest, value) if rest else value}
+
+
+def refusal(values: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        load_config(values)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("run", 3),
+        ("seed", "x"),
+        ("protocol", 1),
+        ("options", "n=3"),
+        ("engine", {"a": 1}),
+        ("roles", ["judge"]),
+        ("sampling", 0.7),
+        ("policies", "solver"),
+        ("policies", {}),
+        (f"{SOLVER}.roles", "solver"),
+        (f"{SOLVER}.objective", "ppo"),
+        (f"{SOLVER}.reward", 7),
+        (f"{SOLVER}.loss", ["grpo"]),
+        (f"{SOLVER}.advantage", 1.5),
+        (f"{SOLVER}.lora", "all"),
+        (f"{SOLVER}.train", 1),
+        (f"{SOLVER}.reference", 3),
+        (f"{SOLVER}.max_staleness", -1),
+        (f"{SOLVER}.rolls", ["solver"]),
+        ("play", []),
+        ("play.tasks", 0),
+        ("play.select", "hardest"),
+        ("play.floor", 0),
+        ("play.copies", 0),
+        ("play.copies_unsolved", "many"),
+        ("play.copy", 2),
+        ("steps", 0),
+        ("steps", "ten"),
+        ("minutes", 0),
+        ("decay", "cosine"),
+        ("evaluate", "demo"),
+        ("evaluate.tasks", ["demo"]),
+        ("evaluate.every", 0),
+        ("evaluate.sampling", 1),
+        ("evaluate.copies", 0),
+        ("gate.margin", -0.1),
+        ("gate.half_width", 0),
+        ("gate.block", 0),
+        ("gate.items", 0),
+        ("gate.rejected", "give_up"),
+        ("entropy.target", 0),
+        ("entropy.rate", 0),
+        ("entropy.low", -1),
+        ("explore.informative", 1.0),
+        ("explore.high", "x"),
+        ("keep", 1),
+        ("concurrency", 0),
+        ("stepz", 3),
+    ],
+)
+def test_a_wrong_field_is_named(place: str, value: Any) -> None:
+    started = place.split(".")[0]
+    base = {"gate": {"tasks": "demo"}, "evaluate": {"tasks": "demo"}, "entropy": {"target": 1.0}}.get(started)
+    if base is not None and "." in place:
+        values = put({**GOOD, started: base}, place, value)
+    else:
+        values = put(GOOD, place, value)
+    said = refusal(values)
+    assert f"`{place}" in said, said
+
+
+@pytest.mark.parametrize("missing", ["run", "policies", "steps", f"{SOLVER}.roles"])
+def test_a_missing_field_is_named(missing: str) -> None:
+    values = put(GOOD, missing, None)
+    parent = values
+    *above, last = missing.split(".")
+    for name in above:
+        parent = parent[name]
+    del parent[last]
+    assert f"`{missing}`" in refusal(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({**GOOD, "source": {}}, "either `tasks` to play or a `source`"),
+        ({name: value for name, value in GOOD.items() if name != "tasks"}, "give `tasks` to play"),
+        ({**GOOD, "every": "8 turns"}, "`every` is for runs that learn from a `source`"),
+        ({**SOURCE, "source": {"min_turns": 0}}, "source.min_turns"),
+        ({**SOURCE, "source": {"poll_s": 0}}, "source.poll_s"),
+        ({**SOURCE, "source": {"runs": "a"}}, "source.runs"),
+        ({**SOURCE, "source": {"run": ["a"]}}, "`source.run`: there is no such field"),
+    ],
+)
+def test_what_does_not_go_together(values: dict[str, Any], said: str) -> None:
+    assert said in refusal(values)
+
+
+@pytest.mark.parametrize(
+    ("every", "cadence"),
+    [
+        (None, (5, 0.0)),
+        ("256 turns", (256, 0.0)),
+        ("1 turn", (1, 0.0)),
+        (" 8turns ", (8, 0.0)),
+        ("2 hours", (0, 7200.0)),
+        ("0.5 hours", (0, 1800.0)),
+        ("1hour", (0, 3600.0)),
+    ],
+)
+def test_cadence(every: str | None, cadence: tuple[int, float]) -> None:
+    assert load_config({**SOURCE, "source": {"min_turns": 5}, "every": every}).cadence() == cadence
+
+
+@pytest.mark.parametrize(
+    "every", ["0 turns", "turns", "-3 turns", "3 days", "1e3 turns", "0.0 hours", "", "3"]
+)
+def test_no_cadence(every: str) -> None:
+    assert "write it as `256 turns` or `2 hours`" in refusal({**SOURCE, "every": every})
+
+
+def test_short_names_and_options() -> None:
+    long = {"name": "grpo", "beta": 0.04}
+    policy = load_config(put(GOOD, f"{SOLVER}.loss", long)).policies["solver"]
+    assert (policy.loss.name, policy.loss.options) == ("grpo", {"beta": 0.04})
+    assert (policy.reward.name, policy.reward.options) == ("verifier", {})
+    assert load_config(put(GOOD, f"{SOLVER}.loss", "gspo")).policies["solver"].loss.name == "gspo"
+
+
+# --- files ----------------------------------------------------------------------------------------------
+
+
+def test_files_are_found_beside_the_one_that_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "conf"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name in ("train.jsonl", "held.jsonl", "gate.jsonl", "solver.md"):
+        (folder / name).write_text("")
+    values = {
+        **GOOD,
+        "tasks": "train.jsonl",
+        "options": {"n": 2, "prompts": {"solver": "solver.md"}},
+        "evaluate": {"tasks": "held.jsonl"},
+        "gate": {"tasks": "gate.jsonl"},
+    }
+    (folder / "evolve.yaml").write_text(yaml.safe_dump(values))
+    found = load_config("conf/evolve.yaml")
+    assert found.evaluate is not None and found.gate is not None
+    assert [found.tasks, found.evaluate.tasks, found.gate.tasks, found.options["prompts"]["solver"]] == [
+        str(folder / name) for name in ("train.jsonl", "held.jsonl", "gate.jsonl", "solver.md")
+    ]
+    assert found.options["n"] == 2
+    (folder / "evolve.yaml").write_text(yaml.safe_dump(GOOD))
+    assert load_config("conf/evolve.yaml").tasks == "demo"  # a shipped set keeps its name
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("- run: r\n", "expected fields such as `run: NAME`"),
+        ("just words\n", "expected fields such as `run: NAME`"),
+        ("", "expected fields such as `run: NAME`"),
+        ("run: [unclosed\n", "is no YAML"),
+        ("run: !!python/object:os.system {}\n", "is no YAML"),
+        (b"\xff\xfe\x00run", "is no YAML"),
+    ],
+)
+def test_what_is_no_configuration(tmp_path: Path, content: str | bytes, said: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    refused = refusal(file)
+    assert said in refused and str(file) in refused
+    assert "cannot be read" in refusal(tmp_path) and "cannot be read" in refusal(tmp_path / "none.yaml")
+
+
+def test_what_may_change_in_a_run_that_goes_on() -> None:
+    first = load_config(GOOD).identity()
+    assert load_config({**GOOD, "plots": "elsewhere", "concurrency": 3, "minutes": 2.0}).identity() == first
+    assert load_config({**GOOD, "seed": 1}).identity() != first
