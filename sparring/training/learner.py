@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from sparring.agents.engines.layer import ManagedEngine
@@ -22,6 +23,9 @@ from sparring.training.full_weights import FullWeights
 from sparring.training.losses import PolicyLoss
 from sparring.training.trainer import Execution, TrainSettings, UpdateStopped, prepare, train
 from sparring.training.weights import Adapters, LoraSettings, load_optimizer, save_optimizer
+
+PROBE = 8
+"""Samples of an update that are looked at again after its last step."""
 
 
 @dataclass(slots=True)
@@ -212,9 +216,24 @@ class Learner:
             seed=seed,
             execution=Execution(self.base.trees, self.base.lock, self.stop),
         )
-        if not all(tensor.isfinite().all() for _, tensor in self.base.adapters.named(self.name)):
-            raise UpdateStopped("its last step made weights that are not finite")
+        self._sound(samples[:PROBE])
         return figures
+
+    def _sound(self, samples: Sequence[Sample]) -> None:
+        """The last step was taken after the last look at where the policy moves: look once more.
+
+        Raises:
+            UpdateStopped: a few of the samples say that it jumped, or nothing sensible.
+        """
+        rows = [sample.row for sample in samples]
+        model = self.base.adapters.model.eval()
+        with self.base.lock, torch.no_grad():
+            found = all_logprobs(model, rows, self.settings.budget, trees=self.base.trees)
+        before = [sample.turn.logprobs if sample.old is None else sample.old for sample in samples]
+        moved = np.concatenate(found).astype(np.float64) - np.concatenate([*before])  # type: ignore[list-item]  # experience has them
+        divergence = float(np.mean(np.expm1(moved) - moved))
+        if not divergence <= self.settings.max_kl:
+            raise UpdateStopped(f"its last step moved the policy by a KL of {divergence:.3g} nats a token")
 
     def save(self, update_id: int, spec: str) -> dict[str, Any]:
         """Write what an update came to, and the optimizer's state; the version's fields for `publish`.

@@ -33,7 +33,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The spec of a tiny random llama."""
-    return save_model(tmp_path_factory.mktemp("tiny") / "model")
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    save_model(folder)
+    return f"{folder}?dtype=float32"
 
 
 def runs(memory: str = "sparring.db") -> list[str]:

@@ -27,7 +27,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, TypedDict
@@ -439,8 +439,7 @@ def _interrupt(result: Any) -> Any:
 
 
 def _nan(result: Any) -> Any:
-    result.loss = result.loss * float("nan")
-    return result
+    return replace(result, loss=result.loss * float("nan"))
 
 
 def _full(result: Any) -> Any:

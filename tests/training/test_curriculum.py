@@ -94,13 +94,13 @@ def test_a_configuration_extends_another(tmp_path: Path) -> None:
     assert config.sampling == {"temperature": 0.9, "max_tokens": 4}
     assert config.policies["solver"].loss.options == {"beta": 0.1}
     assert config.tasks == str(tmp_path / "shared" / "tasks.jsonl"), (
-        "files lie beside the one that names them"
+        "files lie beside who names them"
     )
 
 
 def test_a_circle_of_configurations_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "a.yaml", "extends: b.yaml")
-    with pytest.raises(UserError, match="does not extend this one"):
+    with pytest.raises(UserError, match="none that extends this one"):
         load_config(write(tmp_path, "b.yaml", "extends: a.yaml"))
     with pytest.raises(UserError, match=r"missing.yaml"):
         load_config(write(tmp_path, "c.yaml", "extends: missing.yaml"))
