@@ -153,6 +153,10 @@ def report(run: RunName, memory: Memory = DEFAULT_MEMORY, as_json: Json = False)
     from sparring.memory.journal import Journal
 
     with Journal.open(memory) as journal:
+        if journal.run_row(run).kind == "evolve":
+            from sparring.training.console import report_evolution
+
+            return report_evolution(journal, run, as_json=as_json)
         found = read_report(journal, run)
     if as_json:
         write_lines([found.to_json()], None)

@@ -38,6 +38,18 @@ def test_embedding_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (tmp_path / "app.db").exists()
 
 
+@pytest.mark.model
+@pytest.mark.timeout(400)
+def test_learning_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(BLOCKS[2], "README.md", "exec"), {})
+    first, *_ = capsys.readouterr().out.strip().splitlines()
+    assert first == "{'live': 0, 'training': 1}"
+
+
 def test_every_link_leads_somewhere() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):

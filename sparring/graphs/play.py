@@ -68,8 +68,9 @@ class Play:
     def from_row(cls, row: Any) -> Play:
         """The play of a journaled run."""
         config = dict(row.config)
-        if "tasks" not in config:
-            raise UserError(f"run `{row.id}` is of kind `{row.kind}`: it was not begun by `play`")
+        if not isinstance(config.get("tasks"), list):
+            again = "; go on with the `sparring evolve` that began it" if row.kind == "evolve" else ""
+            raise UserError(f"run `{row.id}` is of kind `{row.kind}`: it was not begun by `play`{again}")
         tasks = tuple(TaskRecord(**task) for task in config.pop("tasks"))
         limits = Limits(**config.pop("limits"))
         about = {"protocol": row.protocol, "seed": row.seed, "kind": row.kind, "parent": row.parent_id}

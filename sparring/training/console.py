@@ -11,8 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sparring.graphs.display import clock
-from sparring.training.story import Story
+from sparring.graphs.console import write_lines
+from sparring.graphs.display import clock, show
+from sparring.memory import policies
+from sparring.memory.journal import Journal
+from sparring.training.story import Story, read_story
 
 COLUMNS = (
     ("reward", "reward", ".3f"),
@@ -67,15 +70,17 @@ class Watch:
 
 
 def _row(at: str, step: int, policy: str, row: Mapping[str, Any]) -> str:
+    return f"{at:>7}  {step:>5} {policy:<12}{''.join(f'{cell:>12}' for cell in _cells(row))}"
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
     values = dict(row)
     clips = [row[name] for name in ("clip_low", "clip_high") if row.get(name) is not None]
     values["clip"] = sum(clips) if clips else None
     cells = [values.get(key) for _, key, _ in COLUMNS]
-    shown = [
-        f"{'-' if cell is None else format(cell, form):>12}"
-        for cell, (_, _, form) in zip(cells, COLUMNS, strict=True)
+    return [
+        "-" if cell is None else format(cell, form) for cell, (_, _, form) in zip(cells, COLUMNS, strict=True)
     ]
-    return f"{at:>7}  {step:>5} {policy:<12}{''.join(shown)}"
 
 
 def summary(story: Story, versions: Mapping[str, Mapping[str, int]]) -> Table:
@@ -89,6 +94,27 @@ def summary(story: Story, versions: Mapping[str, Mapping[str, int]]) -> Table:
             before = story.first_version(policy, head)
             said = "" if before is None else f"@{before}"
             table.add_row(f"{policy}, {head} head", said, f"@{heads[head]}")
+    return table
+
+
+def report_evolution(journal: Journal, run: str, *, as_json: bool) -> None:
+    """A run as its journal tells it: a line a step, before and after, heads; to standard output."""
+    story = read_story(journal, run)
+    heads = {
+        name: {str(head): at.number for head, at in policies.heads(journal, name).items() if at}
+        for name in story.config["policies"]
+    }
+    if as_json:
+        return write_lines([{**story.to_json(), "heads": heads}], None)
+    show(_steps(story), summary(story, heads))
+
+
+def _steps(story: Story) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("step", "policy", *(name for name, _, _ in COLUMNS)):
+        table.add_column(name, justify="left" if name == "policy" else "right")
+    for row in story.series:
+        table.add_row(str(row["step"]), row["policy"], *_cells(row))
     return table
 
 

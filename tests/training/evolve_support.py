@@ -234,6 +234,15 @@ class Nursery:
     ) -> Life:
         return self.end(self.start(config, memory, faults, later))
 
+    def command(self, config: dict[str, Any], memory: Path, folder: Path) -> Life:
+        """`sparring evolve CONFIG.yaml`; `error` is what it wrote to standard error."""
+        file, errors = folder / "config.yaml", folder / "errors.txt"
+        file.write_text(json.dumps(config))  # which is YAML too
+        words = ["evolve", str(file), "--memory", str(memory), "--quiet"]
+        life = self.end(self.order({"words": words, "errors": str(errors)}))
+        life.error = errors.read_text()
+        return life
+
     def _hear(self) -> str:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -504,6 +513,11 @@ def _live(order: dict[str, Any]) -> int:
     if "model" in order:
         save_model(Path(order["model"]))
         return 0
+    if "words" in order:
+        from sparring.cli import main
+
+        os.dup2(os.open(order["errors"], os.O_WRONLY | os.O_CREAT), 2)
+        return main(order["words"])
     if "grow" in order:
         asyncio.run(_grow(**order["grow"]))
         return 0

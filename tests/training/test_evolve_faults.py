@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import random
+import signal
+import threading
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -109,6 +114,73 @@ def test_killed_in_every_stage_of_one_run(undisturbed: Any, tmp_path: Path) -> N
     same(memory, reference, len(STAGES))
 
 
+KILLS = 30
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_at_random_instants(undisturbed: Any, tmp_path: Path) -> None:
+    """Uniform over the time that a whole life takes, several runs after one another."""
+    config, reference = undisturbed
+    rng, kills, lives = random.Random(1), 0, 0
+    while kills < KILLS:
+        memory, killed = tmp_path / f"{lives}.db", 0
+        while True:
+            started = time.monotonic()
+            pid = nursery().start(config, memory)
+            timer = threading.Timer(rng.uniform(0.0, 3.0), os.kill, (pid, signal.SIGKILL))
+            timer.start()
+            life = nursery().end(pid)
+            timer.cancel()
+            timer.join()
+            if not life.killed:
+                break
+            killed += 1
+        assert (life.status, life.error) == (0, None), started
+        same(memory, reference, killed)
+        kills, lives = kills + killed, lives + 1
+
+
+def two_policies(folder: Path) -> dict[str, Any]:
+    """Two speakers of a debate, each with a policy of its own on the base they share."""
+    names = {"ann": learner("solver.0"), "bob": learner("solver.1")}
+    return small(
+        folder,
+        model(),
+        protocol="debate",
+        options={"agents": 2, "rounds": 1, "answer": "text"},
+        policies=names,
+        evaluate=None,
+        steps=2,
+        play={"tasks": 3},
+    )
+
+
+BETWEEN_TWO = {
+    "one update opened": Fault(f"{TEAM}:open_update", "after"),
+    "both prepared": Fault(f"{TEAM}:Team.train"),
+    "one published": Fault(f"{TEAM}:publish", "after"),
+    "the other half saved": Fault("sparring.training.learner:save_optimizer", "after"),
+    "one gated": Fault(EVENT, "after", given="gate"),
+    "one promoted": Fault("sparring.training.judging:move_head", "after"),
+    "the other promoted": Fault("sparring.training.judging:move_head", "after"),
+}
+
+
+def test_two_policies_killed_between_them(tmp_path: Path) -> None:
+    config = two_policies(tmp_path)
+    reference, memory = tmp_path / "undisturbed.db", tmp_path / "journal.db"
+    life = nursery().live(config, reference)
+    assert (life.status, life.error) == (0, None)
+    for stage, fault in BETWEEN_TWO.items():
+        assert nursery().live(config, memory, [fault]).killed, stage
+    assert nursery().live(config, memory).status == 0
+    ours, theirs = journaled(memory), journaled(reference)
+    assert difference(ours, theirs) is None
+    assert ours["heads"] == {name: {"live": 2, "training": 2} for name in ("ann", "bob")}
+    assert len(ours["updates"]) == 4
+
+
 def test_a_finished_run_says_what_it_is_and_does_nothing(undisturbed: Any) -> None:
     config, memory = undisturbed
     before, asked = journaled(memory), calls(memory)
@@ -131,7 +203,7 @@ def told_stopped(life: Life) -> str:
         ({}, Fault(f"{TRAINER}._forward", "after", nth=6, what="nan"), "the loss is nan"),
         ({"max_norm": 1e-6}, None, "the gradient norm is"),
         ({"max_kl": 1e-9}, None, "the policy moved by a KL of"),
-        ({"learning_rate": 100.0}, None, "its last step moved the policy by a KL of"),
+        ({"learning_rate": 1e30}, None, "its last step moved the policy by a KL of"),
     ],
     ids=["nan", "gradient", "divergence", "last step"],
 )
@@ -174,6 +246,14 @@ def test_a_stopped_update_stays_stopped_after_a_kill(tmp_path: Path, at: str) ->
 def adapter_of(memory: Path, update: int) -> Path:
     [folder] = (memory.with_name(f"{memory.name}.policies") / "solver").glob(f"update-{update:06d}")
     return folder / "adapter_model.safetensors"
+
+
+def test_the_command_line_says_why_and_exits_with_1(tmp_path: Path) -> None:
+    policies = {"solver": learner(train={"max_norm": 1e-6})}
+    config = small(tmp_path, model(), policies=policies, gate=None, evaluate=None, plots=str(tmp_path / "p"))
+    life = nursery().command(config, tmp_path / "journal.db", tmp_path)
+    assert life.status == 1
+    assert "policy `solver`: the update of step 1 was stopped: the gradient norm is" in str(life.error)
 
 
 def test_an_altered_adapter_is_refused_before_anything_is_played(tmp_path: Path) -> None:
