@@ -20,6 +20,7 @@ FULL = {
     "engine_bench": ["--dtype", "bfloat16", "--repeats", "3"],
     "engine_bench float32": ["--dtype", "float32", "--repeats", "3"],
     "journal_million": ["--turns", "1000000"],
+    "experience": ["--turns", "1000000"],
     "kill": ["--kills", "100"],
 }
 QUICK = {
@@ -27,6 +28,7 @@ QUICK = {
     "overhead": ["--rounds", "1"],
     "engine_bench": ["--dtype", "bfloat16", "--repeats", "1", "--conversations", "16"],
     "journal_million": ["--turns", "50000"],
+    "experience": ["--turns", "60000"],
     "kill": ["--kills", "20"],
 }
 

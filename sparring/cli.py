@@ -352,11 +352,18 @@ def _terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(*_: Any) -> None:
+    if callable(signal.getsignal(signal.SIGINT)):  # whoever runs an event loop has a handler of its own
+        signal.raise_signal(signal.SIGINT)
+    else:  # a background job of a shell ignores Ctrl-C, and would ignore this with it
+        raise KeyboardInterrupt
 
 
 def _fail(message: str, status: int) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import (
+    CTE,
     ColumnElement,
     Connection,
     LargeBinary,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     select,
     type_coerce,
 )
+from sqlalchemy.orm import aliased
 
 from sparring.memory.database import transact
 from sparring.memory.samples import SAMPLE, TrainingTurn, complete
@@ -204,7 +206,7 @@ def untrained(journal: Journal, policy: str, versions: Sequence[int], source: So
 
 def turn_rows(journal: Journal, policy: str, versions: Sequence[int], source: Source) -> list[Any]:
     """Ids and episode numbers of the untrained turns of closed episodes, for paying them."""
-    query: Select[Any] = select(Turn.id, Turn.episode_number).select_from(Turn)
+    query: Any = select(Turn.id, Turn.episode_number).select_from(Turn)
     return journal.read(_eligible(query, policy, source, versions))
 
 
@@ -225,20 +227,12 @@ def _paid_by(reward: RewardRef) -> ColumnElement[bool]:
 
 
 def _eligible(query: Select[Any], policy: str, source: Source, versions: Sequence[int]) -> Select[Any]:
-    trained = (
-        select(UpdateTurn.turn_id)
-        .join(Update, Update.id == UpdateTurn.update_id)
-        .where(UpdateTurn.turn_id == Turn.id, Update.policy == policy)
-    )
+    fresh = _fresh(policy, versions)
     query = (
-        query.join(Episode, Episode.number == Turn.episode_number)
+        query.join(fresh, fresh.c.id == Turn.id)
+        .join(Episode, Episode.number == Turn.episode_number)
         .join(Run, Run.id == Episode.run_id)
-        .where(
-            Turn.policy_version_id.in_(versions),
-            Turn.final,
-            Episode.status.in_(CLOSED),
-            ~exists(trained),
-        )
+        .where(Turn.final, Episode.status.in_(CLOSED))
     )
     query = query.where(Run.kind.not_in(HELD_OUT), Episode.task_id.not_in(source.without))
     if source.runs is not None:
@@ -250,6 +244,18 @@ def _eligible(query: Select[Any], policy: str, source: Source, versions: Sequenc
     if source.since is not None:
         query = query.where(Episode.finished_at >= source.since)
     return query
+
+
+def _fresh(policy: str, versions: Sequence[int]) -> CTE:
+    """Ids of the turns that no update took: found in indexes alone, before any turn's row is touched."""
+    said = aliased(Turn)
+    trained = (
+        select(UpdateTurn.turn_id)
+        .join(Update, Update.id == UpdateTurn.update_id)
+        .where(UpdateTurn.turn_id == said.id, Update.policy == policy)
+    )
+    query = select(said.id).where(said.policy_version_id.in_(versions), ~exists(trained))
+    return query.cte("fresh").prefix_with("MATERIALIZED")
 
 
 def _unusable(row: Any) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "agents"))
+sys.path += [str(Path(__file__).parents[1] / room) for room in ("agents", "memory")]
 
 _spec = spec_from_file_location("memory_conftest", Path(__file__).parents[1] / "memory" / "conftest.py")
 assert _spec is not None and _spec.loader is not None

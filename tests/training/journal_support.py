@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-sys.path.append(str(Path(__file__).parents[1] / "memory"))
-
 import journal_helpers
+import numpy as np
 from journal_helpers import TASK
 
 from sparring.memory.journal import Journal

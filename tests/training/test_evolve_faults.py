@@ -104,6 +104,7 @@ def test_the_undisturbed_run_does_all_there_is_to_do(undisturbed: Any) -> None:
     assert per_step == [2 * SAMPLES] * 3
 
 
+@pytest.mark.timeout(400)
 def test_killed_in_every_stage_of_one_run(undisturbed: Any, tmp_path: Path) -> None:
     config, reference = undisturbed
     memory = tmp_path / "journal.db"
@@ -143,17 +144,16 @@ def test_killed_at_random_instants(undisturbed: Any, tmp_path: Path) -> None:
 
 def two_policies(folder: Path) -> dict[str, Any]:
     """Two speakers of a debate, each with a policy of its own on the base they share."""
-    names = {"ann": learner("solver.0"), "bob": learner("solver.1")}
-    return small(
-        folder,
-        model(),
-        protocol="debate",
-        options={"agents": 2, "rounds": 1, "answer": "text"},
-        policies=names,
-        evaluate=None,
-        steps=2,
-        play={"tasks": 3},
-    )
+    config = small(folder, model())
+    return config | {
+        "protocol": "debate",
+        "options": {"agents": 2, "rounds": 1, "answer": "text"},
+        "policies": {"ann": learner("solver.0"), "bob": learner("solver.1")},
+        "evaluate": None,
+        "gate": config["gate"] | {"options": {}},
+        "steps": 2,
+        "play": {"tasks": 3},
+    }
 
 
 BETWEEN_TWO = {
@@ -167,6 +167,7 @@ BETWEEN_TWO = {
 }
 
 
+@pytest.mark.timeout(400)
 def test_two_policies_killed_between_them(tmp_path: Path) -> None:
     config = two_policies(tmp_path)
     reference, memory = tmp_path / "undisturbed.db", tmp_path / "journal.db"

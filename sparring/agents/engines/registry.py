@@ -76,14 +76,14 @@ _ENGINE: dict[str, dict[str, Option]] = {
         "prefix_cache_gib": float,
     },
 }
-_SILENT = {
+_CAPACITY = {"max_batch", "max_tokens_in_flight", "prefix_cache_gib"}
+"""How much an embedded engine may hold: specs that differ in these alone are one model in memory, sized as
+the first of them says."""
+_SILENT = _CAPACITY | {
     "api_key",
     "api_key_env",
     "call_log",
     "delay_s",
-    "max_batch",
-    "max_tokens_in_flight",
-    "prefix_cache_gib",
 }
 """Options that change no answer, so they are no part of an engine's identity."""
 
@@ -176,7 +176,8 @@ class _Plan:
     @property
     def identity(self) -> object:
         """Equal for equal backends; an object is itself."""
-        return (self.source if isinstance(self.source, str) else id(self.source), *_sorted(self.own))
+        own = {name: value for name, value in self.own.items() if name not in _CAPACITY}
+        return (self.source if isinstance(self.source, str) else id(self.source), *_sorted(own))
 
     def engine(self) -> Engine:
         if self.form == "engine":

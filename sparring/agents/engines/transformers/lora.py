@@ -97,9 +97,14 @@ class AdapterBank:
 
     STACKED = 8
     """So many adapters stay laid side by side, so that a change of who speaks costs nothing."""
+    RECENT = 16
+    """Passes after which an adapter that nobody used makes room when another comes: the versions a policy
+    has left behind would be computed for every token all the same."""
 
-    def __init__(self, model: nn.Module, limit: int = 32) -> None:
+    def __init__(self, model: nn.Module, limit: int = 16) -> None:
         self.limit = limit
+        self._passes = 0
+        self._used: dict[str, int] = {}
         self._layers = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
         self._loaded: OrderedDict[str, Adapter] = OrderedDict()
         self._known: dict[tuple[str, ...], str] = {}
@@ -147,10 +152,13 @@ class AdapterBank:
         wanted = {adapter.hash: adapter for adapter, _ in runs if adapter is not None}
         self._masks.clear()
         self._tokens = None
+        self._passes += 1
+        self._used.update(dict.fromkeys(wanted, self._passes))
         if not wanted:
             return
         if not wanted.keys() <= {adapter.hash for adapter in self._stack}:
-            others = [adapter for adapter in self._stack if adapter.hash not in wanted]
+            since = self._passes - self.RECENT
+            others = [a for a in self._stack if a.hash not in wanted and self._used[a.hash] > since]
             self._restack([*wanted.values(), *others[: max(0, self.STACKED - len(wanted))]])
         number = {adapter.hash: place for place, adapter in enumerate(self._stack)}
         self._tokens = [
@@ -158,6 +166,7 @@ class AdapterBank:
         ]
 
     def _restack(self, adapters: list[Adapter]) -> None:
+        self._used = {adapter.hash: self._used[adapter.hash] for adapter in adapters}
         for hook in self._hooks:
             hook.remove()
         self._stack, self._hooks, self._matrices = adapters, [], {}
