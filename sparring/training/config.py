@@ -21,6 +21,19 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Bounded(Strict):
+    """Something that is held between two bounds."""
+
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Bounded:
+        if self.low > self.high:
+            raise ValueError(f"`low` {self.low:g} is above `high` {self.high:g}")
+        return self
+
+
 class Named(Strict):
     """Something chosen by name with options: `grpo`, or `{name: grpo, beta: 0.04}`."""
 
@@ -116,16 +129,16 @@ class GateConfig(Strict):
     """What training does after a rejection: go on from where it is, or go back to the live version."""
 
 
-class EntropyConfig(Strict):
+class EntropyConfig(Bounded):
     """Adapt the entropy bonus of the loss so that the entropy stays near a target."""
 
     target: float = Field(gt=0)
     rate: float = Field(default=0.5, gt=0)
-    low: float = Field(default=0.0, ge=0)
+    low: float = Field(default=1e-4, gt=0)
     high: float = Field(default=0.3, gt=0)
 
 
-class ExploreConfig(Strict):
+class ExploreConfig(Bounded):
     """Adapt the sampling temperature so that a share of the prompts keeps samples of unequal reward.
 
     Without spread a prompt teaches nothing; a policy that has become sure of its mistakes is sampled hotter.
@@ -201,11 +214,11 @@ class EvolveConfig(Strict):
         """(turns, seconds) between updates from a source; 0 where it does not count."""
         if self.every is None:
             return (self.source.min_turns if self.source else 0), 0.0
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(turns?|hours?)\s*", self.every)
-        if match is None or float(match[1]) <= 0:
+        match = re.fullmatch(r"\s*(?:(\d+)\s*turns?|(\d+(?:\.\d+)?)\s*hours?)\s*", self.every)
+        turns, hours = (int(match[1] or 0), float(match[2] or 0)) if match else (0, 0.0)
+        if not turns and not hours:
             raise ValueError(f"`every: {self.every}`: write it as `256 turns` or `2 hours`")
-        amount = float(match[1])
-        return (int(amount), 0.0) if match[2].startswith("turn") else (0, amount * PER_HOUR)
+        return turns, hours * PER_HOUR
 
 
 def load_config(source: str | Path | dict[str, Any]) -> EvolveConfig:
@@ -229,7 +242,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(f"configuration `{path}` cannot be read: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"configuration `{path}` is no YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise UserError(f"configuration `{path}`: expected fields such as `run: NAME`")
     values = _placed(values, path.resolve().parent)
     base = values.pop("extends", None)
@@ -265,7 +278,7 @@ def _checked(values: dict[str, Any], folder: Path | None, where: str) -> EvolveC
 
 
 def _placed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The values with task files, prompts and plots found beside the file that names them."""
+    """The values with task files and prompts found beside the file that names them."""
     values = dict(values)
 
     def beside(name: Any) -> Any:

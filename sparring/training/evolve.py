@@ -62,6 +62,7 @@ class Evolution:
 
     def __init__(self, plan: Plan, team: Team, pool: EnginePool, told: Told | None = None) -> None:
         self.config, self.run, self.team = team.config, team.run, team
+        self.pool = pool
         self.told: Told = told or (lambda kind, numbers: None)
         self.feed = make_feed(plan, team, pool, self.told)
         self.monitors, self._heat = plan.monitors, plan.temperatures
@@ -136,7 +137,15 @@ class Evolution:
                 figures[name] |= await self._thread(self.team.train, job, bonus)
             except UpdateStopped as stop:
                 await self._stop(step, name, str(stop))
+            await self._forget(job)
         return figures, [turn for job in jobs for turn in job.material.turns]
+
+    async def _forget(self, job: Job) -> None:
+        """Let go of the model of a base that no head of the policy stands on any more."""
+        heads = policies.heads(self.journal, job.member.name).values()
+        used = {version.base_spec for version in heads if version} | {job.member.engine.spec}
+        if job.member.learner.full and job.head.base_spec not in used:
+            await self.pool.discard(job.head.base_spec)
 
     async def _thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Work in a thread; who interrupts the run ends it at the next micro-batch."""
@@ -248,7 +257,7 @@ class EvolveResult:
         return {
             "run": story.run,
             "status": story.status,
-            "updates": len(story.series),
+            "steps": max((row["step"] for row in story.series), default=0),
             "before": story.before,
             "after": story.after,
             "gate": story.decisions,

@@ -14,14 +14,18 @@ STATES = 2
 """Optimizer states kept: of the newest version, and of the one before it."""
 
 
-def prune(journal: Journal, policy: str, keep: int) -> list[int]:
+def prune(journal: Journal, policy: str, keep: int, reference: str | None = None) -> list[int]:
     """Delete weights of a policy's old versions; numbers of the versions whose weights went.
 
-    Kept are the newest `keep`, the heads, and versions that an open episode is pinned to. The rows stay:
-    what trained what can still be read, and a version without weights is refused by name.
+    Kept are the newest `keep`, the heads, the version named as `reference`, and versions that an open
+    episode is pinned to. The rows stay: what trained what can still be read, and a version without weights
+    is refused by name.
     """
     known = versions(journal, policy)
     pinned = _pinned(journal) | {version.id for version in heads(journal, policy).values() if version}
+    if reference is not None:
+        named = reference.rpartition("@")[2]
+        pinned |= {version.id for version in known if str(version.number) == named}
     gone = []
     store = store_folder(journal) / policy
     for version in known[:-keep]:

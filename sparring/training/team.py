@@ -139,7 +139,7 @@ class Team:
         made = learner.save(row.id, member.engine.spec)
         version = publish(self.journal, update_id=row.id, metrics=figures, run=self.run, **made)
         learner.published(version)
-        prune(self.journal, member.name, self.config.keep)
+        prune(self.journal, member.name, self.config.keep, member.config.reference)
         return figures
 
     def skip(self, job: Job, why: str) -> None:
@@ -161,6 +161,8 @@ async def assemble(config: EvolveConfig, journal: Journal, pool: EnginePool) -> 
         if spec is None:
             raise UserError(f"policy `{name}` has no `base` and the run no `engine`")
         engine = pool.get(spec)
+        if engine.policy.cache is not None:
+            raise UserError(f"engine `{spec}`: samples of a run that learns cannot come from a cache")
         await engine.probe()
         full = policy.lora is None
         base = open_base(engine, full=full) if full or engine not in bases else bases[engine]

@@ -36,12 +36,12 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "agents")]
 
 from safetensors.numpy import load_file  # noqa: E402 - the paths first
-from sqlalchemy import select  # noqa: E402
+from sqlalchemy import select  # noqa: E402 - the paths first
 
-from sparring.agents.models import verify_adapter  # noqa: E402
-from sparring.memory.journal import Journal  # noqa: E402
-from sparring.memory.policies import heads, history, versions  # noqa: E402
-from sparring.memory.schema import (  # noqa: E402
+from sparring.agents.models import verify_adapter  # noqa: E402 - the paths first
+from sparring.memory.journal import Journal  # noqa: E402 - the paths first
+from sparring.memory.policies import heads, history, versions  # noqa: E402 - the paths first
+from sparring.memory.schema import (  # noqa: E402 - the paths first
     Episode,
     Event,
     PolicyVersion,
@@ -50,7 +50,7 @@ from sparring.memory.schema import (  # noqa: E402
     Update,
     UpdateTurn,
 )
-from sparring.training.rewards.base import EpisodeRow, Paid, RewardFunction  # noqa: E402
+from sparring.training.rewards.base import EpisodeRow, Paid, RewardFunction  # noqa: E402 - the paths first
 
 RUN = "small"
 SAMPLES = 4

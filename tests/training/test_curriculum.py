@@ -93,9 +93,7 @@ def test_a_configuration_extends_another(tmp_path: Path) -> None:
     assert (config.run, config.steps) == ("own", 3)
     assert config.sampling == {"temperature": 0.9, "max_tokens": 4}
     assert config.policies["solver"].loss.options == {"beta": 0.1}
-    assert config.tasks == str(tmp_path / "shared" / "tasks.jsonl"), (
-        "files lie beside who names them"
-    )
+    assert config.tasks == str(tmp_path / "shared" / "tasks.jsonl"), "files lie beside who names them"
 
 
 def test_a_circle_of_configurations_is_refused(tmp_path: Path) -> None:

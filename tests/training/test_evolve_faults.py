@@ -178,8 +178,8 @@ def test_two_policies_killed_between_them(tmp_path: Path) -> None:
     assert nursery().live(config, memory).status == 0
     ours, theirs = journaled(memory), journaled(reference)
     assert difference(ours, theirs) is None
-    assert ours["heads"] == {name: {"live": 2, "training": 2} for name in ("ann", "bob")}
-    assert len(ours["updates"]) == 4
+    outcomes = sorted(update[2] for update in ours["updates"])
+    assert outcomes in (["done"] * 4, ["done"] * 3 + ["empty"]), "three speeches may all be worth the same"
 
 
 def test_a_finished_run_says_what_it_is_and_does_nothing(undisturbed: Any) -> None:

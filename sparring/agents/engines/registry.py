@@ -116,15 +116,15 @@ class EnginePool:
     """
 
     def __init__(self) -> None:
-        self._managed: dict[object, ManagedEngine] = {}
-        self._engines: dict[object, Engine] = {}
+        self._managed: dict[tuple[Any, ...], ManagedEngine] = {}
+        self._engines: dict[tuple[Any, ...], Engine] = {}
 
     def get(self, spec: str | Path | Engine | object, **options: Any) -> ManagedEngine:
         """The engine of `spec`, made on first use; arguments as for `make_engine`."""
         if isinstance(spec, ManagedEngine):
-            return self._managed.setdefault(id(spec), make_engine(spec, **options))
+            return self._managed.setdefault((id(spec),), make_engine(spec, **options))
         plan = _plan(spec, options)
-        key = (plan.identity, *_sorted(plan.service))
+        key = (*plan.identity, *_sorted(plan.service))
         if key not in self._managed:
             self._managed[key] = plan.managed(self._backend(plan))
         return self._managed[key]
@@ -135,6 +135,17 @@ class EnginePool:
         if plan.identity not in self._engines:
             self._engines[plan.identity] = plan.engine()
         return self._engines[plan.identity]
+
+    async def discard(self, spec: str) -> None:
+        """Close the engine of a spec, where there is one, and free its model: a later `get` makes it anew."""
+        identity = _plan(spec, {}).identity
+        kept = {key: managed for key, managed in self._managed.items() if key[: len(identity)] != identity}
+        for key in self._managed.keys() - kept.keys():
+            self._managed[key].release()
+        self._managed = kept
+        engine = self._engines.pop(identity, None)
+        if engine is not None:
+            await engine.close()
 
     def ledgers(self) -> dict[str, dict[str, dict[str, float]]]:
         """Ledger snapshots by the engines' specs."""
@@ -174,7 +185,7 @@ class _Plan:
     service: dict[str, Any]
 
     @property
-    def identity(self) -> object:
+    def identity(self) -> tuple[Any, ...]:
         """Equal for equal backends; an object is itself."""
         own = {name: value for name, value in self.own.items() if name not in _CAPACITY}
         return (self.source if isinstance(self.source, str) else id(self.source), *_sorted(own))
