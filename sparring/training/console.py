@@ -20,7 +20,7 @@ from sparring.training.story import Story, read_story
 COLUMNS = (
     ("reward", "reward", ".3f"),
     ("entropy", "entropy", ".3f"),
-    ("KL", "kl_old_k3", ".4f"),
+    ("KL", "kl", ".4f"),
     ("clipped", "clip", ".3f"),
     ("informative", "informative", ".2f"),
     ("length", "length", ".1f"),

@@ -216,11 +216,11 @@ class Learner:
             seed=seed,
             execution=Execution(self.base.trees, self.base.lock, self.stop),
         )
-        self._sound(samples[:PROBE])
-        return figures
+        return figures | {"kl": self._sound(samples[:PROBE])}
 
-    def _sound(self, samples: Sequence[Sample]) -> None:
-        """The last step was taken after the last look at where the policy moves: look once more.
+    def _sound(self, samples: Sequence[Sample]) -> float:
+        """The last step was taken after the last look at where the policy moves: look once more. The mean
+        of log(old / new) over the tokens of a few samples, in nats.
 
         Raises:
             UpdateStopped: a few of the samples say that it jumped, or nothing sensible.
@@ -234,6 +234,7 @@ class Learner:
         divergence = float(np.mean(np.concatenate([*before]) - np.concatenate(found)))
         if not divergence <= self.settings.max_kl:
             raise UpdateStopped(f"its last step moved the policy by a KL of {divergence:.3g} nats a token")
+        return divergence
 
     def save(self, update_id: int, spec: str) -> dict[str, Any]:
         """Write what an update came to, and the optimizer's state; the version's fields for `publish`.
