@@ -125,6 +125,25 @@ async def test_service_options_alone_share_the_backend() -> None:
         assert pool.ledgers()["scripted:hash"]["total"]["calls"] == 2
 
 
+async def test_specs_that_differ_in_capacity_are_one_model() -> None:
+    async with EnginePool() as pool:
+        small = pool.get("smollm2-135m?dtype=float32&max_batch=8&prefix_cache_gib=0.1")
+        assert pool.get("smollm2-135m?dtype=float32") is small, "the canonical spec leads to the same model"
+        assert pool.get("smollm2-135m?dtype=float32&timeout=5").inner is small.inner
+        assert pool.get("smollm2-135m").inner is not small.inner, "another dtype is another model"
+
+
+async def test_a_discarded_engine_is_made_anew(tmp_path: Path) -> None:
+    async with EnginePool() as pool:
+        first, other = pool.get("scripted:hash"), pool.get("scripted:echo")
+        hasty = pool.get("scripted:hash?timeout=5")
+        await pool.discard("scripted:hash")
+        again = pool.get("scripted:hash")
+        assert again.inner is not first.inner and pool.get("scripted:hash?timeout=5") is not hasty
+        assert pool.get("scripted:echo") is other
+        await pool.discard("scripted:nothing")
+
+
 async def test_a_pool_closes_the_others_when_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[str] = []
 

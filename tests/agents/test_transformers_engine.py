@@ -126,6 +126,45 @@ async def test_samples_of_one_prompt_share_one_prefill(tf_engine, tf_tiny):
     assert [c.completion_ids.tolist() for c in again] == [c.completion_ids.tolist() for c in answers]
 
 
+@pytest.mark.parametrize("temperature", [0.2, 0.35, 0.6])
+async def test_samples_that_say_the_same_are_one_row_until_they_part(tf_engine, tf_tiny, temperature):
+    """Each is what it would have been alone, whenever it left the others."""
+    request = ask("one question, answered by several who often agree", *range(12), temperature=temperature)
+    together = await tf_engine.generate(request)
+    shared = tf_engine.counters.shared
+    said = [completion.completion_ids.tolist() for completion in together]
+    assert 0 < shared < sum(map(len, said)), "some tokens were computed once for several samples"
+    assert len({tuple(ids) for ids in said}) > 1, "they all said the same"
+    for number, completion in enumerate(together):
+        check(tf_tiny, request, completion)
+        [alone] = await tf_engine.generate(
+            ask("one question, answered by several who often agree", number, temperature=temperature)
+        )
+        assert alone.completion_ids.tolist() == said[number]
+        np.testing.assert_allclose(alone.logprobs, completion.logprobs, atol=1e-4)
+
+
+async def test_greedy_samples_are_computed_once(tf_engine):
+    answers = await tf_engine.generate(ask("one question", *range(6), temperature=0.0))
+    length = len(answers[0].completion_ids)
+    assert len({tuple(c.completion_ids) for c in answers}) == 1
+    assert tf_engine.counters.shared == 5 * (length - 1), "all but the first token, which is the prefill's"
+
+
+async def test_adapters_that_were_left_behind_are_not_computed(tf_engine, tf_adapters):
+    first, second = tf_adapters
+    await tf_engine.generate(ask("hello", adapter=first, max_tokens=2))
+    bank = tf_engine._worker.batch.adapters
+    await tf_engine.generate(ask("hello", adapter=second, max_tokens=2))
+    assert len(bank._stack) == 2, "whoever spoke a moment ago stays beside it"
+    bank._restack([])
+    await tf_engine.generate(ask("hello", adapter=first, max_tokens=2))
+    while bank._passes <= bank._used[version_of(first).adapter_hash] + bank.RECENT:
+        await tf_engine.generate(ask("the base alone", max_tokens=24))
+    await tf_engine.generate(ask("hello", adapter=second, max_tokens=2))
+    assert [adapter.hash for adapter in bank._stack] == [version_of(second).adapter_hash]
+
+
 async def test_more_samples_than_slots(tf_tiny):
     engine = TransformersEngine(str(tf_tiny), dtype="float32", max_batch=3)
     request = ask("many", *range(8), max_tokens=6)

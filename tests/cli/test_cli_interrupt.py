@@ -99,6 +99,20 @@ def test_interrupted_in_mid_run_and_resumed(how: signal.Signals, capsys: pytest.
     assert len(called()) <= TASKS * CALLS + CONCURRENCY * 3, "only what was in flight is paid for twice"
 
 
+def test_a_background_job_that_ignores_ctrl_c_ends_by_sigterm() -> None:
+    """As a shell starts it with `&`: SIGINT is ignored, and SIGTERM must not be lost with it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = start(*command())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    wait_until(3)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130, said
+    assert "sparring resume" in said
+
+
 def test_a_second_driver_is_told_who_has_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     engine = "scripted:hash?delay_s=0.5"
     driver = start(*command(engine))
