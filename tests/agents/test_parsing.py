@@ -94,7 +94,7 @@ def test_a_note_needs_no_answer() -> None:
 
 
 def test_every_parser_is_named_versioned_and_says_what_it_wants() -> None:
-    assert {"line", "boxed", "choice", "letter", "number", "text"} == set(ANSWER_FORMATS)
+    assert {"line", "boxed", "choice", "letter", "number", "first_number", "text"} == set(ANSWER_FORMATS)
     assert {"note", "moderator", "judge", "candidates", "stated", "statement/line"} <= set(PARSERS)
     for name, item in PARSERS.items():
         assert item.name == name and item.version and 0 < len(item.instruction) < 200
@@ -109,7 +109,9 @@ def test_a_model_that_repeats_the_instruction_has_not_answered() -> None:
 def test_unknown_names_list_the_known_ones() -> None:
     with pytest.raises(UserError, match="unknown parser `json`; known: boxed, candidates,"):
         parser("json")
-    with pytest.raises(UserError, match="answer format `judge`; known: boxed, choice, letter, line,"):
+    with pytest.raises(
+        UserError, match="answer format `judge`; known: boxed, choice, first_number, letter, line,"
+    ):
         answer_format("judge")
     with pytest.raises(UserError, match="answer format"):
         statement("nothing")
@@ -367,3 +369,18 @@ def test_a_copied_format_is_no_answer(name: str, copied: str) -> None:
     fields = {"preference": "No", "side": "none", "reason": "r", "reasoning": "r", "confidence": 0.5}
     with pytest.raises(ParseError, match="placeholder"):
         parser(name)(json.dumps({**fields, "answer": copied}))
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last"),
+    [("7 - 2 = 5", "7", "5"), ("-3, not 4", "-3", "4"), ("It is 1,234.5.", "1234.5", "1234.5")],
+)
+def test_the_first_and_the_last_number(text: str, first: str, last: str) -> None:
+    assert answer_format("first_number")(text).answer == first
+    assert answer_format("number")(text).answer == last
+
+
+def test_no_number_is_no_answer() -> None:
+    for name in ("first_number", "number"):
+        with pytest.raises(ParseError, match="no number"):
+            answer_format(name)("none at all")

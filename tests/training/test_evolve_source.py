@@ -171,6 +171,7 @@ def test_held_out_runs_and_questions_of_the_gate_are_left_out(tmp_path: Path) ->
     assert named.evolve().told("waiting")[-1]["turns"] == {"solver": 0}, "held out is held out"
 
 
+@pytest.mark.slow
 def test_filters_by_run_and_by_time(app: App) -> None:
     app.asks("a", "b")
     with Journal.open(str(app.memory)) as journal:
@@ -195,6 +196,7 @@ def test_filters_by_run_and_by_time(app: App) -> None:
     assert nursery().live(first, app.memory).told("step"), "what is left is that of the first run"
 
 
+@pytest.mark.slow
 def test_turns_of_versions_that_are_too_old_are_left_out_and_counted(tmp_path: Path) -> None:
     app = App(tmp_path, policies={"solver": learner(max_staleness=0)})
     assert app.evolve().status == 0
@@ -213,6 +215,7 @@ def test_turns_of_versions_that_are_too_old_are_left_out_and_counted(tmp_path: P
     assert [record["staleness_max"] for record in app.records()] == [0, 0]
 
 
+@pytest.mark.slow
 def test_an_update_every_hour(tmp_path: Path) -> None:
     app = App(tmp_path, every="1 hour", source={"min_turns": SAMPLES})
     assert app.evolve().status == 0
