@@ -8,8 +8,13 @@ and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+M = TypeVar("M", bound="BaseModel")
 
 
 class SparringError(Exception):
@@ -89,3 +94,28 @@ class SandboxUnavailable(UserError):
 def unknown(kind: str, name: object, known: Iterable[str]) -> UserError:
     """The error for a name that does not exist, listing those that do."""
     return UserError(f"unknown {kind} `{name}`; known: {', '.join(sorted(known)) or 'none'}")
+
+
+def made(kind: type[M], values: Mapping[str, Any], what: str, fixed: Mapping[str, Any] | None = None) -> M:
+    """A model of options from what a user gave.
+
+    Args:
+        what: what the options belong to, for the message: "loss `grpo`".
+        fixed: fields that are not the user's to give.
+
+    Raises:
+        UserError: an option that does not exist (those that do are listed), or a value that does not fit.
+    """
+    from pydantic import ValidationError
+
+    known = kind.model_fields.keys() - (fixed or {}).keys()
+    for name in values:
+        if name not in known:
+            raise unknown(f"option of {what}", name, known)
+    try:
+        return kind(**{**(fixed or {}), **values})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        said = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{what}{f', option `{where}`' if where else ''}: {said}") from None

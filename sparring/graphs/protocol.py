@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, Self, TypedDict
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sparring.agents.parsing import Parser
 from sparring.agents.roles import Role
-from sparring.errors import UserError, unknown
+from sparring.errors import made, unknown
 from sparring.graphs.aggregate import Vote
 from sparring.graphs.context import Context, Limits
 from sparring.memory.journal import Journal
@@ -136,16 +136,8 @@ class Protocol(BaseModel, ABC):
         Raises:
             UserError: unknown option (those that exist are listed) or a value that does not fit.
         """
-        for name in options:
-            if name not in cls.model_fields:
-                raise unknown(f"option of protocol `{cls.name}`", name, cls.model_fields)
-        try:
-            return cls(**{name: _read(value) for name, value in options.items()})
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "options"
-            said = first["msg"].removeprefix("Value error, ")
-            raise UserError(f"protocol `{cls.name}`, option `{where}`: {said}") from None
+        read = {name: _read(value) for name, value in options.items()}
+        return made(cls, read, f"protocol `{cls.name}`")
 
 
 def _read(value: Any) -> Any:

@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import Any, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from sparring.errors import UserError, unknown
+from sparring.errors import UserError, made, unknown
 from sparring.training.loss_inputs import (
     LossInputs,
     LossOutput,
@@ -206,13 +206,4 @@ def make_loss(name: str, **options: Any) -> PolicyLoss:
     """The loss of this name, with options changed. Raises `UserError` for unknown names and bad values."""
     if name not in PRESETS:
         raise unknown("loss", name, PRESETS)
-    known = PolicyLoss.model_fields.keys() - {"name"}
-    for option in options:
-        if option not in known:
-            raise unknown(f"option of loss `{name}`", option, known)
-    try:
-        return PolicyLoss(name=name, **{**PRESETS[name], **options})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"loss `{name}`, option `{where}`: {first['msg']}") from None
+    return made(PolicyLoss, {**PRESETS[name], **options}, f"loss `{name}`", fixed={"name": name})

@@ -14,9 +14,9 @@ from numbers import Real
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sparring.errors import UserError, unknown
+from sparring.errors import UserError, made, unknown
 from sparring.training.measures import PLACES, Observed, measure
 
 __all__ = [  # with what is measured, so that the loop needs one import
@@ -268,16 +268,8 @@ def make_monitor(given: str | Mapping[str, Any]) -> Monitor:
     name = options["monitor"]
     if name not in MONITORS:
         raise unknown("monitor", name, MONITORS)
-    kind = MONITORS[name]
-    for option in options:
-        if option != "monitor" and option not in kind.model_fields:
-            raise unknown(f"option of monitor `{name}`", option, kind.model_fields)
-    try:
-        return kind(**{option: value for option, value in options.items() if option != "monitor"})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "options"
-        raise UserError(f"monitor `{name}`, {where}: {first['msg'].removeprefix('Value error, ')}") from None
+    own = {option: value for option, value in options.items() if option != "monitor"}
+    return made(MONITORS[name], own, f"monitor `{name}`")
 
 
 # --- turning the knobs -------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ moves: policies may share a base, and roles may share a policy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,7 @@ from sqlalchemy import select
 
 from sparring.agents.engines.layer import ManagedEngine
 from sparring.agents.engines.registry import EnginePool
-from sparring.errors import UserError
+from sparring.errors import UserError, made
 from sparring.memory.journal import Journal
 from sparring.memory.policies import Version, by_id, find, publish, register, versions
 from sparring.memory.run import RunHandle
@@ -184,10 +183,10 @@ def _member(
     loss = make_loss(policy.loss.name, **policy.loss.options)
     reward = make_reward(policy.reward.name, policy.reward.options)
     estimate(policy.advantage.name, _NOTHING, None, **policy.advantage.options)
-    lora = checked(LoraSettings, policy.lora or {}, f"policy `{name}`, lora")
+    lora = made(LoraSettings, policy.lora or {}, f"policy `{name}`, lora")
     gradient = policy.objective == "policy_gradient"
     where = f"policy `{name}`, train"
-    settings = checked(TrainSettings, policy.train if gradient else {}, where)
+    settings = made(TrainSettings, policy.train if gradient else {}, where)
     learner = Learner(name, base, lora, settings, journal, seed)
     ref = RewardRef.of(reward)
     if gradient:
@@ -195,28 +194,12 @@ def _member(
         return Member(name, policy, engine, learner, loss, reward, chosen, settings.learning_rate)
     if policy.lora is None:
         raise UserError(f"policy `{name}`: {policy.objective} trains adapters; give `lora` settings")
-    preference = checked(PreferenceSettings, policy.train, where)
+    preference = made(PreferenceSettings, policy.train, where)
     chosen = Preference(journal, policy, learner, preference, ref)
     return Member(name, policy, engine, learner, loss, reward, chosen, preference.learning_rate)
 
 
 _NOTHING = Batch(np.zeros(0), np.zeros(0, np.int64), [], [])
-
-
-def checked(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
-    """Settings from a configuration; a wrong field is the user's error, in one line."""
-    from pydantic import ValidationError
-
-    from sparring.errors import unknown
-
-    for name in values:
-        if name not in kind.model_fields:
-            raise unknown(f"option of {where}", name, kind.model_fields)
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise UserError(f"{where}, `{'.'.join(map(str, first['loc']))}`: {first['msg']}") from None
 
 
 def nearby(journal: Journal, policy: str, version: int, most: int) -> dict[int, int]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from pydantic import ValidationError
-
-from sparring.errors import UserError, unknown
+from sparring.errors import UserError, made, unknown
 from sparring.training.rewards.base import RewardFunction
 
 REWARDS = {
@@ -22,18 +20,8 @@ def make_reward(name: str, options: dict[str, Any] | None = None) -> RewardFunct
     Raises:
         UserError: no such function or option, or a value that does not fit.
     """
-    made = _found(name)
-    for option in options or {}:
-        if option not in made.model_fields:
-            raise unknown(f"option of reward function `{made.name}`", option, made.model_fields)
-    try:
-        return made(**(options or {}))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        place = f", option `{where}`" if where else ""
-        said = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"reward function `{made.name}`{place}: {said}") from None
+    kind = _found(name)
+    return made(kind, options or {}, f"reward function `{kind.name}`")
 
 
 def _found(name: str) -> type[RewardFunction]:
@@ -42,16 +30,16 @@ def _found(name: str) -> type[RewardFunction]:
     if not colon:
         raise unknown("reward function", name, [*REWARDS, "module:Class"])
     try:
-        made = getattr(import_module(module), attribute)
+        kind = getattr(import_module(module), attribute)
     except Exception as error:  # a user's module can fail in any way while it is imported
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"reward function `{name}` cannot be imported ({said})") from None
-    if not (isinstance(made, type) and issubclass(made, RewardFunction)):
+    if not (isinstance(kind, type) and issubclass(kind, RewardFunction)):
         raise UserError(
             f"reward function `{name}` is no subclass of `sparring.training.rewards.base.RewardFunction`"
         )
-    missing = [part for part in ("name", "version") if not isinstance(getattr(made, part, None), str)]
-    missing += sorted(made.__abstractmethods__)
+    missing = [part for part in ("name", "version") if not isinstance(getattr(kind, part, None), str)]
+    missing += sorted(kind.__abstractmethods__)
     if missing:
         raise UserError(f"reward function `{name}` does not define {', '.join(missing)}")
-    return made
+    return kind
