@@ -148,6 +148,9 @@ class ExploreConfig(Bounded):
     """Share of prompts with spread that is aimed at."""
     rate: float = Field(default=0.3, gt=0)
     """Of ln(temperature), for each unit that the share is off."""
+    entropy: float | None = Field(default=1.5, gt=0)
+    """No hotter while the entropy, in nats a token, is above this: prompts that nobody solves by chance have
+    no spread either, and heat does not help them."""
     low: float = Field(default=0.7, gt=0)
     high: float = Field(default=1.5, gt=0)
 

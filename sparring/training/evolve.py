@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from sparring.training.monitors import Alarm, adapt_entropy, steer
 from sparring.training.observing import observe
 from sparring.training.preflight import Plan, preflight
 from sparring.training.rewards.derive import read_episodes
+from sparring.training.schedule import adapt_temperature
 from sparring.training.story import Story, draw, plots_folder, read_story
 from sparring.training.team import Job, Member, Team, assemble
 from sparring.training.trainer import UpdateInterrupted, UpdateStopped
@@ -201,10 +201,9 @@ class Evolution:
                 adaptive.rate,
                 (adaptive.low, adaptive.high),
             )
-        share = metrics.get("informative")
-        if (explore := self.config.explore) is not None and share is not None:
-            wanted = knobs["temperature"] * exp(explore.rate * (explore.informative - share))
-            knobs["temperature"] = max(explore.low, min(wanted, explore.high))
+        if self.config.explore is not None:
+            heat = adapt_temperature(knobs["temperature"], metrics, self.config.explore)
+            knobs["temperature"] = heat
         self.state.knobs[member.name] = knobs
 
     async def _stop(self, step: int, name: str, why: str) -> None:

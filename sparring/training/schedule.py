@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import exp
 
 import numpy as np
 
 from sparring.memory.records import TaskRecord
-from sparring.training.config import PlayConfig
+from sparring.training.config import ExploreConfig, PlayConfig
 
 Known = Mapping[str, float]
 """Task id -> mean reward, in 0..1, when it was last played."""
@@ -58,3 +59,21 @@ def _copies(reward: float | None, config: PlayConfig) -> int:
 def learning_rate(base: float, decay: str, step: int, steps: int) -> float:
     """Of a step, counted from 0; `linear` falls to base / steps in the last one."""
     return base if decay == "constant" else base * (1 - step / steps)
+
+
+def adapt_temperature(
+    temperature: float, metrics: Mapping[str, float | None], config: ExploreConfig
+) -> float:
+    """The temperature of the next step, from the `informative` share and the `entropy` of this one.
+
+    ln T moves by rate * (wanted share - share), as in `adapt_entropy`; upwards only where the policy is sure of
+    itself, and within the bounds.
+    """
+    share, entropy = metrics.get("informative"), metrics.get("entropy")
+    if share is None:
+        return temperature
+    wanted = temperature * exp(config.rate * (config.informative - share))
+    random = config.entropy is not None and entropy is not None and entropy > config.entropy
+    if wanted > temperature and random:
+        return temperature
+    return max(config.low, min(wanted, config.high))

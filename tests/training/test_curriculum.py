@@ -8,10 +8,10 @@ import pytest
 
 from sparring.errors import UserError
 from sparring.memory.records import TaskRecord
-from sparring.training.config import PlayConfig, load_config
+from sparring.training.config import ExploreConfig, PlayConfig, load_config
 from sparring.training.rewards import make_reward
 from sparring.training.rewards.base import EpisodeRow, TurnRow
-from sparring.training.schedule import choose, open_stages
+from sparring.training.schedule import adapt_temperature, choose, open_stages
 
 TASKS = [TaskRecord(f"{stage}/{n}", "?", "1", meta={"stage": stage}) for stage in range(3) for n in range(4)]
 
@@ -40,6 +40,20 @@ def test_tasks_of_closed_stages_are_not_chosen() -> None:
     assert {task[0] for task, _ in choose(TASKS, known(0.9), config, seed=0, step=0)} == {"0", "1"}
     everything = choose(TASKS, {}, PlayConfig(tasks=12), seed=0, step=0)
     assert len(everything) == 12, "without `advance` stages mean nothing"
+
+
+def test_a_policy_that_is_sure_of_its_mistakes_is_sampled_hotter() -> None:
+    config = ExploreConfig(informative=0.5, rate=0.4, low=0.7, high=1.5)
+    sure, random = {"informative": 0.0, "entropy": 0.2}, {"informative": 0.0, "entropy": 4.0}
+    assert adapt_temperature(1.0, sure, config) == pytest.approx(1.2214, abs=1e-4)  # exp(0.4 * 0.5)
+    assert adapt_temperature(1.0, random, config) == 1.0, "heat does not help who solves nothing by chance"
+    assert adapt_temperature(1.0, {"informative": 1.0, "entropy": 4.0}, config) < 1, (
+        "colder is always allowed"
+    )
+    assert adapt_temperature(1.4, sure, config) == 1.5
+    assert adapt_temperature(0.75, {"informative": 1.0}, config) == 0.7
+    assert adapt_temperature(1.1, {"informative": None}, config) == 1.1, "a step that showed nothing"
+    assert adapt_temperature(1.0, random, config.model_copy(update={"entropy": None})) > 1
 
 
 def turn(number: int, answer: str | None) -> TurnRow:
