@@ -66,8 +66,8 @@ def adapt_temperature(
 ) -> float:
     """The temperature of the next step, from the `informative` share and the `entropy` of this one.
 
-    ln T moves by rate * (wanted share - share), as in `adapt_entropy`; upwards only where the policy is sure of
-    itself, and within the bounds.
+    ln T moves by rate * (wanted share - share), as in `adapt_entropy`; upwards only where the policy is sure
+    of itself, and within the bounds.
     """
     share, entropy = metrics.get("informative"), metrics.get("entropy")
     if share is None:
