@@ -47,9 +47,7 @@ def test_a_policy_that_is_sure_of_its_mistakes_is_sampled_hotter() -> None:
     sure, random = {"informative": 0.0, "entropy": 0.2}, {"informative": 0.0, "entropy": 4.0}
     assert adapt_temperature(1.0, sure, config) == pytest.approx(1.2214, abs=1e-4)  # exp(0.4 * 0.5)
     assert adapt_temperature(1.0, random, config) == 1.0, "heat does not help who solves nothing by chance"
-    assert adapt_temperature(1.0, {"informative": 1.0, "entropy": 4.0}, config) < 1, (
-        "colder may always be"
-    )
+    assert adapt_temperature(1.0, {"informative": 1.0, "entropy": 4.0}, config) < 1, "colder may always be"
     assert adapt_temperature(1.4, sure, config) == 1.5
     assert adapt_temperature(0.75, {"informative": 1.0}, config) == 0.7
     assert adapt_temperature(1.1, {"informative": None}, config) == 1.1, "a step that showed nothing"
