@@ -25,7 +25,7 @@ from sparring.errors import UserError
 from sparring.memory import policies
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Event
-from sparring.memory.updates import DONE, OPEN, STOPPED
+from sparring.memory.updates import DONE, EMPTY, OPEN, STOPPED
 from sparring.training.config import EvolveConfig, load_config
 from sparring.training.feed import Fed, episodes_of, make_feed
 from sparring.training.judging import Judge
@@ -115,19 +115,22 @@ class Evolution:
         await self._close(step, turns, figures, clock.seconds)
         return True
 
-    async def _update(self, step: int, fed: Fed) -> tuple[dict[str, dict[str, float]], list[int]]:
+    async def _update(self, step: int, fed: Fed) -> tuple[dict[str, dict[str, Any]], list[int]]:
         """One update of each policy that is fed; figures by policy, and the turns they took."""
         jobs = [await asyncio.to_thread(self.team.open, m, step, fed.source, fed.limit) for m in fed.members]
-        figures: dict[str, dict[str, float]] = {}
+        figures: dict[str, dict[str, Any]] = {}
         pending: list[Job] = []
         for job in jobs:
             if job.row.status == OPEN and not job.material.teaches:
                 self.team.skip(job, "no sample has an advantage")
+                figures[job.member.name] = {"entropy": job.row.config.get("entropy")}
             elif job.row.status == OPEN:
                 figures[job.member.name] = await self._thread(self.team.prepare, job)
                 pending.append(job)
             elif job.row.status == DONE:
                 figures[job.member.name] = dict(job.row.metrics or {})
+            elif job.row.status == EMPTY:
+                figures[job.member.name] = {"entropy": job.row.config.get("entropy")}
             elif job.row.status == STOPPED:  # and then the run was killed
                 await self._stop(step, job.member.name, job.row.metrics["why"])
         for job in pending:
@@ -160,7 +163,7 @@ class Evolution:
             raise
 
     async def _close(
-        self, step: int, turns: list[int], figures: Mapping[str, dict[str, float]], seconds: dict[str, float]
+        self, step: int, turns: list[int], figures: Mapping[str, dict[str, Any]], seconds: dict[str, float]
     ) -> None:
         """Observe the step, ask the monitors, journal all of it, set the knobs of the next step."""
         numbers = episodes_of(self.run, step, turns)

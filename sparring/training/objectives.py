@@ -107,6 +107,8 @@ class PolicyGradient:
         }
         if not samples:
             return record
+        said = np.concatenate([s.turn.logprobs for s in samples if s.turn.logprobs is not None])
+        record["entropy"] = -float(said.mean())  # an estimate from what was drawn, where nothing is trained
         batch = Batch(
             rewards=np.array([sample.reward for sample in samples]),
             lengths=np.array([len(sample.turn.completion_ids) for sample in samples]),
