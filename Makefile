@@ -30,7 +30,7 @@ demo-debate: $(READY) ## the debate alone, on all 48 questions
 	$(BIN)/sparring play debate --tasks demo --engine smollm2-135m --memory demo.db --run demo-debate \
 	  --baseline --table --set answer=letter --set temperature=0.7 --set max_tokens=48
 
-learn: $(READY) ## the long learning runs: seeds, held-out, control, hacked reward, curriculum (an hour)
+learn: $(READY) ## the long learning runs: seeds, held-out, control, first number, curriculum (an hour)
 	$(BIN)/python -m benchmarks.learning --out learning
 
 test: $(READY) ## the default tests, under 3 minutes on 2 cores

@@ -21,6 +21,7 @@ FULL = {
     "engine_bench float32": ["--dtype", "float32", "--repeats", "3"],
     "journal_million": ["--turns", "1000000"],
     "experience": ["--turns", "1000000"],
+    "trainer_bench": [],
     "kill": ["--kills", "100"],
 }
 QUICK = {
@@ -29,6 +30,7 @@ QUICK = {
     "engine_bench": ["--dtype", "bfloat16", "--repeats", "1", "--conversations", "16"],
     "journal_million": ["--turns", "50000"],
     "experience": ["--turns", "60000"],
+    "trainer_bench": ["--repeats", "1", "--scale", "0.25"],
     "kill": ["--kills", "20"],
 }
 

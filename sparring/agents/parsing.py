@@ -126,8 +126,8 @@ def _last_number(text: str) -> str:
 def _first_number(text: str) -> str:
     """TOLERANT: the first number in the text.
 
-    Paid for the first number, a policy learns to begin with a number of the question
-    (examples/arithmetic/hacked.yaml); kept for that example, and for models that answer before they explain.
+    Paid for the first number, a policy may learn to begin with a number of the question
+    (examples/arithmetic/first_number.yaml). For models that answer before they explain.
     """
     return _as_number(_NUMBER.search(text))
 
