@@ -13,9 +13,8 @@ from rich.text import Text
 
 from sparring.graphs.console import write_lines
 from sparring.graphs.display import clock, show
-from sparring.memory import policies
 from sparring.memory.journal import Journal
-from sparring.training.story import Story, read_story
+from sparring.training.story import Story, head_numbers, read_story
 
 COLUMNS = (
     ("reward", "reward", ".3f"),
@@ -100,10 +99,7 @@ def summary(story: Story, versions: Mapping[str, Mapping[str, int]]) -> Table:
 def report_evolution(journal: Journal, run: str, *, as_json: bool) -> None:
     """A run as its journal tells it: a line a step, before and after, heads; to standard output."""
     story = read_story(journal, run)
-    heads = {
-        name: {str(head): at.number for head, at in policies.heads(journal, name).items() if at}
-        for name in story.config["policies"]
-    }
+    heads = head_numbers(journal, story.config["policies"])
     if as_json:
         return write_lines([{**story.to_json(), "heads": heads}], None)
     show(_steps(story), summary(story, heads))

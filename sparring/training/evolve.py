@@ -35,7 +35,7 @@ from sparring.training.observing import observe
 from sparring.training.preflight import Plan, preflight
 from sparring.training.rewards.derive import read_episodes
 from sparring.training.schedule import adapt_temperature
-from sparring.training.story import Story, draw, plots_folder, read_story
+from sparring.training.story import Story, draw, head_numbers, plots_folder, read_story
 from sparring.training.team import Job, Member, Team, assemble
 from sparring.training.trainer import UpdateInterrupted, UpdateStopped
 
@@ -306,14 +306,9 @@ async def _drive(config: EvolveConfig, journal: Journal, told: Told | None) -> E
             run.finish(status)
             run.release()
     story = read_story(journal, config.run)
-    heads = {name: _numbers(journal, name) for name in config.policies}
+    heads = head_numbers(journal, config.policies)
     plots = await asyncio.to_thread(draw, journal, story, plots_folder(journal, config.run, config.plots))
     return EvolveResult(story, heads, plots)
-
-
-def _numbers(journal: Journal, policy: str) -> dict[str, int]:
-    """Numbers of the versions a policy's heads point at."""
-    return {str(head): at.number for head, at in policies.heads(journal, policy).items() if at}
 
 
 def evolve(

@@ -79,8 +79,6 @@ class Experience:
     samples: list[Sample]
     left_out: Counter[str] = field(default_factory=Counter)
     """Why turns were not taken, and how many."""
-    estimator: dict[str, Any] = field(default_factory=dict)
-    """What the advantage estimator did, and its state for the next batch."""
 
     @property
     def turn_ids(self) -> list[int]:
@@ -217,13 +215,7 @@ def _rewarded(reward: RewardRef) -> Select[Any]:
 
 
 def _paid_by(reward: RewardRef) -> ColumnElement[bool]:
-    return and_(
-        Reward.turn_id == Turn.id,
-        Reward.span_start == -1,
-        Reward.function == reward.function,
-        Reward.version == reward.version,
-        Reward.config_hash == reward.config_hash,
-    )
+    return and_(Reward.turn_id == Turn.id, *reward.whole)
 
 
 def _eligible(query: Select[Any], policy: str, source: Source, versions: Sequence[int]) -> Select[Any]:

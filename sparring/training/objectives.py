@@ -54,9 +54,6 @@ class Asked:
 class Objective(Protocol):
     """One way to learn, for one policy."""
 
-    tempered: bool
-    """Whether it needs the log-probabilities that turns were drawn with."""
-
     def gather(self, asked: Asked) -> Material:
         """The material of an update: new, or again that of one that was begun."""
         ...
@@ -74,8 +71,6 @@ class Objective(Protocol):
 
 class PolicyGradient:
     """The losses of `losses` on experience with advantages."""
-
-    tempered = True
 
     def __init__(
         self, journal: Journal, config: PolicyConfig, learner: Learner, loss: PolicyLoss, ref: RewardRef
@@ -145,8 +140,6 @@ class PolicyGradient:
 
 class Preference:
     """SFT on the better samples, DPO on pairs, KTO on good and bad ones, through TRL's trainers."""
-
-    tempered = False
 
     def __init__(
         self,

@@ -20,11 +20,7 @@ def rewards_of(journal: Journal, reward: RewardRef, turns: Sequence[int]) -> dic
     found: dict[int, float | None] = {}
     for start in range(0, len(turns), 10_000):
         query = select(Reward.turn_id, Reward.value).where(
-            Reward.turn_id.in_(turns[start : start + 10_000]),
-            Reward.span_start == -1,
-            Reward.function == reward.function,
-            Reward.version == reward.version,
-            Reward.config_hash == reward.config_hash,
+            Reward.turn_id.in_(turns[start : start + 10_000]), *reward.whole
         )
         found |= {row.turn_id: row.value for row in journal.read(query)}
     return found
@@ -74,11 +70,8 @@ def task_history(journal: Journal, run: str, reward: RewardRef, before: int) -> 
         .where(
             Episode.run_id == run,
             Episode.iteration < before,
-            Reward.span_start == -1,
             Reward.value.is_not(None),
-            Reward.function == reward.function,
-            Reward.version == reward.version,
-            Reward.config_hash == reward.config_hash,
+            *reward.whole,
         )
     )
     last: dict[str, tuple[int, list[float]]] = {}

@@ -115,7 +115,7 @@ def _paid(
         select(Turn.id, Episode.task_id, Reward.value)
         .join(Reward, Reward.turn_id == Turn.id)
         .join(Episode, Episode.number == Turn.episode_number)
-        .where(*_named(reward), Reward.value.is_not(None))
+        .where(*reward.whole, Reward.value.is_not(None))
         .where(Turn.prompt_tail.is_not(None), Turn.completion_ids.is_not(None))
     )
     if role is not None:
@@ -125,22 +125,12 @@ def _paid(
     return {row.id: (row.task_id, row.value) for row in rows}
 
 
-def _named(reward: RewardRef) -> list[Any]:
-    """Conditions on `rewards`."""
-    return [
-        Reward.function == reward.function,
-        Reward.version == reward.version,
-        Reward.config_hash == reward.config_hash,
-        Reward.span_start == -1,
-    ]
-
-
 def _check(journal: Journal, policy: str, reward: RewardRef) -> None:
     """Nothing was found: is it because a name is wrong?"""
     policies = [row.name for row in journal.read(select(Policy.name))]
     if policy not in policies:
         raise unknown("policy", policy, policies)
-    if not journal.read(select(Reward.id).where(*_named(reward)).limit(1)):
+    if not journal.read(select(Reward.id).where(*reward.whole).limit(1)):
         rows = journal.read(select(Reward.function, Reward.version, Reward.config_hash).distinct())
         raise unknown("reward", _label(reward), (_label(row) for row in rows))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from sqlalchemy import select
 
 from sparring.errors import UserError
 from sparring.graphs.results import Result, read_results
-from sparring.graphs.stats import Estimate, wilson
+from sparring.graphs.stats import Estimate
 from sparring.memory.journal import Journal
-from sparring.memory.policies import store_folder
+from sparring.memory.policies import heads, store_folder
 from sparring.memory.queries import episodes
 from sparring.memory.schema import Event, Task
+from sparring.training.evaluate import accuracy
 
 Point = dict[str, Any]
 
@@ -103,12 +105,13 @@ def by_kind(journal: Journal, run: str) -> dict[str, Estimate]:
     for result in results:
         if kind := (meta.get(result.task_id) or {}).get("kind"):
             parts[str(kind)].append(result)
-    found = {kind: _accuracy(part) for kind, part in sorted(parts.items())}
-    return (found if len(found) > 1 else {}) | {"all": _accuracy(results)}
+    found = {kind: accuracy(part) for kind, part in sorted(parts.items())}
+    return (found if len(found) > 1 else {}) | {"all": accuracy(results)}
 
 
-def _accuracy(results: list[Result]) -> Estimate:
-    return wilson(sum(bool(result.correct) for result in results), len(results))
+def head_numbers(journal: Journal, names: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Policy -> numbers of the versions its heads point at."""
+    return {name: {str(head): at.number for head, at in heads(journal, name).items() if at} for name in names}
 
 
 def plots_folder(journal: Journal, run: str, chosen: str | None) -> Path:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from sparring.memory.records import WORLD_FAULT
+from sparring.memory.schema import Reward
 from sparring.memory.types import canonical, digest
 
 
@@ -128,6 +129,20 @@ class RewardRef:
     function: str
     version: str
     config_hash: str
+
+    @property
+    def rows(self) -> tuple[Any, ...]:
+        """Conditions on `rewards`: these rows, of whole turns and of spans."""
+        return (
+            Reward.function == self.function,
+            Reward.version == self.version,
+            Reward.config_hash == self.config_hash,
+        )
+
+    @property
+    def whole(self) -> tuple[Any, ...]:
+        """The same, of whole turns alone."""
+        return (*self.rows, Reward.span_start == -1)
 
     @classmethod
     def of(cls, function: RewardFunction) -> RewardRef:

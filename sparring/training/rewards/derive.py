@@ -36,6 +36,7 @@ from sparring.training.rewards.base import (
     EventRow,
     Paid,
     RewardFunction,
+    RewardRef,
     ScoreRow,
     TurnRow,
 )
@@ -65,9 +66,9 @@ def derive(
     done = Derived()
     for numbers in _parts(_numbers(journal, run, iteration, episodes)):
         rows = read_episodes(journal, numbers)
-        paid = [(reward, function) for row in rows for reward in _checked(function, row)]
+        paid = [_row(reward, function) for row in rows for reward in _checked(function, row)]
         done.episodes += len(rows)
-        _append(journal, [_row(reward, made) for reward, made in paid], done)
+        _append(journal, RewardRef.of(function), paid, done)
     return done
 
 
@@ -126,23 +127,19 @@ def _row(reward: Paid, function: RewardFunction) -> dict[str, Any]:
 PLACE = ("turn_id", "span_start", "span_end")
 
 
-def _append(journal: Journal, rows: list[dict[str, Any]], done: Derived) -> None:
+def _append(journal: Journal, ref: RewardRef, rows: list[dict[str, Any]], done: Derived) -> None:
     """Add the rows that are new; note those whose stored value is another."""
     if not rows:
         return
-    first = rows[0]
-    same = (
-        Reward.function == first["function"],
-        Reward.version == first["version"],
-        Reward.config_hash == first["config_hash"],
-    )
 
     def write(connection: Connection) -> tuple[list[dict[str, Any]], list[int], int]:
         turns = sorted({row["turn_id"] for row in rows})
         columns = (Reward.turn_id, Reward.span_start, Reward.span_end, Reward.value)
         stored: dict[tuple[int, ...], float | None] = {}
         for part in (turns[start : start + 5000] for start in range(0, len(turns), 5000)):
-            for *place, value in connection.execute(select(*columns).where(Reward.turn_id.in_(part), *same)):
+            for *place, value in connection.execute(
+                select(*columns).where(Reward.turn_id.in_(part), *ref.rows)
+            ):
                 stored[tuple(place)] = value
         fresh = [row for row in rows if tuple(row[name] for name in PLACE) not in stored]
         old = [row for row in rows if tuple(row[name] for name in PLACE) in stored]
