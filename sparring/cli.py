@@ -7,7 +7,6 @@ imported before a command needs it.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -31,6 +30,8 @@ from sparring.graphs.console import (
     existing,
     hand_over,
     lasting,
+    pairs,
+    settings,
     write_lines,
 )
 
@@ -291,31 +292,6 @@ RESERVED = {
     "protocol": "the first argument",
     "tasks": "`--tasks`",
 }
-
-
-def pairs(texts: Sequence[str], option: str, form: str) -> dict[str, str]:
-    """`NAME=VALUE` texts as a dictionary; anything else, and a name given twice, is the user's error."""
-    found: dict[str, str] = {}
-    for text in texts:
-        name, mark, value = text.partition("=")
-        name = name.strip()
-        if not mark or not name:
-            raise UserError(f"`{option} {text}`: write it as `{option} {form}`")
-        if name in found:
-            raise UserError(f"`{option} {name}=...` is given twice, with `{found[name]}` and `{value}`")
-        found[name] = value
-    return found
-
-
-def settings(texts: Sequence[str], option: str, form: str) -> dict[str, Any]:
-    """The same, with values read as JSON where they are JSON."""
-    values: dict[str, Any] = {}
-    for name, text in pairs(texts, option, form).items():
-        try:
-            values[name] = json.loads(text)
-        except ValueError:
-            values[name] = text
-    return values
 
 
 # --- the boundary ------------------------------------------------------------------------------------

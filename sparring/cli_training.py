@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from sparring.errors import UserError
-from sparring.graphs.console import Incomplete, Interrupted, existing, how_to, lasting, write_lines
+from sparring.graphs.console import Incomplete, Interrupted, existing, how_to, lasting, settings, write_lines
 
 DEFAULT_MEMORY = "sparring.db"
 Memory = Annotated[
@@ -35,10 +34,10 @@ def evolve(
     from sparring.training.console import Watch, summary
     from sparring.training.evolve import aevolve
 
-    settings = load_config(config)
+    chosen = load_config(config)
     command = how_to("evolve", str(config), memory)
     try:
-        result = asyncio.run(aevolve(settings, memory, told=Watch(quiet)))
+        result = asyncio.run(aevolve(chosen, memory, told=Watch(quiet)))
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; nothing is lost, go on with {command}") from None
     if as_json:
@@ -67,7 +66,7 @@ def rewards(
     from sparring.training.rewards import make_reward
     from sparring.training.rewards.derive import derive
 
-    made = make_reward(function, _settings(options or []))
+    made = make_reward(function, settings(options or [], "--set", "OPTION=VALUE"))
     with Journal.open(memory) as journal:
         done = derive(journal, made, run=run)
     write_lines(
@@ -90,18 +89,3 @@ def rewards(
             f"{len(done.changed)} stored rewards differ from what `{made.name}` gives now: "
             "raise its version when its formula changes"
         )
-
-
-def _settings(texts: list[str]) -> dict[str, Any]:
-    import json
-
-    values: dict[str, Any] = {}
-    for text in texts:
-        name, mark, value = text.partition("=")
-        if not mark or not name.strip():
-            raise UserError(f"`--set {text}`: write it as `--set OPTION=VALUE`")
-        try:
-            values[name.strip()] = json.loads(value)
-        except ValueError:
-            values[name.strip()] = value
-    return values

@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,3 +183,28 @@ def hand_over(result: PlayResult, memory: str, out: Path | None, table: bool) ->
         with Journal.open(memory) as journal:
             found = read_report(journal, result.run)
         show(results_table(result), *report_tables(found))
+
+
+def pairs(texts: Sequence[str], option: str, form: str) -> dict[str, str]:
+    """`NAME=VALUE` texts as a dictionary; anything else, and a name given twice, is the user's error."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, mark, value = text.partition("=")
+        name = name.strip()
+        if not mark or not name:
+            raise UserError(f"`{option} {text}`: write it as `{option} {form}`")
+        if name in found:
+            raise UserError(f"`{option} {name}=...` is given twice, with `{found[name]}` and `{value}`")
+        found[name] = value
+    return found
+
+
+def settings(texts: Sequence[str], option: str, form: str) -> dict[str, Any]:
+    """The same, with values read as JSON where they are JSON."""
+    values: dict[str, Any] = {}
+    for name, text in pairs(texts, option, form).items():
+        try:
+            values[name] = json.loads(text)
+        except ValueError:
+            values[name] = text
+    return values
