@@ -4,7 +4,8 @@
 
 The 200 one-digit problems are split into quarters by a hash of the pair of numbers without its order, so
 both orders of a sum (and both differences of a pair) are on one side. `digits_train` is all but the
-held-out quarter; `digits_half` leaves out the gate's as well.
+held-out quarter; `digits_half` leaves out the gate's as well. `digits_zero_one` holds the 40 problems whose
+second number is 0 or 1: in every second one the first number is the answer.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ def main() -> None:
     write("digits_gate.jsonl", (row for row in digits if quarter(row) == 1))
     write("digits_half.jsonl", (row for row in digits if quarter(row) > 1))
     write("digits_train.jsonl", (row for row in digits if quarter(row) > 0))
+    write("digits_zero_one.jsonl", (row for row in digits if row["question"].split()[2] in ("0", "1")))
     sums = two_digit_sums(800, seed=0)
     write("two_digits_held_out.jsonl", sums[600:])
     easy = [row for row in digits if row["kind"] == "sum"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +85,8 @@ class _Tree:
         self.members: list[int] = []
         self.targets: list[Ids] = []
         self.predicting: set[int] = set()
-        self._last: Ids = np.zeros(0, np.int32)
+        self.first: Ids = np.zeros(0, np.int32)
+        self._last: Ids = self.first
 
     def shared(self, ids: Ids) -> int:
         """Tokens at the start of `ids` that the last path holds."""
@@ -104,7 +106,26 @@ class _Tree:
         self.members.append(member)
         self.targets.append(row.completion)
         self.predicting.update(path[len(row.prompt) - 1 :].tolist())
+        if len(self.members) == 1:
+            self.first = ids
         self._last = ids
+
+    @classmethod
+    def of(cls, member: int, row: Row) -> _Tree:
+        tree = cls(row.temperature)
+        tree.add(member, row)
+        return tree
+
+    def within(self, budget: Budget) -> bool:
+        return len(self.tokens) <= budget.row_tokens and len(self.predicting) <= budget.predictions
+
+    def takes(self, other: _Tree, budget: Budget) -> bool:
+        """Whether all of another tree, whose sequences come next, fits too."""
+        if self.temperature != other.temperature:
+            return False
+        tokens = len(self.tokens) + len(other.tokens) - self.shared(other.first)
+        predictions = len(self.predicting) + len(other.predicting)
+        return tokens <= budget.row_tokens and predictions <= budget.predictions
 
     def order(self) -> Places:
         """Old place -> new place, such that the predicting positions come last."""
@@ -137,25 +158,35 @@ def pack(rows: Sequence[Row], budget: Budget | None = None, *, share: bool = Tru
 
 
 def _trees(rows: Sequence[Row], budget: Budget, share: bool) -> list[_Tree]:
+    """Trees within the budget. The rows of one prompt stay together where they fit: torn apart, their
+    prompt would be computed in each part."""
+    trees: list[_Tree] = []
+    for places in _prompts(rows) if share else [[place] for place in range(len(rows))]:
+        whole = _Tree(rows[places[0]].temperature)
+        for place in places:
+            whole.add(place, rows[place])
+        fits = bool(trees) and share and trees[-1].takes(whole, budget)
+        if not fits and whole.within(budget):
+            trees.append(whole)
+            continue
+        for place in places:
+            if not fits and (place == places[0] or not trees[-1].takes(_Tree.of(place, rows[place]), budget)):
+                trees.append(_Tree(whole.temperature))
+            trees[-1].add(place, rows[place])
+    return trees
+
+
+def _prompts(rows: Sequence[Row]) -> list[list[int]]:
+    """Places of the rows, sorted, by temperature and prompt."""
+
     def key(place: int) -> tuple[float, list[int]]:
         row = rows[place]
         return row.temperature, [*row.prompt.tolist(), *row.completion.tolist()]
 
-    trees: list[_Tree] = []
-    for place in sorted(range(len(rows)), key=key) if share else range(len(rows)):
-        row = rows[place]
-        length = len(row.prompt) + len(row.completion) - 1
-        tree = trees[-1] if trees and share else None
-        if tree is not None and tree.temperature == row.temperature:
-            ids = np.concatenate([row.prompt, row.completion[:-1]])
-            extra = length - tree.shared(ids)
-            most = len(tree.predicting) + len(row.completion)
-            if len(tree.tokens) + extra <= budget.row_tokens and most <= budget.predictions:
-                tree.add(place, row)
-                continue
-        trees.append(_Tree(row.temperature))
-        trees[-1].add(place, row)
-    return trees
+    def prompt(place: int) -> tuple[float, bytes]:
+        return rows[place].temperature, rows[place].prompt.tobytes()
+
+    return [list(places) for _, places in groupby(sorted(range(len(rows)), key=key), key=prompt)]
 
 
 def _lay_out(trees: Sequence[_Tree]) -> MicroBatch:

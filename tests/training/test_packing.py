@@ -135,3 +135,12 @@ def test_a_sequence_without_prompt_or_completion_is_refused(row) -> None:
 
 def test_nothing_is_no_micro_batch() -> None:
     assert pack([]) == []
+
+
+def test_the_samples_of_a_prompt_are_not_torn_apart() -> None:
+    """Two groups of 8 that do not fit into one tree are two trees; each prompt is computed once."""
+    rows = [Row(draw(p, 96), draw(10 * p + i, 32)) for p in (1, 2, 3) for i in range(8)]
+    batches = pack(rows)
+    assert sum(batch.computed for batch in batches) == 3 * (96 + 8 * 31)
+    wide = pack(rows, Budget(4096, 1200, 4096))  # where all fit into one, they are in one
+    assert [batch.input_ids.shape for batch in wide] == [(1, 3 * (96 + 8 * 31))]
