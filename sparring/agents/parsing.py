@@ -21,10 +21,12 @@ from pydantic import BaseModel, ValidationError
 from sparring.agents.results import (
     Answer,
     Candidates,
+    Comparison,
     JudgeDecision,
     ModeratorVerdict,
     StatedAnswer,
     Statement,
+    StepVerdict,
 )
 from sparring.errors import SparringError, unknown
 from sparring.tools.equality import choice_letter
@@ -335,16 +337,56 @@ stated: Parser[StatedAnswer] = _object(
     StatedAnswer,
     '{"reasoning": "...", "answer": "<the answer>", "confidence": a number from 0.0 to 1.0}',
 )
+comparison: Parser[Comparison] = _object(
+    "comparison", Comparison, '{"reason": "...", "better": "A", "B" or "tie"}'
+)
 note: Parser[Statement] = Parser(
     "note", "1", "Reply in plain text.", lambda text: _build(Statement, {"text": text.strip()})
 )
+
+# --- verdicts on a step ------------------------------------------------------------------------------
+
+_TAG = re.compile(r"<answer>([^<]{0,100})</answer>", re.IGNORECASE)
+_VERDICTS = {"correct": True, "incorrect": False}
+
+
+def _verdict(text: str) -> StepVerdict:
+    """The last complete `<Answer>` tag, in any case, white space around its word allowed.
+
+    A last tag that holds something else is an error, not a reason to fall back on an earlier one.
+    """
+    last = _last(_TAG, text)
+    if last is None:
+        raise ParseError("missing", "no <Answer>Correct</Answer> or <Answer>Incorrect</Answer>")
+    return _as_verdict(last[1].strip().lower(), text[: last.start()])
+
+
+def _verdict_official(text: str) -> StepVerdict:
+    """As SPC's released evaluation reads it: what stands between the first `<Answer>` and the first
+    `</Answer>`, lower-cased, nothing stripped."""
+    before, opened, after = text.partition("<Answer>")
+    inside, closed, _ = after.partition("</Answer>")
+    if not (opened and closed) or "</Answer>" in before:
+        raise ParseError("missing", "no <Answer> followed by the first </Answer>")
+    return _as_verdict(inside.lower(), before)
+
+
+def _as_verdict(word: str, before: str) -> StepVerdict:
+    if word not in _VERDICTS:
+        raise ParseError("not_a_verdict", f"neither Correct nor Incorrect: {_clip(word)}")
+    return _build(StepVerdict, {"correct": _VERDICTS[word], "critique": before.strip()})
+
+
+_ASK_VERDICT = "End with `<Answer>Correct</Answer>` or `<Answer>Incorrect</Answer>`."
+verdict: Parser[StepVerdict] = Parser("verdict", "1", _ASK_VERDICT, _verdict)
+verdict_official: Parser[StepVerdict] = Parser("verdict/official", "1", _ASK_VERDICT, _verdict_official)
 
 PARSERS: dict[str, Parser[Any]] = {
     item.name: item
     for item in (
         *ANSWER_FORMATS.values(),
         *(statement(name) for name in ANSWER_FORMATS),
-        *(note, moderator, judge, candidates, stated),
+        *(note, moderator, judge, candidates, stated, comparison, verdict, verdict_official),
     )
 }
 

@@ -77,3 +77,17 @@ class StatedAnswer(Result):
     reasoning: str
     answer: str = Stated
     confidence: float = Field(ge=0.0, le=1.0)
+
+
+class StepVerdict(Result):
+    """SPC's critic (2504.19162): is the last step right, and what was said about it before the verdict."""
+
+    correct: bool
+    critique: str
+
+
+class Comparison(Result):
+    """A judge's word on two answers to one question."""
+
+    reason: str
+    better: Literal["A", "B", "tie"]

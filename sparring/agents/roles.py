@@ -6,15 +6,28 @@ is a role played by a policy on an engine with some sampling; it has no state.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sparring.agents.engines.base import Completion, Engine, Message, PolicyVersion, Request, Sampling
+from sparring.agents.engines.base import (
+    Completion,
+    Engine,
+    Message,
+    PolicyVersion,
+    Request,
+    Sampling,
+    ScoreRequest,
+    encode,
+)
 from sparring.agents.parsing import ParseError, Parser
 from sparring.agents.prompts import Prompt, load_prompt
-from sparring.errors import EngineError, unknown
+from sparring.errors import EngineError, UserError, unknown
 from sparring.memory.records import AgentRecord, Produced
+
+TEACHER = "teacher"
+"""The engine of turns that an agent was given to learn from; their log-probabilities are `given`."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +112,32 @@ class Agent:
             return lost
         parser = self.role.parser(occasion)
         return [_read(completion, parser, self.engine.spec) for completion in completions]
+
+    async def recite(
+        self, occasion: str, messages: Sequence[Message], text: str, *, score: bool = False
+    ) -> Produced:
+        """A reply that a teacher wrote, as a turn of this agent: token ids of its engine, nothing sampled.
+
+        Args:
+            score: Also give the log-probabilities (T,) that the agent's version assigns to it.
+
+        Raises:
+            UserError: the reply is not of the form that the role's parser asks for.
+            CapabilityError: the engine does not tokenise here, or cannot score.
+        """
+        try:
+            parsed = self.role.parser(occasion)(text).model_dump()
+        except ParseError as error:
+            raise UserError(f"a demonstration of role `{self.role.name}` does not parse: {error}") from None
+        prompt, said = await asyncio.to_thread(encode, self.engine, messages, text)
+        made = Produced("ok", text, parsed, engine=TEACHER, seed_sent=False, finish_reason="stop")
+        made.prompt_ids, made.completion_ids, made.logprob_kind = prompt, said, "given"
+        made.prompt_tokens, made.completion_tokens = len(prompt), len(said)
+        if score:
+            made.logprobs = (
+                await self.engine.score(ScoreRequest(prompt, said, version=self.version))
+            ).logprobs
+        return made
 
 
 def _read(completion: Completion, parser: Parser[Any], engine: str) -> Produced:

@@ -14,6 +14,12 @@ PROTOCOLS = {
     "du": "sparring.graphs.debate:Debate",
     "mad": "sparring.graphs.debate:Debate",
     "reconcile": "sparring.graphs.debate:Debate",
+    "step_check": "sparring.graphs.step_check:StepCheck",
+    "guided": "sparring.graphs.guided:Guided",
+    "rollout": "sparring.graphs.rollout:Rollout",
+    "sneaky": "sparring.graphs.sneaky:SneakyGame",
+    "sneaky_lesson": "sparring.graphs.sneaky_lesson:SneakyLesson",
+    "duel": "sparring.graphs.duel:Duel",
 }
 """Name -> class; a module's `PRESETS` hold the options that a name stands for."""
 

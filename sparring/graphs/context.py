@@ -9,9 +9,10 @@ from typing import Any
 
 from sparring.agents.engines.base import Message
 from sparring.agents.roles import Agent
-from sparring.errors import BudgetExceeded, EngineError, EngineTimeout, unknown
-from sparring.memory.episode import EpisodeHandle
-from sparring.memory.records import Ask, Place, Produced, Turn
+from sparring.errors import BudgetExceeded, EngineError, EngineTimeout, UserError, unknown
+from sparring.memory.episode import EpisodeHandle, Produce
+from sparring.memory.records import Ask, Place, Produced, TaskRecord, Turn
+from sparring.tools.checks import acheck
 from sparring.tools.equality import Equal
 
 
@@ -68,6 +69,18 @@ class Context:
     agents: Mapping[str, Agent]
     equal: Equal
     meter: Meter = field(default_factory=Meter)
+    task: TaskRecord | None = None
+    """What is played, with its reference: for graphs that validate against it, never for a prompt."""
+
+    async def right(self, answer: str | None) -> bool:
+        """Whether an answer is the task's, by the task's own check; False for None.
+
+        Raises:
+            UserError: the task has no reference.
+        """
+        if self.task is None or self.task.answer is None:
+            raise UserError("this protocol checks answers on its way: its tasks need an `answer`")
+        return (await acheck(self.task.check, answer, self.task.answer)).correct
 
     def agent(self, seat: str) -> Agent:
         if seat not in self.agents:
@@ -110,6 +123,31 @@ class Context:
         async def produce(places: list[Place]) -> list[Produced]:
             return await agent.produce(occasion, messages, [place.seed for place in places])
 
+        return await self._said(agent, keys, occasion, messages, produce)
+
+    async def demonstrate(
+        self, seat: str, key: str, occasion: str, variables: dict[str, Any], text: str, *, score: bool = False
+    ) -> Turn:
+        """Have the agent in `seat` told what a teacher would say here, as a turn to learn from.
+
+        Args:
+            score: Journal the log-probabilities that the agent's version gives to it.
+
+        Raises:
+            UserError: the text is not of the form that the role's parser asks for.
+            CapabilityError: the engine cannot tokenise a reply of somebody else.
+        """
+        agent = self.agent(seat)
+        messages = agent.messages(occasion, variables)
+
+        async def produce(places: list[Place]) -> list[Produced]:
+            return [await agent.recite(occasion, messages, text, score=score) for _ in places]
+
+        return (await self._said(agent, [key], occasion, messages, produce))[0]
+
+    async def _said(
+        self, agent: Agent, keys: Sequence[str], occasion: str, messages: list[Message], produce: Produce
+    ) -> list[Turn]:
         turns = await self.episode.turns(
             keys, Ask(agent.record(occasion), agent.version_id, messages), produce
         )

@@ -216,5 +216,25 @@ class Debate(Policy):
     async def _closed(self, context: Context, state: DebateState, outcome: Outcome, by: str) -> DebateState:
         ended = {"by": by, "rounds": state["round"] + 1, "stopped": state["stopped"]}
         decision = {**outcome, "detail": {**outcome.get("detail", {}), **ended}}
+        if self.rivals:
+            decision |= {"scores": await self._scores(context, state, outcome), "fault": None}
         kept: Any = await context.episode.event("vote" if self.close == "vote" else "decision", "0", decision)
         return {"outcome": kept}
+
+    async def _scores(
+        self, context: Context, state: DebateState, outcome: Outcome
+    ) -> dict[str, float] | None:
+        """Of two sides: whom the verdict that stopped the debate names wins, else whose last answer is the
+        final one; both or none is a draw, and without a readable final answer the game is void."""
+        affirmative, negative = sides = self.speakers
+        if state["stopped"] == "verdict":
+            named = state["verdicts"][-1]["parsed"]["side"]
+            won = [side == named for side in sides]
+        elif outcome["answer"] is None:
+            return None
+        else:
+            last = [said["answer"] for said in last_words(state, state["round"])]
+            final, *classes = await agroup([outcome["answer"], *last], context.equal)
+            won = [mine == final and not outcome.get("tied") for mine in classes]
+        points = 0.5 * (1 + won[0] - won[1])
+        return {affirmative: points, negative: 1.0 - points}

@@ -81,6 +81,11 @@ class Policy(Protocol):
         return ["affirmative", "negative", *(f"negative.{place}" for place in range(1, self.agents - 1))]
 
     @property
+    def rivals(self) -> tuple[str, str] | None:
+        """Two opposed sides play a game; among more, or among peers, there is none to win."""
+        return ("affirmative", "negative") if self.sides == "opposed" and self.agents == 2 else None
+
+    @property
     def occasions(self) -> tuple[str, str]:
         """On which a speaker opens, and later speaks again."""
         if self.sides == "opposed":

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sparring.graphs.report import Changes, Report, Usage
     from sparring.graphs.results import Result
     from sparring.graphs.stats import Estimate
+    from sparring.graphs.step_errors import StepErrors
 
 PLAIN_S = 5.0
 """Seconds between two plain lines."""
@@ -186,6 +187,8 @@ def report_tables(report: Report) -> list[Any]:
         parts.append(_comparison(report, accuracy))
         parts.append(Text(_missing(report, accuracy)))
         parts.append(Text(report.conclusion))
+    if report.step_errors is not None and report.step_errors.items:
+        parts += _steps(report.step_errors)
     if report.changes is not None:
         parts.append(Text(_movement(report.changes)))
     rows = [
@@ -229,6 +232,35 @@ def _movement(changes: Changes) -> str:
         f"{changes.changed} of {changes.speakers} speakers ended on another answer than they began with: "
         f"{changes.relied_on_other} from wrong to right, {changes.bullied_by_other} from right to wrong"
     )
+
+
+def _steps(found: StepErrors) -> list[Any]:
+    """A critic's two recalls, never only their mean, and the rest that step errors are measured by."""
+    table = columns(("", "all steps", "[95 %]", "readable only", "[95 %]"), ())
+    both = (found.counted, found.valid)
+    rows = {
+        "right steps judged right": [side.correct for side in both],
+        "wrong steps judged wrong": [side.error for side in both],
+        "  false alarms": [side.false_alarm for side in both],
+    }
+    rows |= {f"  error `{kind}` found": [share] for kind, share in sorted(found.counted.kinds.items())}
+    for name, shares in rows.items():
+        cells = [cell for share in shares for cell in (_share(share.mean), _interval(share, ""))]
+        table.add_row(Text(name), *cells)
+    table.add_row("mean of the two", *(c for side in both for c in (_share(side.average), "")))
+    table.add_row("harmonic mean", *(c for side in both for c in (_share(side.harmonic), "")))
+    first = {name or "all": _share(each.f1) for name, each in found.first.items()}
+    said = (
+        f"{found.items} labelled steps of {found.solutions} solutions, no readable verdict on "
+        f"{found.unreadable}; first-error F1 {_share(found.f1)}"
+    )
+    if len(first) > 1:
+        said += f" ({', '.join(f'{name} {f1}' for name, f1 in first.items())})"
+    return [table, Text(said)]
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _spending(usage: Usage) -> str:

@@ -126,7 +126,7 @@ class Embedded:
                         f"run `{name}` began with a version of `{agent.version.policy}` that is gone"
                     )
                 seated[seat] = held
-            context = Context(episode, seated, equality(task.check), Meter(self.limits))
+            context = Context(episode, seated, equality(task.check), Meter(self.limits), task)
             async with episode:
                 outcome = await self.protocol.run(task.question, context, config)
             await episode.close("done", outcome)

@@ -69,7 +69,8 @@ class Play:
         """The play of a journaled run."""
         config = dict(row.config)
         if not isinstance(config.get("tasks"), list):
-            again = "; go on with the `sparring evolve` that began it" if row.kind == "evolve" else ""
+            own = row.kind in ("evolve", "tournament")
+            again = f"; go on with the `sparring {row.kind}` that began it" if own else ""
             raise UserError(f"run `{row.id}` is of kind `{row.kind}`: it was not begun by `play`{again}")
         tasks = tuple(TaskRecord(**task) for task in config.pop("tasks"))
         limits = Limits(**config.pop("limits"))

@@ -76,6 +76,8 @@ class Player:
         self.play, self.run, self.pool, self.concurrency = play, run, pool, concurrency
         self.protocol: Protocol = make_protocol(play.protocol, play.options)
         self.protocol.compile()  # a graph that does not hold together fails here and not in each episode
+        for task in play.tasks:
+            self.protocol.accepts(task)
         self._cast = play.cast()
         self._agents: dict[str, Agent] = agents or {}
         self.done = self.failed = self.total = 0
@@ -126,7 +128,9 @@ class Player:
             self.done += 1
             self._replayed += 1
             return
-        context = Context(handle, self._seated(handle) or {}, equality(task.check), Meter(self.play.limits))
+        context = Context(
+            handle, self._seated(handle) or {}, equality(task.check), Meter(self.play.limits), task
+        )
         status, outcome, error = "done", None, None
         try:
             async with handle:  # calls beside one that fails are paid for: they finish and are journaled
@@ -149,7 +153,7 @@ class Player:
         self, handle: EpisodeHandle, task: TaskRecord, status: str, outcome: Any, error: str | None
     ) -> None:
         verdict = None
-        if status in FINISHED and task.answer is not None:
+        if status in FINISHED and task.answer is not None and self.protocol.answers:
             answer = outcome["answer"] if outcome else None
             verdict = asdict(await acheck(task.check, answer, task.answer))
         await handle.close(status, outcome, error, verdict)
@@ -233,15 +237,15 @@ async def taken(
         status = "interrupted"
         raise
     except BaseExceptionGroup as group:
-        raise _first(group) from None
+        raise first_of(group) from None
     finally:
         handle.finish(status)
         handle.release()
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """One error of a group: the first of ours, else the first."""
     leaves: list[BaseException] = []
     for error in group.exceptions:
-        leaves.append(_first(error) if isinstance(error, BaseExceptionGroup) else error)
+        leaves.append(first_of(error) if isinstance(error, BaseExceptionGroup) else error)
     return next((error for error in leaves if isinstance(error, SparringError)), leaves[0])

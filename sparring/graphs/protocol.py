@@ -24,6 +24,7 @@ from sparring.errors import made, unknown
 from sparring.graphs.aggregate import Vote
 from sparring.graphs.context import Context, Limits
 from sparring.memory.journal import Journal
+from sparring.memory.records import TaskRecord
 
 if TYPE_CHECKING:
     from sparring.graphs.embed import Embedded
@@ -36,6 +37,10 @@ class Outcome(TypedDict):
     """None where nobody gave a readable answer."""
     tied: NotRequired[bool]
     distribution: NotRequired[dict[str, float]]
+    scores: NotRequired[dict[str, float] | None]
+    """Of a game: side -> points, 1 in all (a draw is a half each); None where the game is void."""
+    fault: NotRequired[str | None]
+    """Of a void game: the side whose fault that is, if any."""
     detail: NotRequired[dict[str, Any]]
 
 
@@ -50,6 +55,8 @@ class Protocol(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: ClassVar[str]
+    answers: ClassVar[bool] = True
+    """Whether an outcome's `answer` is meant to be the task's: then the episode closes with a verdict."""
 
     prompts: dict[str, str] = Field(default_factory=dict)
     """Seat (`solver.1`) or role (`solver`) -> a prompt file, or a shipped prompt by name."""
@@ -73,6 +80,14 @@ class Protocol(BaseModel, ABC):
     def seats(self) -> dict[str, Role]:
         """Seat -> the role that sits there."""
 
+    @property
+    def rivals(self) -> tuple[str, str] | None:
+        """The two seats that play against each other, where this is a game; its outcome has `scores`."""
+        return None
+
+    def accepts(self, task: TaskRecord) -> None:
+        """Raise `UserError` where a task lacks what this protocol needs; asked before any work."""
+
     @abstractmethod
     def graph(self) -> StateGraph[Any, Context, Any, Any]:
         """The state machine, not yet compiled. Its input has `question`, its final state `outcome`."""
@@ -86,6 +101,11 @@ class Protocol(BaseModel, ABC):
     def recursion_limit(self) -> int:
         """Supersteps an episode may take; the library's own default would let a loop run 10,007."""
         return 3 * self.max_calls + 10
+
+    def figures(self, journal: Journal, run: str, iteration: int | None = None) -> dict[str, float]:
+        """What is measured of a run of this protocol, or of one iteration, beside its accuracy; the first
+        entry is the main one."""
+        return {}
 
     def compile(self) -> CompiledStateGraph[Any, Context, Any, Any]:
         """The bare LangGraph graph, to be drawn or embedded as it is."""

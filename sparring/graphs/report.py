@@ -22,6 +22,7 @@ from sparring.graphs.player import FINISHED
 from sparring.graphs.pool import Baseline, answer_of, compare, share
 from sparring.graphs.results import Result, read_results
 from sparring.graphs.stats import Estimate, bootstrap, wilson
+from sparring.graphs.step_errors import StepErrors, step_errors
 from sparring.memory.journal import Journal
 from sparring.memory.queries import Totals, usage
 from sparring.memory.schema import Agent, Episode, Task, Turn
@@ -86,6 +87,8 @@ class Report:
     baseline: Baseline | None
     changes: Changes | None
     conclusion: str
+    step_errors: StepErrors | None = None
+    """Of a run of `step_check`."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -130,6 +133,7 @@ def report(journal: Journal, run: str) -> Report:
         baseline=baseline,
         changes=_changes(journal, run),
         conclusion=conclude(row.protocol, baseline),
+        step_errors=step_errors(journal, run) if row.protocol == "step_check" else None,
     )
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "TrainingTurn",
     "Usage",
     "episodes",
+    "mean_logprobs",
     "statuses",
     "training_turns",
     "transcript",
@@ -54,6 +55,24 @@ def episodes(journal: Journal, run: str) -> Iterator[Any]:
         with journal.engine.connect() as connection:
             rows = {row.id: row for row in connection.execute(query)}
         yield from (rows[episode] for episode in ids if episode in rows)
+
+
+def mean_logprobs(journal: Journal, run: str, iteration: int | None = None) -> dict[str, tuple[float, int]]:
+    """Role -> (mean log-probability of a completion token, tokens), over a run's turns that have them, or
+    those of one iteration."""
+    query = (
+        select(Agent.role, Turn.logprobs)
+        .join(Agent, Agent.id == Turn.agent_id)
+        .join(Episode, Episode.number == Turn.episode_number)
+        .where(Episode.run_id == run, Turn.final, Turn.logprobs.is_not(None))
+    )
+    if iteration is not None:
+        query = query.where(Episode.iteration == iteration)
+    sums: dict[str, tuple[float, int]] = {}
+    for role, logprobs in journal.read(query):
+        total, count = sums.get(role, (0.0, 0))
+        sums[role] = (total + float(logprobs.sum(dtype=float)), count + len(logprobs))
+    return {role: (total / count, count) for role, (total, count) in sums.items() if count}
 
 
 def turns(journal: Journal, run: str) -> Iterator[Any]:

@@ -29,7 +29,10 @@ class TaskRecord:
 
     @property
     def key(self) -> str:
-        return digest(self.id, canonical([self.question, self.answer, self.check]), size=10).hex()
+        content = [self.question, self.answer, self.check]
+        if self.meta and "steps" in self.meta:  # what is asked about them is part of the question
+            content.append(self.meta)
+        return digest(self.id, canonical(content), size=10).hex()
 
     def to_json(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value is not None}

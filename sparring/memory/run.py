@@ -191,6 +191,11 @@ class RunHandle:
         write.rows.append(("events", self.event_row(kind, key, payload)))
         await self.commit(write)
 
+    def decided(self, kind: str, key: str) -> Any:
+        """The payload of a decision of the run itself; None where there is none yet."""
+        query = select(Event.payload).where(Event.run_id == self.id, Event.kind == kind, Event.key == key)
+        return next((row.payload for row in self.journal.read(query)), None)
+
     def finish(self, status: str) -> None:
         """Record how the run ended: done, interrupted or failed."""
         statement = (

@@ -2,6 +2,9 @@
 
 A source is a file (`.jsonl`, or gzip-compressed `.jsonl.gz`) or the name of a set that ships with
 Sparring. Other fields are kept in the task's `meta`. A mistake is one line that says where it is.
+
+A row of ProcessBench (`id`, `problem`, `steps`, `label`) is a task too: its question is the problem, its
+answer the label, its solution stays in `meta`.
 """
 
 from __future__ import annotations
@@ -143,6 +146,8 @@ def _task(value: Any, where: str, checks: Collection[str] | None, *, answered: b
     """One task; `answered` asks for a reference, without which an episode gets no verdict."""
     if not isinstance(value, dict):
         raise UserError(f"{where}: a task is a JSON object, not {_kind(value)}")
+    if "question" not in value and value.keys() >= {"problem", "steps", "label"}:
+        value = _labelled_solution(value, where)
     check = value.get("check", DEFAULT_CHECK)
     if not isinstance(check, str):
         raise UserError(f"{where}: `check` must be text, not {_kind(check)}")
@@ -159,6 +164,17 @@ def _task(value: Any, where: str, checks: Collection[str] | None, *, answered: b
         check=check,
         meta={name: extra for name, extra in value.items() if name not in FIELDS} or None,
     )
+
+
+def _labelled_solution(value: dict[str, Any], where: str) -> dict[str, Any]:
+    """A row of ProcessBench (2412.06559) as a task; `label` is the first wrong step from 0, -1 if none is."""
+    steps, label = value["steps"], value["label"]
+    if not isinstance(steps, list) or not steps:
+        raise UserError(f"{where}: `steps` must be a list of texts, not {_kind(steps)}")
+    if type(label) is not int or not -1 <= label < len(steps):
+        raise UserError(f"{where}: `label` must be -1 or the index of one of {len(steps)} steps")
+    rest = {name: extra for name, extra in value.items() if name not in ("problem", "label")}
+    return {**rest, "question": value["problem"], "answer": label}
 
 
 def _id(value: Any, where: str) -> str:

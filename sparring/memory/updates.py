@@ -59,9 +59,19 @@ def updates_of(journal: Journal, run: str, policy: str | None = None) -> list[Up
 
 
 def open_update(
-    run: RunHandle, policy: str, step: int, from_version: int, turns: Sequence[int], config: Any
+    run: RunHandle,
+    policy: str,
+    step: int,
+    from_version: int,
+    turns: Sequence[int],
+    config: Any,
+    *,
+    again: bool = False,
 ) -> UpdateRow:
     """Begin an update with the turns it is made of; the one that was begun before, if there is one.
+
+    Args:
+        again: its turns may be those of other updates too: it begins at a version that learned from none.
 
     Raises:
         StaleEpoch: another driver has the run.
@@ -87,7 +97,8 @@ def open_update(
     def write(connection: Connection) -> None:
         fence(connection, run)
         lock(connection, policy)
-        _free(connection, policy, turns)
+        if not again:
+            _free(connection, policy, turns)
         connection.execute(insert(Update).values(values))
         if turns:
             rows = [{"update_id": number, "turn_id": turn} for turn in turns]

@@ -65,6 +65,8 @@ class Stage:
     name: str = "run"
     question: Any = "What is it?"
     check: str = "exact"
+    answer: Any = None
+    meta: dict[str, Any] | None = None
     scene: ClassVar[str] = ""
     """Begins the run's name: tests that share a journal differ in it."""
     run: RunHandle | None = None
@@ -92,7 +94,12 @@ class Stage:
             seat: Agent(role, self._engine(seat), PolicyVersion("script", 0, "script"), Sampling(), version)
             for seat, role in self.protocol.seats().items()
         }
-        return Context(episode, agents, equality(self.check))
+        return Context(episode, agents, equality(self.check), task=self.task)
+
+    @property
+    def task(self) -> TaskRecord:
+        name = self.name if self.run else "task"
+        return TaskRecord(name, self.question, self.answer, self.check, self.meta)
 
     async def state(self, graph: Any = None, config: Any = None, given: Any = ...) -> dict[str, Any]:
         """Play, or play on, one episode: the graph's final state."""
@@ -100,7 +107,7 @@ class Stage:
             self.run_name, kind="test", protocol=self.protocol.name, config={}, seed=0
         )
         try:
-            episode = run.episode(TaskRecord(self.name if self.run else "task", self.question), seats={})
+            episode = run.episode(self.task, seats={})
             settings = {**(config or {}), "recursion_limit": self.protocol.recursion_limit}
             graph = graph or self.protocol.compile()
             start = {"question": self.question} if given is ... else given

@@ -162,3 +162,38 @@ def test_names_of_shipped_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_shipped_sets_load() -> None:
     for name in tasks.shipped_tasks():
         assert load_tasks(name, checks=CHECKS)
+
+
+def labelled(**fields: Any) -> dict[str, Any]:
+    return {"id": "gsm8k-0", "problem": "2 + 2?", "steps": ["2 + 2 = 5", "So 5."], "label": 0} | fields
+
+
+def test_rows_of_processbench_are_tasks(tmp_path: Path) -> None:
+    more = {"generator": "m", "final_answer_correct": False}
+    path = save(tmp_path / "t.jsonl", labelled(**more), labelled(id="b", label=-1), line(id="c", label=7))
+    first, second, third = load_tasks(path, checks=CHECKS)
+    assert (first.question, first.answer, first.check) == ("2 + 2?", 0, "exact")
+    assert first.meta == {"steps": ["2 + 2 = 5", "So 5."]} | more
+    assert second.answer == -1
+    assert (third.answer, third.meta) == ("4", {"label": 7})  # a question of its own is no such row
+    mixed = labelled(question="Mine?", answer="x")
+    assert load_tasks(save(path, mixed))[0].question == "Mine?"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"label": 2}, "`label` must be -1 or the index of one of 2 steps"),
+        ({"label": -2}, "`label` must be"),
+        ({"label": "0"}, "`label` must be"),
+        ({"label": True}, "`label` must be"),
+        ({"label": None}, "`label` must be"),
+        ({"steps": []}, "`steps` must be a list of texts, not an empty list"),
+        ({"steps": "2 + 2 = 4"}, "`steps` must be a list of texts, not text"),
+        ({"problem": " "}, "`question` must be text"),
+    ],
+)
+def test_rows_of_processbench_that_are_wrong(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+    path = save(tmp_path / "t.jsonl", labelled(id="a"), labelled(**fields))
+    message = refused(path)
+    assert said in message and "line 2" in message

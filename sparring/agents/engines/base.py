@@ -6,17 +6,22 @@ Everything here is plain data, so that the journal can store it without knowing 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sparring.errors import CapabilityError
+
 Ids = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
 FinishReason = Literal["stop", "length", "refusal"]
-LogprobKind = Literal["tempered", "greedy", "truncated", "penalised", "constrained", "untempered", "none"]
+LogprobKind = Literal[
+    "tempered", "greedy", "truncated", "penalised", "constrained", "untempered", "given", "none"
+]
 
 
 class Message(TypedDict):
@@ -181,3 +186,17 @@ class Engine(Protocol):
     def capabilities(self) -> Capabilities: ...
 
     async def close(self) -> None: ...
+
+
+def encode(engine: Engine, messages: Sequence[Message], reply: str) -> tuple[Ids, Ids]:
+    """Token ids of a prompt (P,) and of a reply (T,) that somebody else wrote, as the engine would have them,
+    the stop token included: what a demonstration is trained on.
+
+    Raises:
+        CapabilityError: the engine does not tokenise here; those that do have a method of this name.
+    """
+    own = getattr(engine, "encode", None)
+    if own is None:
+        raise CapabilityError(f"engine `{engine.spec}` cannot take demonstrations; use an embedded model")
+    ids: tuple[Ids, Ids] = own(messages, reply)
+    return ids

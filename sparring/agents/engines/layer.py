@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,10 +30,13 @@ from sparring.agents.engines.base import (
     Capabilities,
     Completion,
     Engine,
+    Ids,
+    Message,
     Request,
     Scored,
     ScoreRequest,
     Usage,
+    encode,
 )
 from sparring.agents.engines.cache import ResponseCache, sample_key
 from sparring.agents.engines.ledger import Ledger
@@ -138,6 +141,9 @@ class ManagedEngine:
 
     def capabilities(self) -> Capabilities:
         return self.inner.capabilities()
+
+    def encode(self, messages: Sequence[Message], reply: str) -> tuple[Ids, Ids]:
+        return encode(self.inner, messages, reply)
 
     async def probe(self) -> None:
         """Check before any work that the backend is there: ask the server, or load the model.

@@ -13,7 +13,7 @@ import hashlib
 import inspect
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -98,6 +98,10 @@ class ScriptedEngine:
         if request.top_k or request.full_vocabulary:
             raise CapabilityError(f"{self.spec}: a script has no vocabulary, so no top-k and no entropy")
         return Scored(_logprobs(request.prompt_ids, request.continuation_ids))
+
+    def encode(self, messages: Sequence[Message], reply: str) -> tuple[Ids, Ids]:
+        """Ids of a prompt (P,) and of somebody else's reply to it (T,), as `generate` makes them."""
+        return self._prompt_ids(tuple(messages)), np.append(self._encode(reply), np.int32(CLOSE))
 
     def capabilities(self) -> Capabilities:
         return Capabilities(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,7 @@ import numpy as np
 from sparring.agents.engines.base import (
     Capabilities,
     Completion,
+    Ids,
     Message,
     PolicyVersion,
     Request,
@@ -179,6 +181,15 @@ class TransformersEngine:
 
         with self.lock:
             return twin(self._loaded.model)
+
+    def encode(self, messages: Sequence[Message], reply: str) -> tuple[Ids, Ids]:
+        """Token ids of a prompt (P,) and of a reply to it (T,) that somebody else wrote, the stop token at
+        its end."""
+        self._start()
+        assert self._loaded is not None
+        tokenizer = self._loaded.tokenizer
+        said = tokenizer.encode(reply, add_special_tokens=False)
+        return self._render(tuple(messages)), np.array([*said, tokenizer.eos_token_id], np.int32)
 
     def _prepare(self, job: Job, batch: Batch) -> None:
         """In the worker: token ids, adapter, and how many tokens there is room for."""

@@ -1,0 +1,65 @@
+"""What sneaky games came to: who wins, how many are valid, what the critic sees and what it imagines."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import select
+
+from sparring.memory.journal import Journal
+from sparring.memory.schema import Episode
+
+
+def game_figures(journal: Journal, run: str, iteration: int | None = None) -> dict[str, float]:
+    """Figures of a run's finished games, or of those of one iteration; what there is nothing of is left out.
+
+    * `win_rate`: share of the games that were not void that the generator won, SPC's win rate.
+    * `valid`: share of the games whose attack passed validation, of those that reached it or failed before;
+      games that were nobody's fault are left out. `unsound`: share of all games that were those.
+    * `rate_correct`, `rate_sneaky`: mean success from the two steps (a solver's, or exact arithmetic's).
+    * `correct_recall`, `error_recall`: of the first verdicts on correct and on sneaky steps, unreadable ones
+      counted as wrong. `win_rate/ERROR`: the generator's, for each type of error.
+    """
+    query = select(Episode.outcome).where(Episode.run_id == run, Episode.status == "done")
+    if iteration is not None:
+        query = query.where(Episode.iteration == iteration)
+    outcomes = [row.outcome for row in journal.read(query) if row.outcome and "detail" in row.outcome]
+    details = [outcome["detail"] for outcome in outcomes]
+    checked = [detail["validation"] for detail in details if "validation" in detail]
+    verdicts = [detail["verdicts"] for detail in details if "verdicts" in detail]
+    scored = [outcome for outcome in outcomes if outcome.get("scores") is not None]
+    unsound = [outcome for outcome in outcomes if _void(outcome) and outcome.get("fault") is None]
+    found: dict[str, float | None] = {
+        "win_rate": _mean(outcome["scores"]["sneaky"] for outcome in scored),
+        "games": float(len(outcomes)),
+        "valid": _share(sum(check["valid"] for check in checked), len(outcomes) - len(unsound)),
+        "unsound": _share(len(unsound), len(outcomes)),
+        "rate_correct": _mean(check["rate_correct"] for check in checked),
+        "rate_sneaky": _mean(check["rate_sneaky"] for check in checked),
+        "correct_recall": _mean(verdict["correct"] is True for verdict in verdicts),
+        "error_recall": _mean(verdict["sneaky"] is False for verdict in verdicts),
+        **_by_error(scored),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _by_error(scored: Sequence[Any]) -> dict[str, float | None]:
+    groups: defaultdict[str, list[float]] = defaultdict(list)
+    for outcome in scored:
+        groups[outcome["detail"]["error"]].append(outcome["scores"]["sneaky"])
+    return {f"win_rate/{error}": _mean(points) for error, points in sorted(groups.items())}
+
+
+def _void(outcome: Any) -> bool:
+    return outcome.get("scores") is None
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    listed = list(values)
+    return sum(listed) / len(listed) if listed else None
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,111 @@
+"""Round 0 of SPC (2504.19162): both sides are told what a teacher would say, on pairs of steps.
+
+    1. The generator is given the correct step and told an attack on it.
+    2. The critic is given the wrong step and the correct one, and told a critique of each.
+    3. The solver, where it is a pupil too, is given the steps up to the correct one and told the rest.
+
+Nothing is sampled: each reply is a demonstration, tokenised as the agent's own and journaled as its turn,
+which supervised training takes from there. The prompts are those of `SneakyGame`. The paper has its
+attacks and critiques written by larger models from labelled pairs; a task may hold any text, such as those
+of the procedural corrupter (`tools.corrupt`).
+
+A task holds `steps`, `step` (which of them, from 0), `wrong`, `error` (type id), `thought`,
+`critique_correct` and `critique_wrong`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+from pydantic import Field
+
+from sparring.agents.roles import Role
+from sparring.agents.steps import write_sneaky
+from sparring.errors import UserError, unknown
+from sparring.graphs.context import Context
+from sparring.graphs.protocol import Outcome
+from sparring.graphs.rollout import SOLVER, solver_of
+from sparring.graphs.sneaky import CRITIC, SNEAKY, Sneaky, SneakyState, shown
+from sparring.graphs.step_check import steps_of
+from sparring.memory.journal import Journal
+from sparring.memory.queries import mean_logprobs
+from sparring.memory.records import TaskRecord
+
+TEXTS = ("wrong", "thought", "critique_correct", "critique_wrong")
+
+
+class SneakyLesson(Sneaky):
+    """One pair of steps, demonstrated to those who are to learn from it."""
+
+    name: ClassVar[str] = "sneaky_lesson"
+
+    pupils: tuple[str, ...] = Field(default=(SNEAKY, CRITIC), min_length=1)
+    """Who is taught."""
+    score: bool = False
+    """Journal the log-probabilities of the demonstrations: their negative mean is the supervised loss."""
+
+    def seats(self) -> dict[str, Role]:
+        every = {**self.players(), SOLVER: solver_of(self, "line")}
+        if strange := [pupil for pupil in self.pupils if pupil not in every]:
+            raise unknown("pupil", strange[0], every)
+        return {seat: role for seat, role in every.items() if seat in self.pupils}
+
+    @property
+    def max_calls(self) -> int:
+        return 3
+
+    def accepts(self, task: TaskRecord) -> None:
+        steps, meta = steps_of(task), task.meta or {}
+        if not isinstance(meta.get("step"), int) or not 0 <= meta["step"] < len(steps):
+            raise UserError(f"task `{task.id}`: `step` must be a number from 0 to {len(steps) - 1}")
+        if meta.get("error") not in {error.id for error in self.errors}:
+            raise UserError(f"task `{task.id}`: `error` must be the id of one of the error types")
+        for name in TEXTS:
+            if not isinstance(meta.get(name), str) or not meta[name].strip():
+                raise UserError(f"task `{task.id}`: `{name}` must be text")
+
+    def graph(self) -> StateGraph[Any, Context, Any, Any]:
+        graph = StateGraph(SneakyState, context_schema=Context)
+        graph.add_node("teach", self.teach)
+        graph.add_edge(START, "teach")
+        graph.add_edge("teach", END)
+        return graph
+
+    async def teach(self, state: SneakyState, runtime: Runtime[Context]) -> SneakyState:
+        context = runtime.context
+        assert context.task is not None
+        meta: dict[str, Any] = context.task.meta or {}
+        state = {**state, "steps": steps_of(context.task), "number": meta["step"]}
+        correct = state["steps"][state["number"]]
+        attack = write_sneaky(meta["error"], meta["thought"], meta["wrong"])
+        lessons = [
+            (SNEAKY, "attack", "attack", self.attacked(state), attack),
+            (CRITIC, "judge/correct/0", "judge", shown(state, correct), meta["critique_correct"]),
+            (CRITIC, "judge/sneaky/0", "judge", shown(state, meta["wrong"]), meta["critique_wrong"]),
+            (SOLVER, "continue", "continue", self._begun(state), self._rest(state, context.task)),
+        ]
+        given = [
+            context.demonstrate(*lesson, score=self.score) for lesson in lessons if lesson[0] in self.pupils
+        ]
+        await asyncio.gather(*given)
+        return {"outcome": Outcome(answer=None, detail={"step": meta["step"], "error_type": meta["error"]})}
+
+    @staticmethod
+    def _begun(state: SneakyState) -> dict[str, Any]:
+        return {"problem": state["question"], "partial": state["steps"][: state["number"] + 1]}
+
+    @staticmethod
+    def _rest(state: SneakyState, task: TaskRecord) -> str:
+        return "\n".join([*state["steps"][state["number"] + 1 :], f"Answer: {task.answer}"])
+
+    def figures(self, journal: Journal, run: str, iteration: int | None = None) -> dict[str, float]:
+        """`loss`: the mean negative log-probability of a demonstrated token, by role and over all."""
+        if not self.score:
+            return {}
+        found = mean_logprobs(journal, run, iteration)
+        tokens = max(1, sum(count for _, count in found.values()))
+        loss = -sum(mean * count for mean, count in found.values()) / tokens
+        return {"loss": loss, **{f"loss_{role}": -mean for role, (mean, _) in sorted(found.items())}}
