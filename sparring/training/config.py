@@ -6,8 +6,9 @@ A mistake is one line that says which field is wrong. Paths in the file are rela
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -15,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from sparring.errors import UserError
 
 PER_HOUR = 3600.0
+S = TypeVar("S", bound="Strict")
+Placing = Callable[[dict[str, Any], Path], dict[str, Any]]
+"""From fields and the folder of the file they stand in to fields whose files are found."""
 
 
 class Strict(BaseModel):
@@ -57,7 +61,7 @@ class PolicyConfig(Strict):
     """Engine spec of its base checkpoint; None: the run's `engine`."""
     roles: tuple[str, ...]
     """Seats or roles that it plays."""
-    objective: Literal["policy_gradient", "sft", "dpo", "kto"] = "policy_gradient"
+    objective: Literal["policy_gradient", "offline", "sft", "dpo", "kto"] = "policy_gradient"
     reward: Named = Named(name="verifier")
     advantage: Named = Named(name="auto")
     loss: Named = Named(name="grpo")
@@ -66,9 +70,13 @@ class PolicyConfig(Strict):
     train: dict[str, Any] = Field(default_factory=dict)
     """Settings of the updates: `TrainSettings`, or `PreferenceSettings` for the other objectives."""
     data: dict[str, Any] = Field(default_factory=dict)
-    """Of sft and kto: `minimum` reward; of dpo: `margin`, `per_prompt`."""
+    """Of sft and kto: `minimum` reward; of dpo: `margin`, `per_prompt`; of offline: `OfflineData`."""
+    restart: bool = False
+    """Offline learning: every update begins again where the training head stood when the run began, with a
+    fresh optimizer, on all that the run has played so far (SPC)."""
     reference: str | None = None
-    """`base`, or a version by number, for KL terms and preference objectives."""
+    """`base`, or a version by number, for KL terms, preference objectives and offline losses; by default
+    the base, of offline learning the version that the run began with."""
     max_staleness: int = Field(default=4, ge=0)
     """Most updates between the version that said a turn and the one that learns from it."""
 
@@ -104,12 +112,17 @@ class SourceConfig(Strict):
 
 class EvaluateConfig(Strict):
     tasks: str
+    protocol: str | None = None
+    """None: the run's own."""
     every: int = Field(default=10, ge=1)
     options: dict[str, Any] = Field(default_factory=dict)
     sampling: dict[str, Any] = Field(default_factory=lambda: {"temperature": 0.0})
     copies: int = Field(default=1, ge=1)
     first: bool = True
     """Also before the first update."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop when so many evaluations in a row were no better than the best before them, and set the training
+    heads back to that one (early stopping)."""
 
 
 class GateConfig(Strict):
@@ -127,6 +140,24 @@ class GateConfig(Strict):
     sampling: dict[str, Any] = Field(default_factory=lambda: {"temperature": 0.0})
     rejected: Literal["go_on", "go_back"] = "go_on"
     """What training does after a rejection: go on from where it is, or go back to the live version."""
+
+
+class OpponentsConfig(Strict):
+    """Who plays whom in a game whose sides learn: the newest versions, or older ones of a side where the
+    newest would have too easy a game (SPC's asymmetric opponents)."""
+
+    mode: Literal["band", "latest"] = "band"
+    band: tuple[float, float] = (0.2, 0.35)
+    """Win rate of the weaker side that is aimed at."""
+    probe: int = Field(default=12, ge=1)
+    """Games of a pairing that its win rate is estimated from at least; they count as games of the step."""
+
+    @field_validator("band")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= value[0] <= value[1] <= 0.5:
+            raise ValueError("the weaker side's win rates lie between 0 and 0.5, the lower one first")
+        return value
 
 
 class EntropyConfig(Bounded):
@@ -169,6 +200,7 @@ class EvolveConfig(Strict):
     tasks: str | None = None
     policies: dict[str, PolicyConfig]
     play: PlayConfig = PlayConfig()
+    opponents: OpponentsConfig | None = None
     source: SourceConfig | None = None
     every: str | None = None
     """`N turns` or `T hours`: how often a run that learns from a source updates."""
@@ -201,6 +233,8 @@ class EvolveConfig(Strict):
             raise ValueError("give `tasks` to play, or a `source` of runs to learn from")
         if self.source is not None and self.tasks is not None:
             raise ValueError("give either `tasks` to play or a `source`, not both")
+        if self.opponents is not None and self.tasks is None:
+            raise ValueError("`opponents` are for a run that plays `tasks`")
         if self.every is not None and self.source is None:
             raise ValueError(
                 "`every` is for runs that learn from a `source`; a run that plays has `play.tasks`"
@@ -225,20 +259,29 @@ class EvolveConfig(Strict):
 
 
 def load_config(source: str | Path | dict[str, Any]) -> EvolveConfig:
+    """Read the configuration of an evolution; see `read_config`."""
+    return read_config(EvolveConfig, source, _placed)
+
+
+def read_config(kind: type[S], source: str | Path | dict[str, Any], placed: Placing) -> S:
     """Read a configuration: a YAML file, or what would stand in one.
 
     `extends: FILE` takes another file's fields and overrides those that are given, mapping by mapping.
+
+    Args:
+        placed: finds the files that fields name beside the one that names them.
 
     Raises:
         UserError: no such file, no YAML, or a field that is wrong; the message names it.
     """
     if isinstance(source, dict):
-        return _checked(source, Path.cwd(), "configuration")
-    return _checked(_read(Path(source).expanduser(), ()), None, f"configuration `{source}`")
+        return _checked(kind, placed(source, Path.cwd()), "configuration")
+    values = _read(Path(source).expanduser(), placed, ())
+    return _checked(kind, values, f"configuration `{source}`")
 
 
-def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    """The fields of a file and of what it extends, files in it found beside the one that names them."""
+def _read(path: Path, placed: Placing, above: tuple[Path, ...]) -> dict[str, Any]:
+    """The fields of a file and of what it extends."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -247,7 +290,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(f"configuration `{path}` is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise UserError(f"configuration `{path}`: expected fields such as `run: NAME`")
-    values = _placed(values, path.resolve().parent)
+    values = placed(values, path.resolve().parent)
     base = values.pop("extends", None)
     if base is None:
         return values
@@ -255,7 +298,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(
             f"configuration `{path}`, `extends`: name another file, and none that extends this one"
         )
-    return _merged(_read(path.parent / base, (*above, path.resolve())), values)
+    return _merged(_read(path.parent / base, placed, (*above, path.resolve())), values)
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -268,9 +311,9 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return {**base, **over, **both}
 
 
-def _checked(values: dict[str, Any], folder: Path | None, where: str) -> EvolveConfig:
+def _checked(kind: type[S], values: dict[str, Any], where: str) -> S:
     try:
-        return EvolveConfig(**(values if folder is None else _placed(values, folder)))
+        return kind(**values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "the whole"
@@ -280,19 +323,26 @@ def _checked(values: dict[str, Any], folder: Path | None, where: str) -> EvolveC
         raise UserError(f"{where}, `{field}`: {said}") from None
 
 
-def _placed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The values with task files and prompts found beside the file that names them."""
+def beside(folder: Path, name: Any) -> Any:
+    """A file's name as found in the folder of the file that names it; anything else as it is."""
+    return str(folder / name) if isinstance(name, str) and (folder / name).is_file() else name
+
+
+def what_is_played(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The values with their task file and prompts found."""
     values = dict(values)
-
-    def beside(name: Any) -> Any:
-        return str(folder / name) if isinstance(name, str) and (folder / name).is_file() else name
-
     if "tasks" in values:
-        values["tasks"] = beside(values["tasks"])
-    for part in ("evaluate", "gate"):
-        if isinstance(values.get(part), dict) and "tasks" in values[part]:
-            values[part] = {**values[part], "tasks": beside(values[part]["tasks"])}
+        values["tasks"] = beside(folder, values["tasks"])
     options = values.get("options")
     if isinstance(options, dict) and isinstance(options.get("prompts"), dict):
-        values["options"] = {**options, "prompts": {k: beside(v) for k, v in options["prompts"].items()}}
+        prompts = {name: beside(folder, file) for name, file in options["prompts"].items()}
+        values["options"] = {**options, "prompts": prompts}
+    return values
+
+
+def _placed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    values = what_is_played(values, folder)
+    for part in ("evaluate", "gate"):
+        if isinstance(values.get(part), dict):
+            values[part] = what_is_played(values[part], folder)
     return values

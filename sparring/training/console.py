@@ -49,11 +49,21 @@ class Watch:
             head = "" if self._headed else self._head()
             self._headed = True
             rows = [_row(at, numbers["step"] + 1, name, row) for name, row in numbers["policies"].items()]
+            if figures := numbers.get("figures"):
+                rows.append(f"{at:>7}  {_listed(figures)}")
             return head + "\n".join(rows)
+        if kind == "opponents":
+            pair = " against ".join(
+                f"{policy}@{number}"
+                for policy, number in zip(numbers["policies"], numbers["versions"], strict=True)
+            )
+            return f"{at:>7}  step {numbers['step'] + 1} plays {pair}"
         if kind == "evaluation":
-            found = numbers["accuracy"]
-            interval = f"[{found['low']:.3f}, {found['high']:.3f}]"
-            return f"{at:>7}  accuracy after {numbers['step']} updates: {found['mean']:.3f} {interval}"
+            found, measured = numbers["accuracy"], numbers["measured"]
+            interval = f" [{found['low']:.3f}, {found['high']:.3f}]" if found["low"] < found["high"] else ""
+            said = f"{at:>7}  {measured} after {numbers['step']} updates: {found['mean']:.3f}{interval}"
+            others = {name: value for name, value in numbers["figures"].items() if name != measured}
+            return f"{said}  {_listed(others)}".rstrip()
         if kind == "gate":
             gap = numbers["difference"]
             return (
@@ -66,6 +76,10 @@ class Watch:
     def _head(self) -> str:
         names = "".join(f"{name:>12}" for name, _, _ in COLUMNS)
         return f"{'time':>7}  {'step':>5} {'policy':<12}{names}\n"
+
+
+def _listed(figures: Mapping[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())
 
 
 def _row(at: str, step: int, policy: str, row: Mapping[str, Any]) -> str:
@@ -87,7 +101,8 @@ def summary(story: Story, versions: Mapping[str, Mapping[str, int]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("", "before", "after"):
         table.add_column(name)
-    table.add_row("accuracy", _accuracy(story.before), _accuracy(story.after))
+    measured = story.before["measured"] if story.before else "accuracy"
+    table.add_row(measured, _accuracy(story.before), _accuracy(story.after))
     for policy, heads in versions.items():
         for head in ("training", "live"):
             before = story.first_version(policy, head)

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sparring.agents.engines.registry import EnginePool
+from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.play import Play
 from sparring.graphs.player import taken
+from sparring.graphs.protocol import Protocol
 from sparring.graphs.results import Result, read_results
 from sparring.graphs.stats import Estimate, wilson
 from sparring.memory.journal import Journal
@@ -33,6 +35,8 @@ class Measure:
     options: dict[str, Any]
     sampling: dict[str, Any]
     copies: int = 1
+    protocol: str | None = None
+    """None: what the run itself plays."""
 
 
 class Evaluator:
@@ -43,7 +47,7 @@ class Evaluator:
 
     async def __call__(self, lineup: Lineup, measure: Measure, items: int | None = None) -> list[Result]:
         """The results of a line-up on the first `items` (task, copy) pairs, in that order."""
-        play = self._play(lineup, measure)
+        play = self.play(lineup, measure)
         bookings = [(task, copy) for copy in range(measure.copies) for task in measure.tasks][:items]
         name = self.name(lineup, measure)
         async with taken(self.journal, name, play, self.pool, self.config.concurrency) as player:
@@ -53,29 +57,55 @@ class Evaluator:
 
     def name(self, lineup: Lineup, measure: Measure) -> str:
         """The run that holds a line-up's results."""
+        lineup = self._seated(lineup, measure)
         about = [sorted(lineup.items()), measure.options, measure.sampling, measure.copies]
+        about += [measure.protocol] if measure.protocol else []
         about.append([task.key for task in measure.tasks])
         shown = "+".join(f"{policy}@{number}" for policy, number in sorted(lineup.items()))
         return f"{self.config.run}.evaluation/{shown}/{digest(canonical(about), size=4).hex()}"
 
-    def _play(self, lineup: Lineup, measure: Measure) -> Play:
-        config = self.config
-        roles = dict(config.roles)
-        for policy, number in lineup.items():
-            roles |= dict.fromkeys(config.policies[policy].roles, f"policy:{policy}@{number}")
+    def protocol(self, measure: Measure) -> Protocol:
+        """What a measure plays: the run's protocol with other options, or another one."""
+        if measure.protocol is not None:
+            return make_protocol(measure.protocol, measure.options)
+        assert self.config.protocol is not None
+        return make_protocol(self.config.protocol, {**self.config.options, **measure.options})
+
+    def _seated(self, lineup: Lineup, measure: Measure) -> Lineup:
+        """The policies that play in a measure; what becomes of the others does not change it."""
+        known = _known(self.protocol(measure))
+        return {name: n for name, n in lineup.items() if known & set(self.config.policies[name].roles)}
+
+    def play(self, lineup: Lineup, measure: Measure) -> Play:
+        config, known = self.config, _known(self.protocol(measure))
+        roles = {role: spec for role, spec in config.roles.items() if role in known}
+        for policy, number in self._seated(lineup, measure).items():
+            mine = (role for role in config.policies[policy].roles if role in known)
+            roles |= dict.fromkeys(mine, f"policy:{policy}@{number}")
+        sampling = {
+            name: value
+            for name, value in {**config.sampling, **measure.sampling}.items()
+            if "." not in name or name.rsplit(".", 1)[0] in known
+        }
         assert config.protocol is not None
         return Play(
-            protocol=config.protocol,
+            protocol=measure.protocol or config.protocol,
             tasks=measure.tasks,
-            options={**config.options, **measure.options},
+            options=measure.options if measure.protocol else {**config.options, **measure.options},
             engine=config.engine,
             roles=roles,
-            sampling={**config.sampling, **measure.sampling},
+            sampling=sampling,
             seed=config.seed,
             copies=measure.copies,
             kind="evaluation",
             parent=config.run,
         )
+
+
+def _known(protocol: Protocol) -> set[str]:
+    """Seats and roles of a protocol."""
+    seats = protocol.seats()
+    return {*seats, *(role.name for role in seats.values())}
 
 
 def accuracy(results: Sequence[Result]) -> Estimate:

@@ -22,6 +22,7 @@ from sqlalchemy import select
 
 from sparring.agents.engines.registry import EnginePool
 from sparring.errors import UserError
+from sparring.graphs.catalogue import make_protocol
 from sparring.memory import policies
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Event
@@ -66,6 +67,8 @@ class Evolution:
         self.told: Told = told or (lambda kind, numbers: None)
         self.feed = make_feed(plan, team, pool, self.told)
         self.monitors, self._heat = plan.monitors, plan.temperatures
+        played = self.config.protocol if self.config.tasks else None
+        self._protocol = None if played is None else make_protocol(played, self.config.options)
         self.judge = Judge(self.config, self.run, pool, plan.measures, self.told)
         self.state = self._restore()
         self._trainer = ThreadPoolExecutor(1, "sparring-trainer")
@@ -92,12 +95,14 @@ class Evolution:
     def _over(self) -> bool:
         minutes = self.config.minutes
         spent = minutes is not None and self.state.seconds >= 60 * minutes
-        return spent or len(self.state.stopped) == len(self.team.members)
+        return spent or self.judge.exhausted or len(self.state.stopped) == len(self.team.members)
 
     async def _between(self, *, last: bool = False) -> None:
         step = self.state.step
         last = last or step >= self.config.steps or self._over()
         await self.judge(step, self.team.members, self.state.seconds, last=last)
+        if self.judge.exhausted:
+            await self.judge.restore()
 
     # --- one step --------------------------------------------------------------------------------------
 
@@ -179,6 +184,10 @@ class Evolution:
             record["policies"][name] = metrics
             alarms[name] = self._alarms(name)
             self._steer(member, metrics, alarms[name])
+        if self._protocol is not None:
+            record["figures"] = await asyncio.to_thread(
+                self._protocol.figures, self.journal, self.run.id, step
+            )
         record["alarms"] = {name: [asdict(alarm) for alarm in found] for name, found in alarms.items()}
         record["knobs"] = self.state.knobs
         record["stopped"] = self.state.stopped

@@ -60,6 +60,8 @@ class Sample:
     weights: NDArray[np.float32] | None = None
     """Truncated importance weights, trainer over engine, where `old` was recomputed."""
     reference: NDArray[np.float32] | None = None
+    supervised: bool = False
+    """A demonstration: it has no reward, and its log-probabilities are nobody's that matters."""
 
     @property
     def row(self) -> Row:

@@ -13,11 +13,10 @@ from sqlalchemy import select
 from sparring.agents.engines.registry import EnginePool
 from sparring.errors import UserError
 from sparring.graphs.play import Play
-from sparring.graphs.player import Player
+from sparring.graphs.player import Booking, Player
 from sparring.memory.policies import find
-from sparring.memory.records import TaskRecord
 from sparring.memory.run import RunHandle
-from sparring.memory.schema import Episode, Event, Task
+from sparring.memory.schema import Episode, Task
 from sparring.memory.updates import find_update, updates_of
 from sparring.training.experience import Source, unpaid, usable
 from sparring.training.observing import task_history
@@ -56,20 +55,22 @@ class PlayFeed:
         self.tasks = plan.tasks
 
     async def __call__(self, step: int, temperatures: Temperatures, learning: Sequence[Member]) -> Fed:
-        player = Player(self._lineup(temperatures), self.run, self.pool, self.config.concurrency)
-        bookings = await self._bookings(step)
-        await player(lambda p: self.tell("play", {"step": step, "share": p.share}), bookings, iteration=step)
+        await self._play(step, temperatures, await self._bookings(step))
         for member in self.team.members.values():
             await asyncio.to_thread(derive, self.run.journal, member.reward, run=self.run.id, iteration=step)
         return Fed(Source(runs=(self.run.id,), iteration=step), learning)
 
-    async def _bookings(self, step: int) -> list[tuple[TaskRecord, int]]:
+    async def _play(self, step: int, temperatures: Temperatures, bookings: list[Booking]) -> None:
+        await self._games(step, self._lineup(temperatures, {}), bookings)
+
+    async def _games(self, step: int, lineup: Play, bookings: list[Booking]) -> None:
+        player = Player(lineup, self.run, self.pool, self.config.concurrency)
+        await player(lambda p: self.tell("play", {"step": step, "share": p.share}), bookings, iteration=step)
+
+    async def _bookings(self, step: int) -> list[Booking]:
         """Which tasks this step plays: chosen once, and then read from the journal."""
         journal, run = self.run.journal, self.run.id
-        query = select(Event.payload).where(
-            Event.run_id == run, Event.kind == "tasks", Event.key == str(step)
-        )
-        known = next((row.payload for row in journal.read(query)), None)
+        known = self.run.decided("tasks", str(step))
         if known is None:
             reward = next(iter(self.team.members.values())).ref
             history = await asyncio.to_thread(task_history, journal, run, reward, step)
@@ -81,11 +82,16 @@ class PlayFeed:
             raise UserError(f"run `{run}` has chosen task `{gone[0]}`, which `tasks` does not hold any more")
         return [(by_id[task], copy) for task, copies in known for copy in range(copies)]
 
-    def _lineup(self, temperatures: Temperatures) -> Play:
+    def _lineup(self, temperatures: Temperatures, versions: Mapping[str, int], copies: int = 0) -> Play:
+        """The seats of a step: each policy at its training head, or at the version that is named.
+
+        Args:
+            copies: more episodes of a task than the configuration asks for.
+        """
         config = self.config
         roles, sampling = dict(config.roles), dict(config.sampling)
         for name, policy in config.policies.items():
-            roles |= dict.fromkeys(policy.roles, f"policy:{name}@training")
+            roles |= dict.fromkeys(policy.roles, f"policy:{name}@{versions.get(name, 'training')}")
             sampling |= {f"{role}.temperature": temperatures[name] for role in policy.roles}
         assert config.protocol is not None
         return Play(
@@ -96,7 +102,7 @@ class PlayFeed:
             roles=roles,
             sampling=sampling,
             seed=config.seed,
-            copies=max(config.play.copies, config.play.copies_unsolved),
+            copies=max(config.play.copies, config.play.copies_unsolved) + copies,
         )
 
 
@@ -161,6 +167,10 @@ def make_feed(plan: Plan, team: Team, pool: EnginePool, tell: Tell) -> Feed:
     """The feed that a configuration asks for."""
     if team.config.source is not None:
         return SourceFeed(plan, team, tell)
+    if team.config.opponents is not None:
+        from sparring.training.game_feed import GameFeed  # not on top: it builds on this module
+
+        return GameFeed(plan, team, pool, tell)
     return PlayFeed(plan, team, pool, tell)
 
 

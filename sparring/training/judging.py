@@ -7,7 +7,7 @@ holds. A decision that was journaled and not yet carried out is carried out then
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -54,24 +54,54 @@ class Judge:
 
     async def evaluate(self, step: int, policies: Iterable[str], elapsed: float) -> None:
         """Accuracy of the training heads."""
-        if self._event("evaluation", str(step)) is not None:
+        if self.run.decided("evaluation", str(step)) is not None:
             return
         lineup = {name: find(self.journal, name, "training").number for name in policies}
-        results = await self.evaluator(lineup, self.measures["evaluate"])
+        measure = self.measures["evaluate"]
+        results = await self.evaluator(lineup, measure)
+        protocol, run = self.evaluator.protocol(measure), self.evaluator.name(lineup, measure)
+        figures = await asyncio.to_thread(protocol.figures, self.journal, run)
+        measured, found = "accuracy", asdict(accuracy(results))
+        if not protocol.answers:  # nothing to be right about: its main figure stands for it
+            measured, value = next(iter(figures.items()), ("nothing", 0.0))
+            found = {"mean": value, "low": value, "high": value, "n": len(results)}
         record = {
             "step": step,
             "lineup": lineup,
-            "accuracy": asdict(accuracy(results)),
-            "run": self.evaluator.name(lineup, self.measures["evaluate"]),
+            "measured": measured,
+            "accuracy": found,
+            "figures": figures,
+            "run": run,
             "elapsed": elapsed,
         }
         await self.run.event("evaluation", str(step), record)
         self.told("evaluation", record)
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether evaluations have not got better for as long as is waited for (early stopping)."""
+        part = self.config.evaluate
+        if part is None or part.patience is None:
+            return False
+        records = self._evaluations()
+        return bool(records) and len(records) - 1 - records.index(_best(records)) >= part.patience
+
+    async def restore(self) -> None:
+        """Set the training heads back to the line-up of the best evaluation."""
+        best = _best(self._evaluations())
+        for name, number in best["lineup"].items():
+            if find(self.journal, name, "training").number != number:
+                reason = f"early stopping: the best evaluation was after step {best['step']}"
+                await asyncio.to_thread(self._move, name, "training", number, reason)
+
+    def _evaluations(self) -> list[dict[str, Any]]:
+        query = select(Event.payload).where(Event.run_id == self.run.id, Event.kind == "evaluation")
+        return sorted((row.payload for row in self.journal.read(query)), key=lambda record: record["step"])
+
     async def gate(self, step: int, name: str, policies: Iterable[str]) -> None:
         """Promote the training head of a policy, or not."""
         key = f"{name}/{step}"
-        record = self._event("gate", key)
+        record = self.run.decided("gate", key)
         if record is None:
             record = await self._decide(step, name, policies)
             if record is None:
@@ -112,6 +142,8 @@ class Judge:
         target = find(self.journal, name, number)
         move_head(self.journal, name, head, target.id, by="gate", reason=reason, run=self.run)
 
-    def _event(self, kind: str, key: str) -> Any:
-        query = select(Event.payload).where(Event.run_id == self.run.id, Event.kind == kind, Event.key == key)
-        return next((row.payload for row in self.journal.read(query)), None)
+
+def _best(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The first of the best evaluations; of a loss, the lowest."""
+    sign = -1 if records[0]["measured"].startswith("loss") else 1
+    return max(records, key=lambda record: sign * record["accuracy"]["mean"])

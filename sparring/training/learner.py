@@ -86,16 +86,16 @@ class Learner:
         self._written = False
         self.stop = threading.Event()
 
-    def begin(self, version: Version) -> None:
-        """Take the weights of a version, and the optimizer's state that belongs to them.
+    def begin(self, version: Version, *, fresh: bool = False) -> None:
+        """Take the weights of a version, and the optimizer's state that belongs to them unless `fresh`.
 
         Raises:
             UserError: its adapter is gone or is not what was registered.
         """
-        if self.version is not None and self.version.id == version.id:
+        if not fresh and self.version is not None and self.version.id == version.id:
             return
         self.base.adapters.add(self.name, self._lora, self._seed, self._weights_of(version))
-        self._optimizer(version)
+        self._optimizer(None if fresh else version.update_id)
         self.version, self._written = version, False
 
     def check(self, version: Version, base: str) -> None:
@@ -144,7 +144,7 @@ class Learner:
         """A trainer of its own has written the update's folder; the weights in memory did not move."""
         self._written = True
 
-    def _optimizer(self, version: Version) -> None:
+    def _optimizer(self, update_id: int | None) -> None:
         adapters = self.base.adapters
         adapters.activate(self.name)
         named = adapters.named(self.name)
@@ -155,7 +155,7 @@ class Learner:
             betas=self.settings.betas,
             weight_decay=self.settings.weight_decay,
         )
-        state = self._state_folder(version.update_id)
+        state = self._state_folder(update_id)
         if state is not None and state.is_dir():
             load_optimizer(self.optimizer, self._names, state)
 
@@ -178,6 +178,13 @@ class Learner:
             if loss.needs_reference:
                 self._reference(samples, reference)
         return figures
+
+    def refer(self, samples: Sequence[Sample], folder: Path | None) -> None:
+        """Give samples their log-probabilities under a reference: an adapter's folder, None the base."""
+        self.base.adapters.activate(self.name)
+        self.base.adapters.model.eval()
+        with self.base.lock:
+            self._reference(samples, folder)
 
     def _reference(self, samples: Sequence[Sample], folder: Path | None) -> None:
         adapters = self.base.adapters
@@ -202,7 +209,7 @@ class Learner:
             UpdateStopped: it diverged.
         """
         if self.settings.informative_only:
-            samples = [sample for sample in samples if sample.advantages.any()]
+            samples = [sample for sample in samples if sample.supervised or sample.advantages.any()]
         self.base.adapters.activate(self.name)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -216,7 +223,7 @@ class Learner:
             seed=seed,
             execution=Execution(self.base.trees, self.base.lock, self.stop),
         )
-        return figures | {"kl": self._sound(samples[:PROBE])}
+        return figures | {"kl": self._sound([s for s in samples if not s.supervised][:PROBE])}
 
     def _sound(self, samples: Sequence[Sample]) -> float:
         """The last step was taken after the last look at where the policy moves: look once more. The mean
@@ -225,6 +232,8 @@ class Learner:
         Raises:
             UpdateStopped: a few of the samples say that it jumped, or nothing sensible.
         """
+        if not samples:
+            return 0.0
         rows = [sample.row for sample in samples]
         model = self.base.adapters.model.eval()
         with self.base.lock, torch.no_grad():

@@ -226,6 +226,16 @@ class Copying(Monitor):
         return {name: value for name in row if name.startswith("copied") and (value := _number(row, name))}
 
 
+class OneAnswer(_Ceiling):
+    """Nearly all answers are the same one, whatever is asked: a critic that finds every step correct."""
+
+    name = "one_answer"
+    metric = "concentration"
+    advice = "The policy answers without looking: balance its samples, or play it against other opponents."
+
+    ceiling: float = 0.95
+
+
 class Balance(Monitor):
     """B-STaR's balance score stays under its best by the share `drop` (arXiv 2412.17256).
 
@@ -249,7 +259,8 @@ class Balance(Monitor):
 
 
 KINDS = (
-    RewardCollapse, EntropyFloor, DuplicateRate, TruncationRate, ParseRate, NullRewards, Copying, Balance,
+    RewardCollapse, EntropyFloor, DuplicateRate, TruncationRate, ParseRate, NullRewards, Copying, OneAnswer,
+    Balance,
 )  # fmt: skip
 MONITORS: dict[str, type[Monitor]] = {kind.name: kind for kind in KINDS}
 

@@ -183,7 +183,7 @@ class Preference:
         self, material: Material, folder: Path, rate: float, bonus: float | None, seed: int
     ) -> dict[str, float]:
         objective = self.config.objective
-        assert objective != "policy_gradient"
+        assert objective != "policy_gradient" and objective != "offline"
         with self.learner.base.lock:
             fitted = fit(
                 objective,

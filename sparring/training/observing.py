@@ -52,7 +52,10 @@ def observe(
 
 
 def _answer(turn: TurnRow) -> str | None:
-    return _text(turn.parsed.get("answer")) if isinstance(turn.parsed, dict) else None
+    """An answer, or what stands for one: a verdict."""
+    if not isinstance(turn.parsed, dict):
+        return None
+    return _text(turn.parsed.get("answer", turn.parsed.get("correct")))
 
 
 def _text(value: Any) -> str | None:

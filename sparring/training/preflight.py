@@ -47,7 +47,13 @@ def preflight(config: EvolveConfig) -> Plan:
             raise UserError(f"policy `{name}`: name it with letters, digits, `_`, `-` and `.`")
     tasks = () if config.tasks is None else _tasks(config.tasks)
     measures = {
-        name: Measure(_tasks(part.tasks), part.options, part.sampling, getattr(part, "copies", 1))
+        name: Measure(
+            _tasks(part.tasks),
+            part.options,
+            part.sampling,
+            getattr(part, "copies", 1),
+            getattr(part, "protocol", None),
+        )
         for name, part in (("evaluate", config.evaluate), ("gate", config.gate))
         if part is not None
     }

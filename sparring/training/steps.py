@@ -120,17 +120,20 @@ def plan_steps(samples: Sequence[Sample], settings: TrainSettings, seed: int, *,
 
 def _step(samples: list[Sample], settings: TrainSettings, trees: bool) -> Step:
     batches = pack([sample.row for sample in samples], settings.budget, share=trees)
-    lengths = [len(sample.turn.completion_ids) for sample in samples]
-    return Step(batches, samples, Totals(len(samples), sum(lengths), settings.longest or max(lengths)))
+    lengths = [len(sample.turn.completion_ids) for sample in samples if not sample.supervised]
+    longest = settings.longest or max(lengths, default=1)
+    totals = Totals(len(lengths), sum(lengths), longest, supervised=len(samples) - len(lengths))
+    return Step(batches, samples, totals)
 
 
 def loss_inputs(tokens: Tokens, samples: Sequence[Sample], loss: PolicyLoss) -> LossInputs:
     """The samples' arrays beside their log-probabilities, padded like them: (B, T)."""
-    reference = weights = None
+    reference = weights = supervised = None
+    if any(sample.supervised for sample in samples):
+        supervised = torch.tensor([sample.supervised for sample in samples], device=tokens.mask.device)
     if any(sample.reference is not None for sample in samples):
         reference = _padded((sample.reference for sample in samples), tokens.mask)
-    if loss.denominator == "reference":
-        assert reference is not None, "the caller computes the reference's log-probabilities"
+    if loss.denominator == "reference" and reference is not None:
         old = reference
     else:
         old = old_logprobs(samples, tokens.mask)
@@ -141,7 +144,14 @@ def loss_inputs(tokens: Tokens, samples: Sequence[Sample], loss: PolicyLoss) -> 
             weights = _padded(known, tokens.mask)
     advantages = _padded((sample.advantages for sample in samples), tokens.mask)
     return LossInputs(
-        tokens.logprobs, old, advantages, tokens.mask, reference, entropy=tokens.entropy, weights=weights
+        tokens.logprobs,
+        old,
+        advantages,
+        tokens.mask,
+        reference,
+        entropy=tokens.entropy,
+        weights=weights,
+        supervised=supervised,
     )
 
 
@@ -153,6 +163,6 @@ def old_logprobs(samples: Sequence[Sample], mask: Tensor) -> Tensor:
 def _padded(arrays: Iterable[NDArray[np.float32] | None], mask: Tensor) -> Tensor:
     table = np.zeros(tuple(mask.shape), np.float32)
     for number, array in enumerate(arrays):
-        assert array is not None, "known for all samples or for none"
-        table[number, : len(array)] = array
+        if array is not None:  # a demonstration has none, and none of it is used
+            table[number, : len(array)] = array
     return torch.from_numpy(table).to(mask.device)

@@ -32,7 +32,7 @@ class Story:
     series: list[Point]
     """Metrics of each step and policy."""
     evaluations: list[Point]
-    """{step, lineup, run, mean, low, high, n, seconds}."""
+    """{step, lineup, run, mean, low, high, n, seconds, measured, figures}: mean to n of `measured`."""
     decisions: list[Point]
     alarms: list[Point]
     stopped: dict[str, str]
@@ -86,7 +86,8 @@ def read_story(journal: Journal, run: str) -> Story:
     evaluations = [
         {name: record[name] for name in ("step", "lineup", "run")}
         | record["accuracy"]
-        | {"seconds": record["elapsed"]}
+        | {"seconds": record["elapsed"], "measured": record.get("measured", "accuracy")}
+        | {"figures": record.get("figures", {})}
         for record in measured
     ]
     decisions = sorted((record for _, record in events["gate"]), key=lambda record: record["step"])
@@ -137,7 +138,7 @@ def draw(journal: Journal, story: Story, folder: Path) -> list[Path]:
             title=f"Run {story.run}",
         )
     ]
-    if story.before and story.after:
+    if story.before and story.after and story.before["measured"] == "accuracy":
         drawn.append(
             before_after_plot(
                 by_kind(journal, story.before["run"]),

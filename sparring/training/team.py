@@ -27,6 +27,7 @@ from sparring.training.experience import Source, untrained
 from sparring.training.learner import Base, Learner, named_reference, open_base
 from sparring.training.losses import PolicyLoss, make_loss
 from sparring.training.objectives import Asked, Material, Objective, PolicyGradient, Preference
+from sparring.training.offline import Offline
 from sparring.training.preference import PreferenceSettings
 from sparring.training.retention import prune
 from sparring.training.rewards import make_reward
@@ -88,7 +89,7 @@ class Team:
         known = find_update(journal, self.run.id, policy, step)
         turns = None if known is None else update_turns(journal, known.id)
         if known is None:
-            head = find(journal, policy, "training")
+            head = self.start(member) if member.config.restart else find(journal, policy, "training")
         else:
             assert known.from_version_id is not None
             head = by_id(journal, known.from_version_id)
@@ -103,8 +104,17 @@ class Team:
                 "reward": [member.ref.function, member.ref.version, member.ref.config_hash],
                 "turns": len(material.turns),
             }
-            known = open_update(self.run, policy, step, head.id, material.turns, record)
+            known = open_update(
+                self.run, policy, step, head.id, material.turns, record, again=member.config.restart
+            )
         return Job(member, known, head, material)
+
+    def start(self, member: Member) -> Version:
+        """Where the training head of a policy stood when this run began to train it."""
+        first = next(iter(updates_of(self.journal, self.run.id, member.name)), None)
+        if first is None or first.from_version_id is None:
+            return find(self.journal, member.name, "training")
+        return by_id(self.journal, first.from_version_id)
 
     def _state(self, policy: str, step: int) -> Any:
         """What the estimator carried out of the last update before this step."""
@@ -114,8 +124,11 @@ class Team:
     def prepare(self, job: Job) -> dict[str, float]:
         """Load the weights the update begins with, and whatever must be known of them before any moves."""
         member = job.member
-        member.learner.begin(job.head)
-        reference = named_reference(self.journal, member.name, member.config.reference)
+        member.learner.begin(job.head, fresh=member.config.restart)
+        if member.config.objective == "offline" and member.config.reference is None:
+            reference = self.start(member).adapter_path
+        else:
+            reference = named_reference(self.journal, member.name, member.config.reference)
         job.figures = member.objective.prepare(job.material, job.head, reference)
         return job.figures
 
@@ -184,13 +197,16 @@ def _member(
     reward = make_reward(policy.reward.name, policy.reward.options)
     estimate(policy.advantage.name, _NOTHING, None, **policy.advantage.options)
     lora = made(LoraSettings, policy.lora or {}, f"policy `{name}`, lora")
-    gradient = policy.objective == "policy_gradient"
+    gradient = policy.objective in ("policy_gradient", "offline")
     where = f"policy `{name}`, train"
+    if policy.restart and policy.objective != "offline":
+        raise UserError(f"policy `{name}`: `restart` is for objective `offline`")
     settings = made(TrainSettings, policy.train if gradient else {}, where)
     learner = Learner(name, base, lora, settings, journal, seed)
     ref = RewardRef.of(reward)
     if gradient:
-        chosen: Objective = PolicyGradient(journal, policy, learner, loss, ref)
+        kind = Offline if policy.objective == "offline" else PolicyGradient
+        chosen: Objective = kind(journal, policy, learner, loss, ref)
         return Member(name, policy, engine, learner, loss, reward, chosen, settings.learning_rate)
     if policy.lora is None:
         raise UserError(f"policy `{name}`: {policy.objective} trains adapters; give `lora` settings")

@@ -26,6 +26,7 @@ from sparring.errors import SparringError
 from sparring.training.experience import Sample
 from sparring.training.forward import token_logprobs
 from sparring.training.full_weights import FullWeights
+from sparring.training.loss_inputs import split
 from sparring.training.losses import LossOutput, PolicyLoss, Stats, distances, means
 from sparring.training.packing import MicroBatch
 from sparring.training.steps import Step, TrainSettings, loss_inputs, old_logprobs, plan_steps, prepare
@@ -138,10 +139,11 @@ class PolicyTrainer(Trainer):
         wanted: Literal["train", "measure"] = "train" if self._loss.needs_entropy else "measure"
         tokens = token_logprobs(model, batch, trees=self._execution.trees, entropy=wanted)
         samples = [step.samples[i] for i in batch.members]
-        out = self._loss(loss_inputs(tokens, samples, self._loss), step.totals)
+        inputs = loss_inputs(tokens, samples, self._loss)
+        out = self._loss(inputs, step.totals)
         if self._loss.denominator == "reference":  # what is logged and limited is still the movement
             moved = tokens.logprobs - old_logprobs(samples, tokens.mask)
-            out.stats.update(distances(moved, None, tokens.mask))
+            out.stats.update(distances(moved, None, split(tokens.mask, inputs.supervised)[0]))
         return out
 
     def _clip_grad_norm(self, model: Any) -> Any:

@@ -11,6 +11,7 @@ from sparring.training.rewards.base import RewardFunction
 REWARDS = {
     "verifier": "sparring.training.rewards.verifier:Verifier",
     "shuffled": "sparring.training.rewards.shuffled:Shuffled",
+    "spc": "sparring.training.rewards.spc:SneakyRewards",
 }
 
 

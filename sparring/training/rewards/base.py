@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy import ColumnElement, and_
 
 from sparring.memory.records import WORLD_FAULT
 from sparring.memory.schema import Reward
@@ -143,6 +144,11 @@ class RewardRef:
     def whole(self) -> tuple[Any, ...]:
         """The same, of whole turns alone."""
         return (*self.rows, Reward.span_start == -1)
+
+    @property
+    def matches(self) -> ColumnElement[bool]:
+        """`whole`, as one condition of a join."""
+        return and_(*self.whole)
 
     @classmethod
     def of(cls, function: RewardFunction) -> RewardRef:

@@ -1,0 +1,161 @@
+"""Offline learning from games and lessons, as SPC does it (2504.19162; its loss is `losses`: `spc`).
+
+An update is made of played turns with rewards, chosen by `balance`, and of demonstrations (turns that a
+teacher wrote), as many as there are played ones. With `restart`, each update begins again at the version
+that the policy's training head stood at when the run began, and is made of all that was played since; that
+version is then also the reference for loss, ratio and KL.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+from sqlalchemy import select as query_of
+
+from sparring.agents.engines.base import LogprobKind
+from sparring.errors import UserError, made
+from sparring.memory.journal import Journal
+from sparring.memory.policies import Version
+from sparring.memory.samples import training_turns
+from sparring.memory.schema import Agent, Episode, PolicyVersion, Reward, Turn
+from sparring.training.balance import Balance, Played, select
+from sparring.training.config import PolicyConfig, Strict
+from sparring.training.experience import Sample
+from sparring.training.learner import Learner
+from sparring.training.losses import PolicyLoss
+from sparring.training.objectives import Asked, Material
+from sparring.training.rewards.base import RewardRef
+from sparring.training.rewards.derive import CLOSED
+
+GIVEN: LogprobKind = "given"
+"""Marks demonstrations: turns whose words are a teacher's."""
+
+
+class OfflineData(Strict):
+    """What an update is made of."""
+
+    balance: Balance = "none"
+    paired: bool = True
+    """Of critics: only prompts on which both outcomes came up, as many of each."""
+    lessons: tuple[str, ...] = ()
+    """Runs whose demonstrations to this policy are mixed in."""
+    lessons_per_turn: float = Field(default=1.0, ge=0)
+    """Demonstrations for each played turn; SPC's code takes one."""
+    most: int | None = Field(default=None, ge=1)
+    """Most played turns of an update."""
+
+
+class Offline:
+    """The losses of `losses` on balanced turns of any version and on demonstrations."""
+
+    def __init__(
+        self, journal: Journal, config: PolicyConfig, learner: Learner, loss: PolicyLoss, ref: RewardRef
+    ) -> None:
+        self.journal, self.config, self.learner, self.loss, self.ref = journal, config, learner, loss, ref
+        self.data = made(OfflineData, config.data, f"policy `{learner.name}`, data")
+
+    def gather(self, asked: Asked) -> Material:
+        """Played turns and demonstrations; of an update that was begun, its own."""
+        if asked.turns is None:
+            chosen, record = self._choose(asked)
+        else:
+            chosen, record = list(asked.turns), {}
+        samples = self._samples(chosen)
+        record |= {"state": asked.state, "supervised": sum(sample.supervised for sample in samples)}
+        return Material([sample.turn.id for sample in samples], samples, record, teaches=bool(samples))
+
+    def _choose(self, asked: Asked) -> tuple[list[int], dict[str, Any]]:
+        """Ids of the turns of a new update, and what it records of the choice."""
+        source, data = asked.source, self.data
+        iteration = None if self.config.restart else source.iteration
+        played, own = self._played(source.runs or (), iteration)
+        taken = select(played, data.balance, seed=len(played), paired=data.paired)
+        rng = random.Random(len(played))
+        if data.most is not None and len(taken) > data.most:
+            taken = rng.sample(taken, data.most)
+        lessons = own if not data.lessons else self._played(data.lessons, None)[1]
+        if taken or played:  # where games were played, lessons are mixed in by their number
+            count = min(len(lessons), round(data.lessons_per_turn * len(taken)))
+            lessons = rng.sample(lessons, count)
+        record = {
+            "played": len(played),
+            "taken": len(taken),
+            "won": sum(row.won for row in taken),
+            "lessons": len(lessons),
+        }
+        return [*(row.turn for row in taken), *lessons], record
+
+    def _played(self, runs: Sequence[str], iteration: int | None) -> tuple[list[Played], list[int]]:
+        """This policy's rewarded turns in some runs, and the ids of its demonstrations there."""
+        query = (
+            query_of(Turn.id, Turn.key, Turn.input_id, Turn.logprob_kind, Reward.value, Reward.reason)
+            .join(PolicyVersion, PolicyVersion.id == Turn.policy_version_id)
+            .join(Episode, Episode.number == Turn.episode_number)
+            .outerjoin(Reward, (Reward.turn_id == Turn.id) & self.ref.matches)
+            .where(PolicyVersion.policy == self.learner.name, Turn.final, Episode.status.in_(CLOSED))
+            .where(Turn.prompt_tail.is_not(None), Turn.completion_ids.is_not(None))
+            .where(Episode.run_id.in_(runs))
+            .order_by(Turn.id)
+        )
+        if iteration is not None:
+            query = query.where(Episode.iteration == iteration)
+        rows = self.journal.read(query)
+        lessons = [row.id for row in rows if row.logprob_kind == GIVEN]
+        paid = [row for row in rows if row.logprob_kind != GIVEN and row.value is not None]
+        return [Played(row.id, row.input_id, row.key, row.value, row.reason) for row in paid], lessons
+
+    def _samples(self, turns: Sequence[int]) -> list[Sample]:
+        if not turns:
+            return []
+        found = training_turns(self.journal, turn_ids=turns)
+        about = self._about(turns)
+        samples = []
+        for turn in found:
+            role, task, value = about[turn.id]
+            taught = turn.logprob_kind == GIVEN
+            # Ratio and reference are those of the words, whatever the temperature they were drawn at.
+            sample = Sample(turn, role, task, 1.0, 0.0 if taught else value, 0, supervised=taught)
+            sample.advantages = np.full(len(turn.completion_ids), sample.reward, np.float32)
+            samples.append(sample)
+        return samples
+
+    def _about(self, turns: Sequence[int]) -> dict[int, tuple[str, str, float]]:
+        """Turn id -> role, task, reward (0 without one)."""
+        query = (
+            query_of(Turn.id, Agent.role, Episode.task_id, Reward.value)
+            .join(Agent, Agent.id == Turn.agent_id)
+            .join(Episode, Episode.number == Turn.episode_number)
+            .outerjoin(Reward, (Reward.turn_id == Turn.id) & self.ref.matches)
+        )
+        rows = [
+            row
+            for start in range(0, len(turns), 5000)
+            for row in self.journal.read(query.where(Turn.id.in_(turns[start : start + 5000])))
+        ]
+        return {row.id: (row.role, row.task_id, row.value or 0.0) for row in rows}
+
+    def prepare(self, material: Material, head: Version, reference: Path | None) -> dict[str, float]:
+        """Log-probabilities of the played turns under the reference, which is also where movement is
+        measured from."""
+        played = [sample for sample in material.data if not sample.supervised]
+        if not played:
+            return {}
+        if reference is None and self.config.reference != "base":
+            raise UserError(
+                f"policy `{self.learner.name}`: the reference of offline learning is a trained version and "
+                f"{head.label} has no adapter: train it on lessons first, or say `reference: base`"
+            )
+        self.learner.refer(played, reference)
+        for sample in played:
+            sample.old = sample.reference
+        return {}
+
+    def train(
+        self, material: Material, folder: Path, rate: float, bonus: float | None, seed: int
+    ) -> dict[str, float]:
+        return self.learner.update(material.data, self.loss, rate, seed)
