@@ -18,6 +18,8 @@ _HOME = {
     "report": "sparring.graphs.report",
     "evolve": "sparring.training.evolve",
     "aevolve": "sparring.training.evolve",
+    "tournament": "sparring.training.league.tournament",
+    "atournament": "sparring.training.league.tournament",
     "RewardFunction": "sparring.training.rewards.base",
     "make_protocol": "sparring.graphs.catalogue",
     "Protocol": "sparring.graphs.protocol",
@@ -60,6 +62,8 @@ if TYPE_CHECKING:
     from sparring.tools.checks import check as check
     from sparring.training.evolve import aevolve as aevolve
     from sparring.training.evolve import evolve as evolve
+    from sparring.training.league.tournament import atournament as atournament
+    from sparring.training.league.tournament import tournament as tournament
     from sparring.training.rewards.base import RewardFunction as RewardFunction
 
 

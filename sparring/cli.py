@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparring.cli_policy import policy
-from sparring.cli_training import evolve, rewards
+from sparring.cli_training import evolve, rewards, tournament
 from sparring.errors import SparringError, UserError
 from sparring.graphs.console import (
     Incomplete,
@@ -47,6 +47,7 @@ app.add_typer(models, name="models")
 app.add_typer(memory_app, name="memory")
 app.add_typer(policy, name="policy")
 app.command()(evolve)
+app.command()(tournament)
 app.command()(rewards)
 
 DEFAULT_MEMORY = "sparring.db"
@@ -154,10 +155,15 @@ def report(run: RunName, memory: Memory = DEFAULT_MEMORY, as_json: Json = False)
     from sparring.memory.journal import Journal
 
     with Journal.open(memory) as journal:
-        if journal.run_row(run).kind == "evolve":
+        kind = journal.run_row(run).kind
+        if kind == "evolve":
             from sparring.training.console import report_evolution
 
             return report_evolution(journal, run, as_json=as_json)
+        if kind == "tournament":
+            from sparring.training.league.console import report_tournament
+
+            return report_tournament(journal, run, as_json=as_json)
         found = read_report(journal, run)
     if as_json:
         write_lines([found.to_json()], None)

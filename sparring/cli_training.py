@@ -1,4 +1,4 @@
-"""`sparring evolve` and `sparring rewards`: from what a journal holds to better weights."""
+"""`sparring evolve`, `tournament` and `rewards`: better weights, and how good they are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from sparring.graphs.console import Incomplete, Interrupted, existing, how_to, lasting, settings, write_lines
+from sparring.graphs.console import (
+    Incomplete,
+    Interrupted,
+    check_out,
+    existing,
+    how_to,
+    lasting,
+    settings,
+    write_lines,
+)
 
 DEFAULT_MEMORY = "sparring.db"
 Memory = Annotated[
@@ -50,6 +59,37 @@ def evolve(
         print(f"plot: {plot}", file=sys.stderr)
     if result.story.stopped:
         raise Incomplete("; ".join(f"policy `{name}`: {why}" for name, why in result.story.stopped.items()))
+
+
+def tournament(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Who competes, in what, and how.")],
+    memory: Memory = DEFAULT_MEMORY,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Standings as JSON lines to this file.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Play versions against each other and rate them; the same command goes on with one that was stopped."""
+    lasting(memory)
+    check_out(out, memory, str(config))
+    from sparring.graphs.display import show
+    from sparring.training.league.config import load_tournament
+    from sparring.training.league.console import Watch, tables
+    from sparring.training.league.tournament import atournament
+
+    chosen = load_tournament(config)
+    command = how_to("tournament", str(config), memory)
+    try:
+        result = asyncio.run(atournament(chosen, memory, told=Watch(quiet)))
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; nothing is lost, go on with {command}") from None
+    if out is not None:
+        write_lines(result.standings.to_json(), out)
+    show(*tables(result.standings))
+    for plot in result.plots:
+        print(f"plot: {plot}", file=sys.stderr)
+    if result.missing:
+        raise Incomplete(f"{result.missing} games failed; try them again with {command}")
 
 
 def rewards(

@@ -101,7 +101,7 @@ def sneaky(types: Collection[int]) -> Parser[SneakyStep]:
         step = text[marks[-1].end() :].strip()
         if not step:
             raise ParseError("empty", "nothing after `Incorrect Step:`")
-        thought = text[named.end() : marks[-1].start()].strip(" \t\r\n:.,*")
+        thought = text[named.end() : marks[-1].start()].lstrip(" \t\r\n:.,*").rstrip()
         return SneakyStep(error=int(named[1]), thought=thought, step=step)
 
     listed = ",".join(str(number) for number in sorted(types))

@@ -57,6 +57,9 @@ class Rollout(Protocol):
 
     def accepts(self, task: TaskRecord) -> None:
         steps_of(task)
+        place = (task.meta or {}).get("step")
+        if self.keep is None and place is not None and (type(place) is not int or place < 0):
+            raise UserError(f"task `{task.id}`: `step` must be the index of a step, from 0")
 
     def graph(self) -> StateGraph[Any, Context, Any, Any]:
         graph = StateGraph(RolloutState, context_schema=Context)

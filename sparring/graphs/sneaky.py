@@ -171,7 +171,7 @@ class SneakyGame(Sneaky):
         made = turn.parsed
         name = next(error.name for error in self.errors if error.id == made["error"])
         detail = {**state["detail"], "error": name, "error_type": made["error"]}
-        if _plain(made["step"]) == _plain(state["steps"][state["number"]]):
+        if plain(made["step"]) == plain(state["steps"][state["number"]]):
             return await _void(context, {**state, "detail": detail}, "the step was not changed", fault=SNEAKY)
         return {"wrong": made["step"], "detail": detail}
 
@@ -236,7 +236,7 @@ class SneakyGame(Sneaky):
         return await _closed(context, state, {SNEAKY: fooled, CRITIC: 1 - fooled})
 
 
-def _plain(step: str) -> str:
+def plain(step: str) -> str:
     """A step without what does not make it another one."""
     return " ".join(step.split()).rstrip(".").casefold()
 

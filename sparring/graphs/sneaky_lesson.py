@@ -28,7 +28,7 @@ from sparring.errors import UserError, unknown
 from sparring.graphs.context import Context
 from sparring.graphs.protocol import Outcome
 from sparring.graphs.rollout import SOLVER, solver_of
-from sparring.graphs.sneaky import CRITIC, SNEAKY, Sneaky, SneakyState, shown
+from sparring.graphs.sneaky import CRITIC, SNEAKY, Sneaky, SneakyState, plain, shown
 from sparring.graphs.step_check import steps_of
 from sparring.memory.journal import Journal
 from sparring.memory.queries import mean_logprobs
@@ -59,13 +59,17 @@ class SneakyLesson(Sneaky):
 
     def accepts(self, task: TaskRecord) -> None:
         steps, meta = steps_of(task), task.meta or {}
-        if not isinstance(meta.get("step"), int) or not 0 <= meta["step"] < len(steps):
+        if type(meta.get("step")) is not int or not 0 <= meta["step"] < len(steps):
             raise UserError(f"task `{task.id}`: `step` must be a number from 0 to {len(steps) - 1}")
-        if meta.get("error") not in {error.id for error in self.errors}:
+        if meta.get("error") not in [error.id for error in self.errors]:
             raise UserError(f"task `{task.id}`: `error` must be the id of one of the error types")
         for name in TEXTS:
             if not isinstance(meta.get(name), str) or not meta[name].strip():
                 raise UserError(f"task `{task.id}`: `{name}` must be text")
+        if plain(meta["wrong"]) == plain(steps[meta["step"]]):
+            raise UserError(f"task `{task.id}`: `wrong` is the correct step, there is no error to teach")
+        if SOLVER in self.pupils and task.answer is None:
+            raise UserError(f"task `{task.id}` has no `answer`: a solver is taught to end with it")
 
     def graph(self) -> StateGraph[Any, Context, Any, Any]:
         graph = StateGraph(SneakyState, context_schema=Context)

@@ -28,6 +28,8 @@ class Played:
     key: str
     reward: float
     reason: str
+    place: str = ""
+    """Where it was said, the same in every life of a run; ids are dealt out as turns come in."""
 
     @property
     def won(self) -> bool:
@@ -45,7 +47,7 @@ class Played:
 
 
 def select(rows: Iterable[Played], balance: Balance, seed: int, *, paired: bool = True) -> list[Played]:
-    """The turns to train on, in order of their ids; a pure function of rows and seed.
+    """The turns to train on, in order of their places and ids; a pure function of rows and seed.
 
     critic: as many wins as losses, of each prompt if `paired`, else over all prompts, and as many critiques
         of correct steps as of sneaky ones; none at all where one of the four never happened.
@@ -53,14 +55,18 @@ def select(rows: Iterable[Played], balance: Balance, seed: int, *, paired: bool 
         never came up is left out: it would empty the others.
     """
     rng = random.Random(seed)
-    rows = sorted(rows, key=lambda row: row.turn)
+    rows = sorted(rows, key=_place)
     if balance == "critic":
         rows = _critiques(rows, rng, paired=paired)
     elif balance == "sneaky":
         kinds = _groups(rows, lambda row: row.attack)
         count = min(map(len, kinds), default=0)
         rows = [row for kind in kinds for row in rng.sample(kind, count)]
-    return sorted(rows, key=lambda row: row.turn)
+    return sorted(rows, key=_place)
+
+
+def _place(row: Played) -> tuple[str, int]:
+    return row.place, row.turn
 
 
 def _critiques(rows: Sequence[Played], rng: random.Random, *, paired: bool) -> list[Played]:

@@ -64,6 +64,8 @@ class PolicyConfig(Strict):
     objective: Literal["policy_gradient", "offline", "sft", "dpo", "kto"] = "policy_gradient"
     reward: Named = Named(name="verifier")
     advantage: Named = Named(name="auto")
+    compare: Literal["prompt", "episode"] = "prompt"
+    """Which samples are each other's baseline: all of a prompt in an update, or those of one episode."""
     loss: Named = Named(name="grpo")
     lora: dict[str, Any] | None = Field(default_factory=dict)
     """Settings of its adapters; null trains all weights, and every version is a base of its own."""
@@ -112,6 +114,8 @@ class SourceConfig(Strict):
 
 class EvaluateConfig(Strict):
     tasks: str
+    limit: int | None = Field(default=None, ge=1)
+    """Only so many of the tasks, the first."""
     protocol: str | None = None
     """None: the run's own."""
     every: int = Field(default=10, ge=1)

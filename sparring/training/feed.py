@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sparring.agents.engines.registry import EnginePool
 from sparring.errors import UserError
 from sparring.graphs.play import Play
-from sparring.graphs.player import Booking, Player
+from sparring.graphs.player import Booking, Player, first_of
 from sparring.memory.policies import find
 from sparring.memory.run import RunHandle
 from sparring.memory.schema import Episode, Task
@@ -65,7 +65,12 @@ class PlayFeed:
 
     async def _games(self, step: int, lineup: Play, bookings: list[Booking]) -> None:
         player = Player(lineup, self.run, self.pool, self.config.concurrency)
-        await player(lambda p: self.tell("play", {"step": step, "share": p.share}), bookings, iteration=step)
+        try:
+            await player(
+                lambda p: self.tell("play", {"step": step, "share": p.share}), bookings, iteration=step
+            )
+        except BaseExceptionGroup as failed:
+            raise first_of(failed) from None
 
     async def _bookings(self, step: int) -> list[Booking]:
         """Which tasks this step plays: chosen once, and then read from the journal."""
@@ -82,11 +87,11 @@ class PlayFeed:
             raise UserError(f"run `{run}` has chosen task `{gone[0]}`, which `tasks` does not hold any more")
         return [(by_id[task], copy) for task, copies in known for copy in range(copies)]
 
-    def _lineup(self, temperatures: Temperatures, versions: Mapping[str, int], copies: int = 0) -> Play:
+    def _lineup(self, temperatures: Temperatures, versions: Mapping[str, int], copies: int = 1) -> Play:
         """The seats of a step: each policy at its training head, or at the version that is named.
 
         Args:
-            copies: more episodes of a task than the configuration asks for.
+            copies: times as many episodes of a task as the configuration asks for.
         """
         config = self.config
         roles, sampling = dict(config.roles), dict(config.sampling)
@@ -102,7 +107,7 @@ class PlayFeed:
             roles=roles,
             sampling=sampling,
             seed=config.seed,
-            copies=max(config.play.copies, config.play.copies_unsolved) + copies,
+            copies=max(config.play.copies, config.play.copies_unsolved) * copies,
         )
 
 

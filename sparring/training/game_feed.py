@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from sparring.agents.engines.registry import EnginePool
-from sparring.errors import UserError
-from sparring.graphs.catalogue import make_protocol
-from sparring.graphs.player import Booking
+from sparring.graphs.player import Booking, first_of
 from sparring.memory.policies import by_id
 from sparring.memory.updates import updates_of
 from sparring.training.config import OpponentsConfig
 from sparring.training.feed import PlayFeed, Tell, Temperatures
 from sparring.training.opponents import Pairing, Record, choose, pairings, records_of
-from sparring.training.preflight import Plan
+from sparring.training.preflight import Plan, sides
 from sparring.training.team import Team
 
 
@@ -27,16 +25,8 @@ class GameFeed(PlayFeed):
         super().__init__(plan, team, pool, tell)
         assert team.config.opponents is not None
         self.asked: OpponentsConfig = team.config.opponents
-        self.rivals = _rivals(team)
-        self.policies = [self._policy(side) for side in self.rivals]
-
-    def _policy(self, side: str) -> str:
-        """The policy that plays a side."""
-        found = [name for name, policy in self.config.policies.items() if side in policy.roles]
-        if not found:
-            learning = ", ".join(self.config.policies)
-            raise UserError(f"`opponents`: side `{side}` is played by no learning policy ({learning})")
-        return found[0]
+        first, second = sides(team.config).items()
+        self.rivals, self.policies = (first[0], second[0]), (first[1], second[1])
 
     async def _play(self, step: int, temperatures: Temperatures, bookings: list[Booking]) -> None:
         candidates = pairings(*(self._pool(policy, step) for policy in self.policies))
@@ -46,9 +36,12 @@ class GameFeed(PlayFeed):
             known = records_of(self.run.journal, self.run.id, self.rivals, range(step))
             few = [pair for pair in candidates if known.get(pair, Record()).games < self.asked.probe]
             probes, left = left[: self.asked.probe], left[self.asked.probe :] if few else left
-            await asyncio.gather(
-                *(self._pairing(step, temperatures, pair, probes, candidates) for pair in few)
-            )
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for pair in few:
+                        group.create_task(self._pairing(step, temperatures, pair, probes, candidates))
+            except BaseExceptionGroup as failed:
+                raise first_of(failed) from None
             known = records_of(self.run.journal, self.run.id, self.rivals, range(step + 1))
         chosen = await self._chosen(step, candidates, known)
         await self._pairing(step, temperatures, chosen, left, candidates)
@@ -84,7 +77,7 @@ class GameFeed(PlayFeed):
             return first, second
         chosen = choose(candidates, known, self.asked.band) if known else candidates[0]
         record: dict[str, Any] = {
-            "policies": self.policies,
+            "policies": list(self.policies),
             "versions": list(chosen),
             "band": list(self.asked.band),
             "mode": self.asked.mode,
@@ -97,11 +90,3 @@ class GameFeed(PlayFeed):
         await self.run.event("opponents", str(step), record)
         self.tell("opponents", {"step": step, **record})
         return chosen
-
-
-def _rivals(team: Team) -> tuple[str, str]:
-    assert team.config.protocol is not None
-    protocol = make_protocol(team.config.protocol, team.config.options)
-    if protocol.rivals is None:
-        raise UserError(f"`opponents`: protocol `{protocol.name}` is no game between two sides")
-    return protocol.rivals

@@ -107,7 +107,10 @@ class PolicyGradient:
         batch = Batch(
             rewards=np.array([sample.reward for sample in samples]),
             lengths=np.array([len(sample.turn.completion_ids) for sample in samples]),
-            prompts=[sample.prompt for sample in samples],
+            prompts=[
+                (sample.prompt, sample.turn.episode_id if self.config.compare == "episode" else "")
+                for sample in samples
+            ],
             roles=[f"{found.policy}/{sample.role}" for sample in samples],
         )
         made = estimate(chosen.name, batch, state, **chosen.options)

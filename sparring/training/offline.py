@@ -93,26 +93,39 @@ class Offline:
     def _played(self, runs: Sequence[str], iteration: int | None) -> tuple[list[Played], list[int]]:
         """This policy's rewarded turns in some runs, and the ids of its demonstrations there."""
         query = (
-            query_of(Turn.id, Turn.key, Turn.input_id, Turn.logprob_kind, Reward.value, Reward.reason)
+            query_of(
+                Turn.id,
+                Turn.key,
+                Turn.input_id,
+                Turn.logprob_kind,
+                Episode.id.label("episode"),
+                Reward.value,
+                Reward.reason,
+            )
             .join(PolicyVersion, PolicyVersion.id == Turn.policy_version_id)
             .join(Episode, Episode.number == Turn.episode_number)
             .outerjoin(Reward, (Reward.turn_id == Turn.id) & self.ref.matches)
             .where(PolicyVersion.policy == self.learner.name, Turn.final, Episode.status.in_(CLOSED))
             .where(Turn.prompt_tail.is_not(None), Turn.completion_ids.is_not(None))
             .where(Episode.run_id.in_(runs))
-            .order_by(Turn.id)
         )
         if iteration is not None:
             query = query.where(Episode.iteration == iteration)
-        rows = self.journal.read(query)
+        # Not by id: turns get theirs as they come in, and a run that was killed draws what it would have.
+        rows = sorted(self.journal.read(query), key=lambda row: (row.episode, row.key))
         lessons = [row.id for row in rows if row.logprob_kind == GIVEN]
         paid = [row for row in rows if row.logprob_kind != GIVEN and row.value is not None]
-        return [Played(row.id, row.input_id, row.key, row.value, row.reason) for row in paid], lessons
+        played = [
+            Played(row.id, row.input_id, row.key, row.value, row.reason, f"{row.episode}/{row.key}")
+            for row in paid
+        ]
+        return played, lessons
 
     def _samples(self, turns: Sequence[int]) -> list[Sample]:
         if not turns:
             return []
         found = training_turns(self.journal, turn_ids=turns)
+        found.sort(key=lambda turn: (turn.episode_id, turn.key))  # as in `_played`
         about = self._about(turns)
         samples = []
         for turn in found:

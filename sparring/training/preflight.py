@@ -48,7 +48,7 @@ def preflight(config: EvolveConfig) -> Plan:
     tasks = () if config.tasks is None else _tasks(config.tasks)
     measures = {
         name: Measure(
-            _tasks(part.tasks),
+            _tasks(part.tasks, getattr(part, "limit", None)),
             part.options,
             part.sampling,
             getattr(part, "copies", 1),
@@ -64,11 +64,36 @@ def preflight(config: EvolveConfig) -> Plan:
         _apart(measures["gate"].tasks, tasks, "`tasks`, which are trained on")
     if {"gate", "evaluate"} <= measures.keys():
         _apart(measures["gate"].tasks, measures["evaluate"].tasks, "`evaluate.tasks`, which are reported")
+    if config.opponents is not None:
+        sides(config)
     return Plan(tasks, measures, [make_monitor(given) for given in config.monitors], heat)
 
 
-def _tasks(source: str) -> tuple[TaskRecord, ...]:
-    return tuple(load_tasks(source, checks=CHECKS))
+def sides(config: EvolveConfig) -> dict[str, str]:
+    """Side of the game that is played -> the policy that plays it, the first side coming first.
+
+    Raises:
+        UserError: it is no game, or not each side has a learning policy of its own.
+    """
+    assert config.protocol is not None
+    protocol = make_protocol(config.protocol, config.options)
+    if protocol.rivals is None:
+        raise UserError(f"`opponents`: protocol `{protocol.name}` is no game between two sides")
+    seats, found = protocol.seats(), {}
+    for side in protocol.rivals:
+        names = (side, seats[side].name)
+        players = [name for role in names for name, own in config.policies.items() if role in own.roles]
+        if not players:
+            learning = ", ".join(config.policies)
+            raise UserError(f"`opponents`: side `{side}` is played by no learning policy ({learning})")
+        found[side] = players[0]
+    if len(set(found.values())) < len(found):
+        raise UserError(f"`opponents`: policy `{players[0]}` plays both sides; give each a policy of its own")
+    return found
+
+
+def _tasks(source: str, limit: int | None = None) -> tuple[TaskRecord, ...]:
+    return tuple(load_tasks(source, limit, checks=CHECKS))
 
 
 def _cast(config: EvolveConfig, *, play: bool) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 
 from sqlalchemy import select
 
@@ -14,11 +15,13 @@ STATES = 2
 """Optimizer states kept: of the newest version, and of the one before it."""
 
 
-def prune(journal: Journal, policy: str, keep: int, reference: str | None = None) -> list[int]:
+def prune(
+    journal: Journal, policy: str, keep: int, reference: str | None = None, also: Collection[int] = ()
+) -> list[int]:
     """Delete weights of a policy's old versions; numbers of the versions whose weights went.
 
-    Kept are the newest `keep`, the heads, the version named as `reference`, and versions that an open
-    episode is pinned to. The rows stay: what trained what can still be read, and a version without weights
+    Kept are the newest `keep`, the heads, the version named as `reference`, versions that an open episode is
+    pinned to, and those whose ids are in `also`. The rows stay: what trained what can still be read, and a version without weights
     is refused by name.
     """
     known = versions(journal, policy)
@@ -29,7 +32,7 @@ def prune(journal: Journal, policy: str, keep: int, reference: str | None = None
     gone = []
     store = store_folder(journal) / policy
     for version in known[:-keep]:
-        if version.update_id is None or version.id in pinned:
+        if version.update_id is None or version.id in pinned or version.id in also:
             continue
         folder = store / f"update-{version.update_id:06d}"
         if folder.is_dir():

@@ -18,7 +18,7 @@ from sparring.errors import UserError, made
 from sparring.memory.journal import Journal
 from sparring.memory.policies import Version, by_id, find, publish, register, versions
 from sparring.memory.run import RunHandle
-from sparring.memory.schema import PolicyVersion
+from sparring.memory.schema import Event, PolicyVersion
 from sparring.memory.updates import UpdateRow, find_update, open_update, stop_update, update_turns, updates_of
 from sparring.memory.versions import journal_names
 from sparring.training.advantages import Batch, estimate
@@ -151,8 +151,22 @@ class Team:
         made = learner.save(row.id, member.engine.spec)
         version = publish(self.journal, update_id=row.id, metrics=figures, run=self.run, **made)
         learner.published(version)
-        prune(self.journal, member.name, self.config.keep, member.config.reference)
+        prune(self.journal, member.name, self.config.keep, member.config.reference, self._wanted(member))
         return figures
+
+    def _wanted(self, member: Member) -> set[int]:
+        """Ids of the versions that this run comes back to: its start, opponents, the best one measured."""
+        config, wanted = self.config, set[int]()
+        done = updates_of(self.journal, self.run.id, member.name)
+        if member.config.objective == "offline":
+            wanted.add(self.start(member).id)
+        if config.opponents is not None:
+            wanted |= {row.to_version_id for row in done if row.to_version_id is not None}
+        if config.evaluate is not None and config.evaluate.patience is not None:
+            query = select(Event.payload).where(Event.run_id == self.run.id, Event.kind == "evaluation")
+            measured = {row.payload["lineup"][member.name] for row in self.journal.read(query)}
+            wanted |= {v.id for v in versions(self.journal, member.name) if v.number in measured}
+        return wanted
 
     def skip(self, job: Job, why: str) -> None:
         """End an update that has nothing to learn from."""

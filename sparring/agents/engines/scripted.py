@@ -100,7 +100,13 @@ class ScriptedEngine:
         return Scored(_logprobs(request.prompt_ids, request.continuation_ids))
 
     def encode(self, messages: Sequence[Message], reply: str) -> tuple[Ids, Ids]:
-        """Ids of a prompt (P,) and of somebody else's reply to it (T,), as `generate` makes them."""
+        """Ids of a prompt (P,) and of somebody else's reply to it (T,), as `generate` makes them.
+
+        Raises:
+            CapabilityError: the script was opened without ids.
+        """
+        if not self._ids:
+            raise CapabilityError(f"engine `{self.spec}` cannot take demonstrations: it has no token ids")
         return self._prompt_ids(tuple(messages)), np.append(self._encode(reply), np.int32(CLOSE))
 
     def capabilities(self) -> Capabilities:

@@ -1,0 +1,1 @@
+"""The league: tournaments between versions and engines, their schedules, matches, ratings and standings."""

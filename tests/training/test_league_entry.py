@@ -1,0 +1,249 @@
+"""Who may compete in what: seats, versions, seeding, void games, games of two sides, mistakes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from league_support import played, rows, script, small, turns
+
+from sparring.errors import UserError
+from sparring.memory.journal import Journal
+from sparring.memory.policies import register
+from sparring.memory.schema import Match
+from sparring.training.league.record import final_ratings
+from sparring.training.league.standings import read_standings
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "tournament"
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> str:
+    return str(tmp_path / "journal.db")
+
+
+# --- who plays ----------------------------------------------------------------------------------------------
+
+
+async def test_players_of_one_seat_each_and_what_cannot_be_told_of_them(tmp_path: Path, db: str) -> None:
+    config = small(tmp_path)
+    specs = list(config["players"].values())
+    config["players"] = {
+        "l1": {"seat": "left", "engine": specs[0]},
+        "l2": {"seat": "left", "engine": specs[2]},
+        "r1": {"seat": "right", "engine": specs[1]},
+    }
+    standings = (await played(config, db)).standings
+    assert standings.advantage is None and standings.cycle is None
+    assert any("no player sits on both seats" in note for note in standings.notes)
+    met = Counter((row[1]["left"], row[1]["right"]) for row in rows(db)[0])
+    assert met == {("l1", "r1"): 4, ("l2", "r1"): 4}
+    assert [row.player for row in standings.players] == ["l2", "r1", "l1"]
+
+
+async def test_a_player_with_a_policy_for_each_seat(tmp_path: Path, db: str) -> None:
+    config = small(tmp_path)
+    nine, one = script(tmp_path, "nine", "9"), script(tmp_path, "one", "1")
+    config["players"] = {"split": {"roles": {"left": nine, "right": one}}, "even": config["players"]["even"]}
+    standings = (await played(config, db)).standings
+    assert all(found["scores"]["left"] == 1 for _, _, found, *_ in rows(db)[0])
+    split = next(row for row in standings.players if row.player == "split")
+    assert split.rating and split.rating.mean == pytest.approx(1500) and standings.advantage
+    assert standings.advantage.mean > 0.85 and split.pairs == (0, 4, 0)
+
+
+async def test_void_games_count_as_the_configuration_says(tmp_path: Path, db: str) -> None:
+    config = small(tmp_path)
+    config["players"]["weak"] = script(tmp_path, "spoiler", "void")
+    del config["players"]["even"]
+    skipped = (await played(config, db)).standings
+    assert [row.games for row in skipped.players] == [0, 0] and skipped.players[0].rating is None
+    assert {row.void for row in skipped.players} == {8} and "no game counts" in " ".join(skipped.notes)
+    assert {row[3] for row in rows(db)[0]} == {"void"} and skipped.advantage is None
+    lost = (await played({**config, "run": "strict", "void": "loss"}, db)).standings
+    assert [(row.player, row.won, row.lost) for row in lost.players] == [("strong", 8, 0), ("weak", 0, 8)]
+    assert "count as losses" in " ".join(lost.notes)
+
+
+async def test_versions_of_a_policy_and_a_head_that_moves_meanwhile(tmp_path: Path, db: str) -> None:
+    from sparring.agents.engines.registry import make_engine
+    from sparring.memory.policies import move_head, versions
+
+    config = small(tmp_path)
+    with Journal.open(db) as journal:
+        for spec in config["players"].values():
+            base = make_engine(spec).capabilities().base
+            register(journal, policy="solver", base_hash=base, base_spec=spec)
+        journal_versions = versions(journal, "solver")
+        move_head(journal, "solver", "live", journal_versions[2].id, by="hand", reason="test")
+    config["players"] = {"first": "policy:solver@0", "head": "policy:solver"}
+    before = (await played(config, db)).standings
+    assert [row.player for row in before.players] == ["head", "first"]
+    with Journal.open(db) as journal:
+        move_head(journal, "solver", "live", journal_versions[0].id, by="hand", reason="test")
+        journal.execute(Match.__table__.delete().where(Match.position >= 4))
+    assert (await played(config, db)).standings.players == before.players  # it stays who it was
+    played_by = {row.policy_version_id for row in turns(db, "cup.games/1/head vs first").values()}
+    assert played_by == {journal_versions[0].id, journal_versions[2].id}
+    with pytest.raises(UserError, match="solver"):
+        await played({**config, "run": "next", "players": {**config["players"], "x": "policy:solver@9"}}, db)
+
+
+async def test_seeding_by_the_ratings_of_an_earlier_run(tmp_path: Path, db: str) -> None:
+    await played(small(tmp_path), db)
+    with Journal.open(db) as journal:
+        found = final_ratings(journal, "cup")
+    assert sorted(found, key=lambda name: -found[name]) == ["strong", "even", "weak"]
+    config = small(
+        tmp_path, run="ladder", schedule={"name": "ladder", "rounds": 1}, seeding={"ratings": "cup"}
+    )
+    config["players"]["fresh"] = script(tmp_path, "fresh", "1")
+    await played(config, db)
+    met = {frozenset(row[1].values()) for row in rows(db, "ladder")[0]}
+    assert met == {frozenset(("strong", "even")), frozenset(("weak", "fresh"))}
+    for seeding, said in (({"ratings": "none"}, "unknown run `none`"), ({"ratings": "cup"}, "rated none of")):
+        players = {"x": config["players"]["weak"], "y": config["players"]["even"]}
+        with pytest.raises(UserError, match=said):
+            await played({**config, "run": "new", "seeding": seeding, "players": players}, db)
+
+
+# --- mistakes ----------------------------------------------------------------------------------------
+
+
+def duel(folder: Path, judge: str, **changes: Any) -> dict[str, Any]:
+    given = small(folder, protocol="duel", options={"decide": "judge"}, roles={"judge": judge})
+    return {**given, **changes}
+
+
+async def test_no_judge_is_one_of_the_players_unless_asked(tmp_path: Path, db: str) -> None:
+    weak = small(tmp_path)["players"]["weak"]
+    with pytest.raises(UserError, match="`judge` has the weights of player `weak`"):
+        await played(duel(tmp_path, f"{weak}?timeout=5"), db)  # the same weights by another spec
+    with Journal.open(db) as journal:
+        assert not journal.has_run("cup")
+    done = await played(duel(tmp_path, weak, judge_may_play=True), db)
+    assert done.standings.status == "done"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"protocol": "sample"}, "protocol `sample` is no game"),
+        ({"protocol": "mad", "options": {"agents": 3}}, "protocol `mad` is no game"),
+        ({"protocol": "chess"}, "unknown protocol `chess`"),
+        ({"options": {"n": 1}}, "unknown option of protocol `numbers` `n`"),
+        ({"tasks": "none.jsonl"}, "there is no such file"),
+        ({"tasks_per_pairing": 5}, "holds 4 tasks"),
+        ({"schedule": {"name": "swiss", "rounds": 4}}, "4 swiss rounds: 3 players .* after 3"),
+        ({"schedule": "swiss"}, r"`schedule`: say how many rounds: \{name: swiss, rounds: N\}"),
+        ({"schedule": {"name": "round_robin", "rounds": 2}}, "a round robin has no `rounds`"),
+        ({"schedule": "knockout"}, "`schedule.name`"),
+        ({"players": {"a": "scripted:hash"}}, "`players`: a tournament needs two players or more"),
+        (
+            {"players": {"a": {"engine": "x", "roles": {}}, "b": "x"}},
+            "`players.a`: give either `engine: SPEC`",
+        ),
+        ({"players": {"a": {"seat": "left"}, "b": "x"}}, "`players.a`: give either"),
+        (
+            {"players": {"a": {"seat": "up", "engine": "x"}, "b": "x"}},
+            "unknown seat of player `a` `up`; known: left",
+        ),
+        ({"players": {"a": {"roles": {"left": "x"}}, "b": "x"}}, "player `a`: `roles` names one seat"),
+        ({"players": {"a": {"roles": {"lef": "x"}}, "b": "x"}}, "unknown seat of player `a` `lef`"),
+        ({"players": {"a": {"seat": "left", "engine": "x"}, "b": "x"}}, "`a` has one seat and `b` both"),
+        ({"players": {"a": "policy:nobody", "b": "scripted:hash"}}, "nobody"),
+        ({"players": {"a": "scripted:nothing.jsonl", "b": "scripted:hash"}}, "nothing.jsonl"),
+        ({"players": {"a\n": "x", "b": "x"}}, "`players`: player name"),
+        ({"roles": {"left": "scripted:hash"}}, "fills seat `left`, which is the players' own"),
+        ({"roles": {"judge": "scripted:hash"}}, "unknown seat in `roles`"),
+        (
+            {"protocol": "duel", "options": {"decide": "judge"}},
+            "seat `judge` has no engine: name it in `roles`",
+        ),
+        ({"sampling": {"heat": 1}}, "heat"),
+        ({"protocol": "duel", "tasks": str(EXAMPLES / "throws.jsonl")}, "task `throw-1` has no `answer`"),
+        ({"rounds": 3}, "`rounds`: there is no such field"),
+    ],
+)
+async def test_a_tournament_that_cannot_be_played_is_one_line_and_no_run(
+    tmp_path: Path, db: str, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        await played(small(tmp_path, **changes), db)
+    assert "\n" not in str(caught.value)
+    with Journal.open(db) as journal:
+        assert journal.runs() == []
+
+
+async def test_one_group_alone_and_another_tournament_of_the_name(tmp_path: Path, db: str) -> None:
+    config = small(tmp_path)
+    alone = {name: {"seat": "left", "engine": spec} for name, spec in config["players"].items()}
+    with pytest.raises(UserError, match="nobody plays seat `right`"):
+        await played({**config, "players": alone}, db)
+    mixed = {**alone, "weak": {"seat": "right", "engine": "scripted:hash"}}
+    with pytest.raises(UserError, match="a ladder cannot rank"):
+        await played({**config, "players": mixed, "schedule": {"name": "ladder", "rounds": 1}}, db)
+    await played(config, db)
+    with pytest.raises(UserError, match="run `cup` exists with another seed"):
+        await played({**config, "seed": 9}, db)
+    with Journal.open(db) as journal, pytest.raises(UserError, match="not a tournament"):
+        read_standings(journal, "cup.games/1/weak vs even")
+
+
+# --- any game of two sides --------------------------------------------------------------------------------
+
+
+async def test_debaters_under_a_moderator_who_prefers_a_side(tmp_path: Path, db: str) -> None:
+    """Where the affirmative side always wins, the side is worth everything and the players are equal."""
+    yes = json.dumps({"preference": "Yes", "side": "affirmative", "reason": "r", "answer": "5"})
+    referee = script(tmp_path, "referee", yes)
+    ann, bob = script(tmp_path, "ann", "Answer: 5"), script(tmp_path, "bob", "Answer: 6")
+    given = small(tmp_path, protocol="mad", roles={"moderator": referee, "judge": referee})
+    standings = (await played({**given, "players": {"ann": ann, "bob": bob}}, db)).standings
+    assert standings.rivals == ("affirmative", "negative") and standings.advantage
+    assert standings.advantage.mean > 0.9 and {row.pairs for row in standings.players} == {(0, 4, 0)}
+    assert [row.rating.mean for row in standings.players if row.rating] == pytest.approx([1500, 1500])
+    assert {row[2]["scores"]["affirmative"] for row in rows(db)[0]} == {1.0}
+    with pytest.raises(UserError, match="`moderator` has the weights of player `ann`"):
+        await played({**given, "run": "b", "players": {"ann": referee, "bob": bob}}, db)
+
+
+async def test_the_sneaky_game_by_type_of_error(tmp_path: Path, db: str) -> None:
+    """Sharp attacks and sees through; dull neither: void attacks count as the configuration says."""
+    task = {"id": "t", "question": "Start with 7. Add 5. Subtract 3.", "answer": "9", "check": "math"}
+    (tmp_path / "steps.jsonl").write_text(json.dumps({**task, "steps": ["7 + 5 = 12", "12 - 3 = 9"]}) + "\n")
+
+    def rules(name: str, *given: dict[str, Any]) -> str:
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(rule) + "\n" for rule in given))
+        return f"scripted:{tmp_path / name}.jsonl"
+
+    wrong, within = "= 13|= 8", {"within": "conversation"}
+    attacks = [
+        {
+            "match": f"Correct Step\\n{step}",
+            "replies": [f"Error Type 2: a slip.\nIncorrect Step: {changed}"],
+            **within,
+        }
+        for step, changed in ((r"7 \+ 5 = 12", "7 + 5 = 13"), ("12 - 3 = 9", "12 - 3 = 8"))
+    ]
+    right, caught = {"replies": ["<Answer>Correct</Answer>"]}, {"replies": ["<Answer>Incorrect</Answer>"]}
+    solver = rules("solver", {"match": wrong, "replies": ["Answer: 8"], **within}, {"replies": ["Answer: 9"]})
+    sharp = {
+        "sneaky": rules("attack", *attacks),
+        "critic": rules("sees", {"match": wrong, **within, **caught}, right),
+    }
+    dull = {"sneaky": rules("refuse", {"replies": ["I will not."]}), "critic": rules("nods", right)}
+    players = {"dull": {"roles": dull}, "sharp": {"roles": sharp}}
+    config = small(tmp_path, protocol="sneaky", roles={"solver": solver}, void="loss", players=players)
+    config["tasks"] = str(tmp_path / "steps.jsonl")
+    standings = (await played(config, db)).standings
+    assert [(row.player, row.won, row.lost, row.void) for row in standings.players] == [
+        ("sharp", 2, 0, 1),
+        ("dull", 0, 2, 1),
+    ]
+    shares = {(row.error, row.seat, row.player): row.points.mean for row in standings.errors}
+    assert shares["calculation error", "sneaky", "sharp"] == 1 and len({error for error, *_ in shares}) == 1
+    assert shares["calculation error", "critic", None] == 0
