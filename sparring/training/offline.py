@@ -22,7 +22,7 @@ from sparring.errors import UserError, made
 from sparring.memory.journal import Journal
 from sparring.memory.policies import Version
 from sparring.memory.samples import training_turns
-from sparring.memory.schema import Agent, Episode, PolicyVersion, Reward, Turn
+from sparring.memory.schema import Agent, Episode, PolicyVersion, Reward, Turn, Update, UpdateTurn
 from sparring.training.balance import Balance, Played, select
 from sparring.training.config import PolicyConfig, Strict
 from sparring.training.experience import Sample
@@ -79,6 +79,9 @@ class Offline:
         if data.most is not None and len(taken) > data.most:
             taken = rng.sample(taken, data.most)
         lessons = own if not data.lessons else self._played(data.lessons, None)[1]
+        if not self.config.restart:  # what was learned is in the weights that this update begins with
+            known = self._learned()
+            lessons = [turn for turn in lessons if turn not in known]
         if taken or played:  # where games were played, lessons are mixed in by their number
             count = min(len(lessons), round(data.lessons_per_turn * len(taken)))
             lessons = rng.sample(lessons, count)
@@ -120,6 +123,11 @@ class Offline:
             for row in paid
         ]
         return played, lessons
+
+    def _learned(self) -> set[int]:
+        """Ids of the turns that updates of this policy were made of."""
+        query = query_of(UpdateTurn.turn_id).join(Update, Update.id == UpdateTurn.update_id)
+        return {row.turn_id for row in self.journal.read(query.where(Update.policy == self.learner.name))}
 
     def _samples(self, turns: Sequence[int]) -> list[Sample]:
         if not turns:

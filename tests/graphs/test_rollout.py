@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select
 from stage import Call, Stage
 
+from sparring.agents.engines.scripted import ScriptedEngine
 from sparring.errors import UserError
 from sparring.graphs.play import aplay, plan
 from sparring.graphs.rollout import Rollout
@@ -86,7 +87,7 @@ async def test_samples_vote_and_each_is_a_turn(journal: Journal) -> None:
     assert rows.keys() == {f"rollout/{n}" for n in range(5)}
     assert {row.status for row in rows.values()} == {"ok", "parse_error"}
     assert rows["rollout/3"].parsed == {"steps": ["9 * 2 = 18"], "answer": "18.0"}
-    assert outcome["detail"]["invalid"] == ["rollout/2"] or outcome["detail"]["invalid"] == 1
+    assert outcome["detail"]["invalid"] == 1
     assert sorted(outcome["distribution"].values()) == [0.5, 0.5] and outcome["tied"]
     assert {call.text for call in played.calls} == {played.calls[0].text}, "one prompt"
     assert Rollout(n=5).max_calls == 5 == len(played.calls)
@@ -99,11 +100,8 @@ async def test_nobody_readable_is_no_answer(journal: Journal) -> None:
 async def test_episodes_close_with_a_verdict(tmp_path: Path) -> None:
     """The share of right ones is how good the solver is from correct prefixes."""
     tasks = [{"id": f"t{n}", "question": PROBLEM, "answer": a, "steps": STEPS} for n, a in ((1, 18), (2, 19))]
-    script = tmp_path / "script.py"
-    script.write_text("def reply(request, seed):\n    return 'Answer: 18'\n")
-    result = await aplay(
-        plan("rollout", tasks, engine=f"scripted:{script}", keep=1), tmp_path / "j.db", run="r"
-    )
+    engine = ScriptedEngine(lambda request, seed: "Answer: 18")
+    result = await aplay(plan("rollout", tasks, engine=engine, keep=1), tmp_path / "j.db", run="r")
     assert [row.correct for row in result] == [True, False]
 
 
