@@ -117,7 +117,7 @@ def report_evolution(journal: Journal, run: str, *, as_json: bool) -> None:
     heads = head_numbers(journal, story.config["policies"])
     if as_json:
         return write_lines([{**story.to_json(), "heads": heads}], None)
-    show(_steps(story), summary(story, heads))
+    show(_steps(story), *([_played(story)] if story.played else []), summary(story, heads))
 
 
 def _steps(story: Story) -> Table:
@@ -126,6 +126,20 @@ def _steps(story: Story) -> Table:
         table.add_column(name, justify="left" if name == "policy" else "right")
     for row in story.series:
         table.add_row(str(row["step"]), row["policy"], *_cells(row))
+    return table
+
+
+def _played(story: Story) -> Table:
+    """What the games of each step came to: a line a figure, a column a step."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("step")
+    for row in story.played:
+        pair = "" if row["versions"] is None else " @{} @{}".format(*row["versions"])
+        table.add_column(f"{row['step']}{pair}", justify="right")
+    names = dict.fromkeys(name for row in story.played for name in row if name not in ("step", "versions"))
+    for name in names:
+        cells = [f"{row[name]:.3g}" if name in row else "-" for row in story.played]
+        table.add_row(name.replace("_", " "), *cells)
     return table
 
 

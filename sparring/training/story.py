@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class Story:
     decisions: list[Point]
     alarms: list[Point]
     stopped: dict[str, str]
+    played: list[Point] = field(default_factory=list)
+    """{step, versions, and what the protocol measures of its own play}, where it does."""
 
     @property
     def before(self) -> Point | None:
@@ -92,7 +94,13 @@ def read_story(journal: Journal, run: str) -> Story:
     ]
     decisions = sorted((record for _, record in events["gate"]), key=lambda record: record["step"])
     stopped = steps[-1][1]["stopped"] if steps else {}
-    return Story(run, row.status, row.config, series, evaluations, decisions, alarms, stopped)
+    chosen = {int(key): record["versions"] for key, record in events["opponents"]}
+    played = [
+        {"step": step + 1, "versions": chosen.get(step), **record["figures"]}
+        for step, record in steps
+        if record.get("figures")
+    ]
+    return Story(run, row.status, row.config, series, evaluations, decisions, alarms, stopped, played)
 
 
 def by_kind(journal: Journal, run: str) -> dict[str, Estimate]:
