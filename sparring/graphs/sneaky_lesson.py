@@ -2,7 +2,7 @@
 
     1. The generator is given the correct step and told an attack on it.
     2. The critic is given the wrong step and the correct one, and told a critique of each.
-    3. The solver, where it is a pupil too, is given the steps up to the correct one and told the rest.
+    3. The solver, where it is a pupil too, is told the solution, and the rest of it after the correct step.
 
 Nothing is sampled: each reply is a demonstration, tokenised as the agent's own and journaled as its turn,
 which supervised training takes from there. The prompts are those of `SneakyGame`. The paper has its
@@ -55,7 +55,7 @@ class SneakyLesson(Sneaky):
 
     @property
     def max_calls(self) -> int:
-        return 3
+        return 5
 
     def accepts(self, task: TaskRecord) -> None:
         steps, meta = steps_of(task), task.meta or {}
@@ -85,25 +85,20 @@ class SneakyLesson(Sneaky):
         state = {**state, "steps": steps_of(context.task), "number": meta["step"]}
         correct = state["steps"][state["number"]]
         attack = write_sneaky(meta["error"], meta["thought"], meta["wrong"])
+        begun = {"problem": state["question"], "partial": state["steps"][: state["number"] + 1]}
+        rest, end = state["steps"][state["number"] + 1 :], f"Answer: {context.task.answer}"
         lessons = [
             (SNEAKY, "attack", "attack", self.attacked(state), attack),
             (CRITIC, "judge/correct/0", "judge", shown(state, correct), meta["critique_correct"]),
             (CRITIC, "judge/sneaky/0", "judge", shown(state, meta["wrong"]), meta["critique_wrong"]),
-            (SOLVER, "continue", "continue", self._begun(state), self._rest(state, context.task)),
+            (SOLVER, "solution", "solution", {**begun, "partial": []}, "\n".join([*state["steps"], end])),
+            (SOLVER, "continue", "continue", begun, "\n".join([*rest, end])),
         ]
         given = [
             context.demonstrate(*lesson, score=self.score) for lesson in lessons if lesson[0] in self.pupils
         ]
         await asyncio.gather(*given)
         return {"outcome": Outcome(answer=None, detail={"step": meta["step"], "error_type": meta["error"]})}
-
-    @staticmethod
-    def _begun(state: SneakyState) -> dict[str, Any]:
-        return {"problem": state["question"], "partial": state["steps"][: state["number"] + 1]}
-
-    @staticmethod
-    def _rest(state: SneakyState, task: TaskRecord) -> str:
-        return "\n".join([*state["steps"][state["number"] + 1 :], f"Answer: {task.answer}"])
 
     def figures(self, journal: Journal, run: str, iteration: int | None = None) -> dict[str, float]:
         """`loss`: the mean negative log-probability of a demonstrated token, by role and over all."""

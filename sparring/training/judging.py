@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import select
 
 from sparring.agents.engines.registry import EnginePool
+from sparring.errors import UserError
 from sparring.memory.journal import Journal
 from sparring.memory.policies import Head, find, history, move_head
 from sparring.memory.run import RunHandle
@@ -64,6 +65,12 @@ class Judge:
         measured, found = "accuracy", asdict(accuracy(results))
         if not protocol.answers:  # nothing to be right about: its main figure stands for it
             measured, value = next(iter(figures.items()), ("nothing", 0.0))
+            assert self.config.evaluate is not None
+            if measured == "nothing" and self.config.evaluate.patience is not None:
+                raise UserError(
+                    f"`evaluate.patience`: protocol `{protocol.name}` measures nothing that can get better; "
+                    "choose options that give figures, or leave `patience` out"
+                )
             found = {"mean": value, "low": value, "high": value, "n": len(results)}
         record = {
             "step": step,

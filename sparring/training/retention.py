@@ -21,8 +21,8 @@ def prune(
     """Delete weights of a policy's old versions; numbers of the versions whose weights went.
 
     Kept are the newest `keep`, the heads, the version named as `reference`, versions that an open episode is
-    pinned to, and those whose ids are in `also`. The rows stay: what trained what can still be read, and a version without weights
-    is refused by name.
+    pinned to, and those whose ids are in `also`. The rows stay: what trained what can still be read, and a
+    version without weights is refused by name.
     """
     known = versions(journal, policy)
     pinned = _pinned(journal) | {version.id for version in heads(journal, policy).values() if version}

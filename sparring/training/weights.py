@@ -86,6 +86,7 @@ class Adapters:
         config.inference_mode = False
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            warnings.filterwarnings("ignore", "Adapter .* was active which is now deleted", UserWarning)
             torch.manual_seed(seed)
             if self.model is None:
                 self.model = get_peft_model(self._base, config, adapter_name=key)

@@ -181,9 +181,9 @@ async def test_an_engine_of_somebody_elses_cannot(
     """It would be trained on ids that were made elsewhere: refused before anything is asked or written."""
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     async with EnginePool() as pool:
-        with Scene(journal, pool.get(spec)) as scene:
-            with pytest.raises(CapabilityError, match="cannot take demonstrations; use an embedded model"):
-                await scene.demonstrate()
+        refused = pytest.raises(CapabilityError, match="cannot take demonstrations; use an embedded model")
+        with Scene(journal, pool.get(spec)) as scene, refused:
+            await scene.demonstrate()
         assert pool.get(spec).ledger.snapshot()["total"]["calls"] == 0
     assert journal.read(select(Turn.id)) == []
 

@@ -25,7 +25,7 @@ def code(text: str) -> str:
     ("text", "steps"),
     [
         ("7 + 5 = 12\n\n  12 - 3 = 9  \nAnswer: 9", ["7 + 5 = 12", "12 - 3 = 9"]),
-        ("Step 1: add\n7 + 5 = 12\n**Step 2** subtract\nstep 3. done", 
+        ("Step 1: add\n7 + 5 = 12\n**Step 2** subtract\nstep 3. done",
          ["Step 1: add\n7 + 5 = 12", "**Step 2** subtract", "step 3. done"]),
         ("So:\nStep 1: add", ["So:", "Step 1: add"]),
         ("Answer: 3\n2 + 2 = 4\n**Answer:** 4\nanswer : 4", ["2 + 2 = 4"]),
@@ -81,7 +81,7 @@ def test_the_first_type_and_the_last_step_count() -> None:
         ("Incorrect Step: before\nError Type 2: after", "missing"),
         ("Error Type 0: none.\nIncorrect Step: 1", "unknown_type"),
         ("Error Type 9: none.\nIncorrect Step: 1", "unknown_type"),
-        ("Error Type 9: not in the table, so 2 comes too late. Error Type 2\nIncorrect Step: 1", "unknown_type"),
+        ("Error Type 9: not in it, so 2 comes too late. Error Type 2\nIncorrect Step: 1", "unknown_type"),
         ("Error Type 2: a slip.\nIncorrect Step:  \n ", "empty"),
         ("Error Type 2: a slip.\nIncorrect Step: 7 + 5 = 13\nIncorrect Step:", "empty"),
     ],
@@ -121,5 +121,3 @@ def test_time_grows_linearly(unit: str, prefix: str) -> None:
         with contextlib.suppress(ParseError):
             read(text)
         assert time.process_time() - started < 1
-
-

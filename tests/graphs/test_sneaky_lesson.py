@@ -79,7 +79,9 @@ async def test_both_sides_are_taught_under_the_keys_of_the_game(journal: Journal
     said = {row.key: row for row in stage.turns()}
     assert said.keys() == {"attack", "judge/correct/0", "judge/sneaky/0"}
     assert said["attack"].parsed == {"error": 2, "thought": "I take one away.", "step": "12 - 3 = 8"}
-    assert heard(journal, stage)["attack"].text == "Error Type 2: I take one away.\nIncorrect Step: 12 - 3 = 8"
+    assert (
+        heard(journal, stage)["attack"].text == "Error Type 2: I take one away.\nIncorrect Step: 12 - 3 = 8"
+    )
     assert said["judge/correct/0"].parsed["correct"] is True
     assert said["judge/sneaky/0"].parsed["correct"] is False
     assert {row.logprob_kind for row in said.values()} == {"given"}
@@ -118,8 +120,11 @@ def drawn(run: str) -> int:
 async def test_the_solver_is_told_the_rest_where_it_is_a_pupil(journal: Journal) -> None:
     stage = lesson(journal, pupils=("solver",), meta={**META, "step": 0})
     await stage.play()
-    [turn] = stage.turns()
+    turn, whole = stage.turns()
+    assert (turn.key, whole.key) == ("continue", "solution")
     assert heard(journal, stage)["continue"].text == "12 - 3 = 9\nAnswer: 9"
+    assert heard(journal, stage)["solution"].text == "\n".join([*STEPS, "Answer: 9"])
+    assert all(step not in str(prompts(journal, stage)["solution"]) for step in STEPS)
     assert turn.parsed == {"steps": ["12 - 3 = 9"], "answer": "9"}
     shown = str(prompts(journal, stage)["continue"])
     assert STEPS[0] in shown and STEPS[1] not in shown
@@ -176,7 +181,11 @@ def lessons(tmp_path: Path, *metas: dict[str, Any]) -> Path:
 
 async def test_the_loss_is_the_mean_over_all_tokens(journal: Journal, tmp_path: Path) -> None:
     """By hand from the rows: each token counts once, whoever said it."""
-    file = lessons(tmp_path, META, {**META, "step": 0, "wrong": "7 + 5 = 13", "critique_wrong": "So: 13? " * 9 + INCORRECT})
+    file = lessons(
+        tmp_path,
+        META,
+        {**META, "step": 0, "wrong": "7 + 5 = 13", "critique_wrong": "So: 13? " * 9 + INCORRECT},
+    )
     play = plan("sneaky_lesson", file, engine="scripted:hash", score=True)
     await aplay(play, tmp_path / "journal.db", run="r")
     query = select(Turn.logprobs, AgentTable.role).join(AgentTable, AgentTable.id == Turn.agent_id)

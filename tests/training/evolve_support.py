@@ -325,6 +325,7 @@ def journaled(memory: Path, run: str = RUN, *, weights: bool = True) -> dict[str
         taken = [
             ((updates[row.update_id].policy, updates[row.update_id].step), turns[row.turn_id])
             for row in journal.read(select(UpdateTurn))
+            if row.update_id in updates
         ]
         names = sorted({policy for policy, _ in numbers.values()})
         return {

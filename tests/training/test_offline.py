@@ -178,7 +178,9 @@ def logprobs(net: Any, turn: TrainingTurn) -> torch.Tensor:
     return logs[torch.arange(len(logs)), whole[0, len(turn.prompt_ids) :]]
 
 
-def spc(net: Any, turns: Sequence[TrainingTurn], worth: dict[int, float], old: dict[int, Any]) -> torch.Tensor:
+def spc(
+    net: Any, turns: Sequence[TrainingTurn], worth: dict[int, float], old: dict[int, Any]
+) -> torch.Tensor:
     """The tested loss of a whole step, one row at a time; a turn without a worth is a demonstration."""
     loss, taught = make_loss("spc"), [turn for turn in turns if turn.id not in worth]
     totals = Totals(len(worth), sum(len(t.completion_ids) for t in turns if t.id in worth), 9, len(taught))
@@ -240,7 +242,9 @@ async def test_as_many_lessons_as_played_turns_and_nothing_unpaid(lab: Lab) -> N
     assert len(chosen & set(lessons)) == 4 and len(chosen) == 8
     for sample in job.material.data:
         assert sample.supervised == (sample.turn.id in lessons)
-        assert sample.reward == (0.0 if sample.supervised else [1, -1, 0, 1, 0, -1][played.index(sample.turn.id)])
+        assert sample.reward == (
+            0.0 if sample.supervised else [1, -1, 0, 1, 0, -1][played.index(sample.turn.id)]
+        )
         assert (sample.advantages == sample.reward).all() and sample.temperature == 1.0
     again = opened(team, 0)
     assert again.row.id == row.id, "begun again it is the same"

@@ -117,7 +117,7 @@ async def test_records_are_those_of_the_games_that_count(journal: Journal) -> No
 @pytest.mark.parametrize("band", [(0.4, 0.2), (-0.1, 0.2), (0.2, 0.6)])
 def test_a_band_out_of_order_is_refused(band: tuple[float, float]) -> None:
     config = {"run": "r", "tasks": "demo", "steps": 1, "policies": {"p": {"roles": ["a"]}}}
-    with pytest.raises(UserError, match="`opponents.band`: the weaker side's win rates lie between 0 and"):
+    with pytest.raises(UserError, match=r"`opponents\.band`: the weaker side's win rates lie between 0 and"):
         load_config({**config, "opponents": {"band": band}})
     assert OpponentsConfig().band == (0.2, 0.35)
     with pytest.raises(UserError, match="`opponents` are for a run that plays `tasks`"):
