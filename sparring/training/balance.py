@@ -46,8 +46,11 @@ class Played:
         return "fooled" if self.won else FAILED if self.reason.startswith(FAILED) else "caught"
 
 
-def select(rows: Iterable[Played], balance: Balance, seed: int, *, paired: bool = True) -> list[Played]:
-    """The turns to train on, in order of their places and ids; a pure function of rows and seed.
+def select(
+    rows: Iterable[Played], balance: Balance, seed: int, *, paired: bool = True, most: int | None = None
+) -> list[Played]:
+    """The turns to train on, in order of their places and ids, at most `most`; a pure function of rows and
+    seed.
 
     critic: as many wins as losses, of each prompt if `paired`, else over all prompts, and as many critiques
         of correct steps as of sneaky ones; none at all where one of the four never happened.
@@ -57,11 +60,15 @@ def select(rows: Iterable[Played], balance: Balance, seed: int, *, paired: bool 
     rng = random.Random(seed)
     rows = sorted(rows, key=_place)
     if balance == "critic":
-        rows = _critiques(rows, rng, paired=paired)
+        rows = _critiques(rows, rng, paired=paired, most=most)
     elif balance == "sneaky":
         kinds = _groups(rows, lambda row: row.attack)
         count = min(map(len, kinds), default=0)
+        if most is not None:
+            count = min(count, most // max(1, len(kinds)))
         rows = [row for kind in kinds for row in rng.sample(kind, count)]
+    elif most is not None and len(rows) > most:
+        rows = rng.sample(rows, most)
     return sorted(rows, key=_place)
 
 
@@ -69,7 +76,7 @@ def _place(row: Played) -> tuple[str, int]:
     return row.place, row.turn
 
 
-def _critiques(rows: Sequence[Played], rng: random.Random, *, paired: bool) -> list[Played]:
+def _critiques(rows: Sequence[Played], rng: random.Random, *, paired: bool, most: int | None) -> list[Played]:
     """Equal numbers of (win, loss) pairs on either kind of step."""
     pairs = []
     for step in ("correct", "sneaky"):
@@ -77,6 +84,8 @@ def _critiques(rows: Sequence[Played], rng: random.Random, *, paired: bool) -> l
         groups = _groups(own, lambda row: row.prompt) if paired else [own]
         pairs.append([pair for group in groups for pair in _pairs(group, rng)])
     count = min(map(len, pairs))
+    if most is not None:
+        count = min(count, most // 4)  # a win and a loss on either kind of step
     return [row for own in pairs for pair in rng.sample(own, count) for row in pair]
 
 

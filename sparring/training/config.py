@@ -155,6 +155,9 @@ class OpponentsConfig(Strict):
     """Win rate of the weaker side that is aimed at."""
     probe: int = Field(default=12, ge=1)
     """Games of a pairing that its win rate is estimated from at least; they count as games of the step."""
+    pool: int | None = Field(default=None, ge=1)
+    """Newest versions of a side that may play, beside the one it began with; None: all of them. Each
+    pairing that is not known yet costs `probe` games."""
 
     @field_validator("band")
     @classmethod

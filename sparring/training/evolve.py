@@ -101,8 +101,6 @@ class Evolution:
         step = self.state.step
         last = last or step >= self.config.steps or self._over()
         await self.judge(step, self.team.members, self.state.seconds, last=last)
-        if self.judge.exhausted:
-            await self.judge.restore()
 
     # --- one step --------------------------------------------------------------------------------------
 

@@ -65,7 +65,8 @@ class GameFeed(PlayFeed):
         start = self.team.start(self.team.members[policy])
         done = [row for row in updates_of(self.run.journal, self.run.id, policy) if row.step < step]
         made = [by_id(self.run.journal, row.to_version_id) for row in done if row.to_version_id is not None]
-        return [start.number, *(version.number for version in made)]
+        numbers = [version.number for version in made]
+        return [start.number, *(numbers if self.asked.pool is None else numbers[-self.asked.pool :])]
 
     async def _chosen(
         self, step: int, candidates: Sequence[Pairing], known: dict[Pairing, Record]

@@ -49,6 +49,8 @@ class Judge:
         names = list(policies)
         if (part := self.config.evaluate) is not None and (last or step % part.every == 0):
             await self.evaluate(step, names, elapsed)
+        if self.exhausted:  # before the gate, which would ask about a version that is given up
+            await self.restore()
         if (gate := self.config.gate) is not None and (last or step % gate.every == 0):
             for name in names:
                 await self.gate(step, name, names)

@@ -82,7 +82,7 @@ class Learner:
         self.name, self.base, self.settings = name, base, settings
         self.store = store_folder(journal) / name
         self.version: Version | None = None
-        self._lora, self._seed = lora, seed
+        self._lora, self.seed = lora, seed
         self._written = False
         self.stop = threading.Event()
 
@@ -94,7 +94,7 @@ class Learner:
         """
         if not fresh and self.version is not None and self.version.id == version.id:
             return
-        self.base.adapters.add(self.name, self._lora, self._seed, self._weights_of(version))
+        self.base.adapters.add(self.name, self._lora, self.seed, self._weights_of(version))
         self._optimizer(None if fresh else version.update_id)
         self.version, self._written = version, False
 

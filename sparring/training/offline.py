@@ -47,7 +47,7 @@ class OfflineData(Strict):
     lessons_per_turn: float = Field(default=1.0, ge=0)
     """Demonstrations for each played turn; SPC's code takes one."""
     most: int | None = Field(default=None, ge=1)
-    """Most played turns of an update."""
+    """Most played turns of an update, balanced all the same."""
 
 
 class Offline:
@@ -74,10 +74,9 @@ class Offline:
         source, data = asked.source, self.data
         iteration = None if self.config.restart else source.iteration
         played, own = self._played(source.runs or (), iteration)
-        taken = select(played, data.balance, seed=len(played), paired=data.paired)
-        rng = random.Random(len(played))
-        if data.most is not None and len(taken) > data.most:
-            taken = rng.sample(taken, data.most)
+        seed = self.learner.seed + len(played)
+        taken = select(played, data.balance, seed, paired=data.paired, most=data.most)
+        rng = random.Random(seed)
         lessons = own if not data.lessons else self._played(data.lessons, None)[1]
         if not self.config.restart:  # what was learned is in the weights that this update begins with
             known = self._learned()

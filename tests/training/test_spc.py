@@ -153,3 +153,11 @@ def test_the_choice_depends_on_the_seed_and_not_on_the_order() -> None:
     assert select(rows, "critic", 1) == select(rows[::-1], "critic", 1)
     assert any(select(rows, "critic", 1) != select(rows, "critic", seed) for seed in range(2, 6))
     assert select(rows, "none", 1) == rows
+
+
+def test_a_limit_keeps_pairs_and_balance() -> None:
+    rows = [*critiques("correct", 1, 6, 6, 0), *critiques("sneaky", 1, 6, 6, 20)]
+    assert set(cells(select(rows, "critic", 1, most=11)).values()) == {2}
+    kinds = [*attacks("fooled the critic", 1.0, 5, 0), *attacks("caught", -1.0, 5, 10)]
+    assert Counter(row.attack for row in select(kinds, "sneaky", 1, most=7)) == {"fooled": 3, "caught": 3}
+    assert len(select(rows, "none", 1, most=5)) == 5 and select([], "sneaky", 1, most=3) == []
