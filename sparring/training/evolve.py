@@ -33,7 +33,7 @@ from sparring.training.judging import Judge
 from sparring.training.measures import measure
 from sparring.training.monitors import Alarm, adapt_entropy, steer
 from sparring.training.observing import observe
-from sparring.training.preflight import Plan, preflight
+from sparring.training.preflight import Plan, preflight, present
 from sparring.training.rewards.derive import read_episodes
 from sparring.training.schedule import adapt_temperature
 from sparring.training.story import Story, draw, head_numbers, plots_folder, read_story
@@ -292,6 +292,7 @@ async def aevolve(
 
 async def _drive(config: EvolveConfig, journal: Journal, told: Told | None) -> EvolveResult:
     plan = preflight(config)
+    present(config, journal)
     async with EnginePool() as pool:
         members = await assemble(config, journal, pool)  # what is refused here leaves the run's name free
         run = journal.drive(

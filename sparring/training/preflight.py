@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 from sparring.agents.engines.base import Sampling
 from sparring.errors import UserError
-from sparring.graphs.cast import Cast
+from sparring.graphs.cast import Cast, policy_spec
 from sparring.graphs.catalogue import make_protocol
+from sparring.memory.journal import Journal
+from sparring.memory.policies import find
 from sparring.memory.records import TaskRecord
 from sparring.memory.tasks import load_tasks
 from sparring.memory.types import canonical
+from sparring.memory.versions import journal_names
 from sparring.tools.checks import CHECKS
 from sparring.training.config import EvolveConfig
 from sparring.training.evaluate import Measure
@@ -90,6 +93,27 @@ def sides(config: EvolveConfig) -> dict[str, str]:
     if len(set(found.values())) < len(found):
         raise UserError(f"`opponents`: policy `{players[0]}` plays both sides; give each a policy of its own")
     return found
+
+
+def present(config: EvolveConfig, journal: Journal) -> None:
+    """Check, before anything is loaded, that the journal has what the configuration builds on.
+
+    Raises:
+        UserError: a policy that plays without learning, a run of lessons or a trained start is missing.
+    """
+    for spec in config.roles.values():
+        if (named := policy_spec(spec)) is not None:
+            find(journal, *named)
+    for name, policy in config.policies.items():
+        for run in policy.data.get("lessons", ()):
+            journal.run_row(run)
+        if policy.restart and policy.reference is None:
+            trained = name in journal_names(journal) and find(journal, name, "training").update_id is not None
+            if not trained:
+                raise UserError(
+                    f"policy `{name}` is to restart from a trained version and the journal has none: train "
+                    "it on lessons first, or say `reference: base`"
+                )
 
 
 def _tasks(source: str, limit: int | None = None) -> tuple[TaskRecord, ...]:
