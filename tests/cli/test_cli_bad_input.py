@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sparring import cli
+from sparring.graphs.catalogue import PROTOCOLS
 from sparring.graphs.play import play as sdk_play
 
 TASK = '{"id": "a", "question": "1 + 1?", "answer": "2"}\n'
@@ -78,7 +79,7 @@ def test_task_files(folder: Path, capsys: pytest.CaptureFixture[str], content: s
         ({"--tasks": "absent.jsonl"}, "there is no such file; shipped sets: "),
         ({"--tasks": "."}, "is a folder"),
         ({"--tasks": None}, "Missing option '--tasks'"),
-        ({"protocol": "debat"}, "unknown protocol `debat`; known: debate, du, mad, reconcile, sample"),
+        ({"protocol": "debat"}, "unknown protocol `debat`; known: debate, du, duel"),
         ({"--role": "judge=scripted:hash"}, "unknown role of protocol `sample` `judge`; known: solver"),
         ({"--role": "solver"}, "write it as `--role ROLE=SPEC`"),
         ({"--set": "rounds=2"}, "unknown option of protocol `sample` `rounds`; known: answer, n, prompt"),
@@ -184,5 +185,6 @@ def test_the_real_command_says_it_on_standard_error(folder: Path) -> None:
     words = [sys.executable, "-m", "sparring", *command({"protocol": "debat"})]
     done = subprocess.run(words, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "sparring: unknown protocol `debat`; known: debate, du, mad, reconcile, sample\n"
+    known = ", ".join(sorted(PROTOCOLS))
+    assert done.stderr == f"sparring: unknown protocol `debat`; known: {known}\n"
     assert json.loads(TASK)["id"] == "a" and list(folder.iterdir()) == [folder / "tasks.jsonl"]
