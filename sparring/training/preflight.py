@@ -63,13 +63,33 @@ def preflight(config: EvolveConfig) -> Plan:
     heat = {name: Sampling().temperature for name in config.policies}
     if tasks or measures:
         heat = _cast(config, play=bool(tasks))
+        _accepted(config, tasks, measures.values())
     if "gate" in measures:
         _apart(measures["gate"].tasks, tasks, "`tasks`, which are trained on")
     if {"gate", "evaluate"} <= measures.keys():
         _apart(measures["gate"].tasks, measures["evaluate"].tasks, "`evaluate.tasks`, which are reported")
     if config.opponents is not None:
         sides(config)
+    if config.source is not None:
+        for name, policy in config.policies.items():
+            if policy.objective == "offline":
+                raise UserError(
+                    f"policy `{name}`: objective `offline` learns from what the run plays, not a `source`"
+                )
     return Plan(tasks, measures, [make_monitor(given) for given in config.monitors], heat)
+
+
+def _accepted(config: EvolveConfig, tasks: Iterable[TaskRecord], measures: Iterable[Measure]) -> None:
+    """Whether what is to be played can be, task by task."""
+    assert config.protocol is not None
+    played = make_protocol(config.protocol, config.options)
+    pairs = [(played, tasks)]
+    for measure in measures:
+        own = measure.options if measure.protocol else {**config.options, **measure.options}
+        pairs.append((make_protocol(measure.protocol or config.protocol, own), measure.tasks))
+    for protocol, given in pairs:
+        for task in given:
+            protocol.accepts(task)
 
 
 def sides(config: EvolveConfig) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 
 from sparring.errors import UserError
 from sparring.memory.journal import Journal
+from sparring.training.config import load_config
 from sparring.training.evolve import evolve
+from sparring.training.preflight import preflight
 
 CHAINS = Path(__file__).parents[2] / "examples" / "chains"
 
@@ -44,3 +47,39 @@ def test_what_is_missing_is_one_line_and_nothing_is_written(
     assert "\n" not in str(refused.value)
     with Journal.open(memory) as journal:
         assert not journal.has_run("spc")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tasks": str(CHAINS.parent / "arithmetic" / "digits.jsonl")}, "task `0+0` has no `steps`"),
+        (
+            {
+                "evaluate": {
+                    "tasks": str(CHAINS.parent / "arithmetic" / "digits.jsonl"),
+                    "protocol": "step_check",
+                }
+            },
+            "task `0+0` has no `steps`",
+        ),
+        (
+            {"evaluate": {"tasks": str(CHAINS / "check_new.jsonl"), "protocol": "chess"}},
+            "unknown protocol `chess`",
+        ),
+        ({"tasks": None, "source": {"runs": ["a"]}}, "objective `offline` learns from what the run plays"),
+    ],
+)
+def test_what_cannot_be_played_is_said_before_anything_is_read(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    memory = tmp_path / "journal.db"
+    with pytest.raises(UserError, match=re.escape(said)):
+        evolve({**config(), **changes}, memory)
+    with Journal.open(memory) as journal:
+        assert not journal.has_run("spc")
+
+
+def test_an_evaluation_can_be_of_the_first_tasks() -> None:
+    part = {"tasks": str(CHAINS / "check_new.jsonl"), "protocol": "step_check", "limit": 7}
+    plan = preflight(load_config({**config(), "evaluate": part}))
+    assert [task.id for task in plan.measures["evaluate"].tasks] == [f"check_new-{n}" for n in range(7)]
