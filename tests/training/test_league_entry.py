@@ -30,11 +30,9 @@ def db(tmp_path: Path) -> str:
 
 async def test_players_of_one_seat_each_and_what_cannot_be_told_of_them(tmp_path: Path, db: str) -> None:
     config = small(tmp_path)
-    specs = list(config["players"].values())
+    says = {name: script(tmp_path, name, number) for name, number in (("l1", "1"), ("l2", "9"), ("r1", "5"))}
     config["players"] = {
-        "l1": {"seat": "left", "engine": specs[0]},
-        "l2": {"seat": "left", "engine": specs[2]},
-        "r1": {"seat": "right", "engine": specs[1]},
+        name: {"seat": "left" if name[0] == "l" else "right", "engine": spec} for name, spec in says.items()
     }
     standings = (await played(config, db)).standings
     assert standings.advantage is None and standings.cycle is None
