@@ -51,7 +51,7 @@ class Cast:
         self.protocol, self.engine = protocol, engine
         self.roles, self.sampling = dict(roles or {}), dict(sampling or {})
         self.seats = protocol.seats()
-        known = {*self.seats, *(role.name for role in self.seats.values())}
+        known = protocol.names
         for name in (*self.roles, *(key.rsplit(".", 1)[0] for key in self.sampling if "." in key)):
             if name not in known:
                 raise unknown(f"role of protocol `{protocol.name}`", name, known)

@@ -166,7 +166,7 @@ def columns(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     """A plain table; the first column is left-aligned, the rest right."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for place, name in enumerate(header):
-        table.add_column(name, justify="right" if place else "left", no_wrap=True)
+        table.add_column(Text(name), justify="right" if place else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     return table

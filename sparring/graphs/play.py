@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sparring.agents.engines.registry import EnginePool
 from sparring.errors import SandboxUnavailable, UserError
@@ -29,6 +29,7 @@ from sparring.memory.types import canonical, digest
 from sparring.tools.checks import CHECKS
 
 DEFAULT_MEMORY = "sparring.db"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -264,7 +265,7 @@ def play(
         UserError: anything in the call that cannot work, before work starts.
     """
     planned = plan(protocol, tasks, **options)
-    return _run(aplay(planned, memory, run=run, concurrency=concurrency, durability=durability))
+    return run_now(aplay(planned, memory, run=run, concurrency=concurrency, durability=durability))
 
 
 def resume(
@@ -275,15 +276,21 @@ def resume(
     on_progress: OnProgress | None = None,
 ) -> PlayResult:
     """Continue a run from the journal alone."""
-    return _run(aresume(run, memory, concurrency=concurrency, on_progress=on_progress))
+    return run_now(aresume(run, memory, concurrency=concurrency, on_progress=on_progress))
 
 
-def _run(playing: Coroutine[Any, Any, PlayResult]) -> PlayResult:
+USE = "`await sparring.aplay(sparring.plan(...))` or `aresume`"
+
+
+def run_now(playing: Coroutine[Any, Any, T], use: str = USE) -> T:
+    """The result of a coroutine, where no event loop is running.
+
+    Raises:
+        UserError: one is; `use` says what to write instead.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(playing)
     playing.close()
-    raise UserError(
-        "an event loop is running here: use `await sparring.aplay(sparring.plan(...))` or `aresume`"
-    )
+    raise UserError(f"an event loop is running here: use {use}")

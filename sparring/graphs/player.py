@@ -226,21 +226,15 @@ async def taken(
     handle = journal.drive(
         name, kind=play.kind, protocol=play.protocol, config=config, seed=play.seed, parent=play.parent
     )
-    status = "failed"
     try:
-        if play.baseline is not None and "baseline" not in config:
-            asked = update(Run).where(Run.id == name, Run.epoch == handle.epoch)
-            journal.execute(asked.values(config={**config, "baseline": play.baseline}))
-        yield (player := Player(play, handle, pool, concurrency, agents))
-        status = "failed" if player.failed else "done"
-    except asyncio.CancelledError:
-        status = "interrupted"
-        raise
+        with handle.driven() as ending:
+            if play.baseline is not None and "baseline" not in config:
+                asked = update(Run).where(Run.id == name, Run.epoch == handle.epoch)
+                journal.execute(asked.values(config={**config, "baseline": play.baseline}))
+            yield (player := Player(play, handle, pool, concurrency, agents))
+            ending.status = "failed" if player.failed else "done"
     except BaseExceptionGroup as group:
         raise first_of(group) from None
-    finally:
-        handle.finish(status)
-        handle.release()
 
 
 def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

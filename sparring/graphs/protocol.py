@@ -64,8 +64,7 @@ class Protocol(BaseModel, ABC):
     @model_validator(mode="after")
     def _seated(self) -> Self:
         """Every seat has a prompt that fits its role, or this raises before any work."""
-        seats = self.seats()
-        known = {*seats, *(role.name for role in seats.values())}
+        known = self.names
         for name in self.prompts:
             if name not in known:
                 raise unknown(f"role of protocol `{self.name}` in `prompts`", name, known)
@@ -79,6 +78,12 @@ class Protocol(BaseModel, ABC):
     @abstractmethod
     def seats(self) -> dict[str, Role]:
         """Seat -> the role that sits there."""
+
+    @property
+    def names(self) -> set[str]:
+        """The seats and their roles: what prompts, engines and sampling can be given for."""
+        seats = self.seats()
+        return {*seats, *(role.name for role in seats.values())}
 
     @property
     def rivals(self) -> tuple[str, str] | None:

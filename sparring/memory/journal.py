@@ -13,6 +13,8 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,16 @@ class Journal:
     def open(cls, memory: str | Path, durability: Durability = "full") -> Journal:
         """Open or create a journal: a file path or a `postgresql://` URL."""
         return cls(memory, durability)
+
+    @classmethod
+    @contextmanager
+    def at(cls, memory: str | Path | Journal) -> Iterator[Journal]:
+        """An open journal as it is, or one that is opened here and closed at the end."""
+        if isinstance(memory, Journal):
+            yield memory
+        else:
+            with cls.open(memory) as journal:
+                yield journal
 
     def __enter__(self) -> Journal:
         return self

@@ -16,7 +16,7 @@ from sqlalchemy import Integer, cast, func, select
 from ..errors import UserError
 from .messages import content_of
 from .samples import TrainingTurn, training_turns
-from .schema import Agent, Episode, Message, Task, Turn
+from .schema import Agent, Episode, Event, Message, Task, Turn
 
 if TYPE_CHECKING:
     from .journal import Journal
@@ -26,6 +26,7 @@ __all__ = [
     "Totals",
     "TrainingTurn",
     "Usage",
+    "decisions",
     "episodes",
     "mean_logprobs",
     "statuses",
@@ -55,6 +56,12 @@ def episodes(journal: Journal, run: str) -> Iterator[Any]:
         with journal.engine.connect() as connection:
             rows = {row.id: row for row in connection.execute(query)}
         yield from (rows[episode] for episode in ids if episode in rows)
+
+
+def decisions(journal: Journal, run: str, kind: str) -> dict[str, Any]:
+    """Key -> payload of a run's own events of a kind."""
+    query = select(Event.key, Event.payload).where(Event.run_id == run, Event.kind == kind)
+    return {row.key: row.payload for row in journal.read(query)}
 
 
 def mean_logprobs(journal: Journal, run: str, iteration: int | None = None) -> dict[str, tuple[float, int]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -28,6 +30,13 @@ if TYPE_CHECKING:
 WRITTEN = ("episodes", "messages", "turns", "events")
 """Tables that need ids while a run is played."""
 Seats = dict[str, dict[str, Any]]
+
+
+@dataclass(slots=True)
+class Ending:
+    """How a run ends, to be said by who drives it."""
+
+    status: str = "failed"
 
 
 @dataclass(slots=True)
@@ -195,6 +204,19 @@ class RunHandle:
         """The payload of a decision of the run itself; None where there is none yet."""
         query = select(Event.payload).where(Event.run_id == self.id, Event.kind == kind, Event.key == key)
         return next((row.payload for row in self.journal.read(query)), None)
+
+    @contextmanager
+    def driven(self) -> Iterator[Ending]:
+        """Notes at the end how the run ended, `failed` unless the body says otherwise, and lets it go."""
+        ending = Ending()
+        try:
+            yield ending
+        except asyncio.CancelledError:
+            ending.status = "interrupted"
+            raise
+        finally:
+            self.finish(ending.status)
+            self.release()
 
     def finish(self, status: str) -> None:
         """Record how the run ended: done, interrupted or failed."""

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparring.graphs.console import write_lines
-from sparring.graphs.display import clock, show
+from sparring.graphs.display import clock, columns, show
 from sparring.memory.journal import Journal
 from sparring.training.story import Story, head_numbers, read_story
 
@@ -131,16 +131,11 @@ def _steps(story: Story) -> Table:
 
 def _played(story: Story) -> Table:
     """What the games of each step came to: a line a figure, a column a step."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("step")
-    for row in story.played:
-        pair = "" if row["versions"] is None else " @{} @{}".format(*row["versions"])
-        table.add_column(f"{row['step']}{pair}", justify="right")
+    pairs = ["" if row["versions"] is None else " @{} @{}".format(*row["versions"]) for row in story.played]
+    header = ["step", *(f"{row['step']}{pair}" for row, pair in zip(story.played, pairs, strict=True))]
     names = dict.fromkeys(name for row in story.played for name in row if name not in ("step", "versions"))
-    for name in names:
-        cells = [f"{row[name]:.3g}" if name in row else "-" for row in story.played]
-        table.add_row(name.replace("_", " "), *cells)
-    return table
+    cells = [[f"{row[name]:.3g}" if name in row else "-" for row in story.played] for name in names]
+    return columns(header, [[n.replace("_", " "), *row] for n, row in zip(names, cells, strict=True)])
 
 
 def _accuracy(point: Mapping[str, Any] | None) -> str:

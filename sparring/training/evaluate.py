@@ -38,6 +38,13 @@ class Measure:
     protocol: str | None = None
     """None: what the run itself plays."""
 
+    def played(self, config: EvolveConfig) -> tuple[str, dict[str, Any]]:
+        """A protocol and its options: the run's with other options, or another one."""
+        if self.protocol is not None:
+            return self.protocol, self.options
+        assert config.protocol is not None
+        return config.protocol, {**config.options, **self.options}
+
 
 class Evaluator:
     """Plays evaluation runs for one evolution run."""
@@ -65,19 +72,16 @@ class Evaluator:
         return f"{self.config.run}.evaluation/{shown}/{digest(canonical(about), size=4).hex()}"
 
     def protocol(self, measure: Measure) -> Protocol:
-        """What a measure plays: the run's protocol with other options, or another one."""
-        if measure.protocol is not None:
-            return make_protocol(measure.protocol, measure.options)
-        assert self.config.protocol is not None
-        return make_protocol(self.config.protocol, {**self.config.options, **measure.options})
+        return make_protocol(*measure.played(self.config))
 
     def _seated(self, lineup: Lineup, measure: Measure) -> Lineup:
         """The policies that play in a measure; what becomes of the others does not change it."""
-        known = _known(self.protocol(measure))
+        known = self.protocol(measure).names
         return {name: n for name, n in lineup.items() if known & set(self.config.policies[name].roles)}
 
     def play(self, lineup: Lineup, measure: Measure) -> Play:
-        config, known = self.config, _known(self.protocol(measure))
+        config, known = self.config, self.protocol(measure).names
+        protocol, options = measure.played(config)
         roles = {role: spec for role, spec in config.roles.items() if role in known}
         for policy, number in self._seated(lineup, measure).items():
             mine = (role for role in config.policies[policy].roles if role in known)
@@ -87,11 +91,10 @@ class Evaluator:
             for name, value in {**config.sampling, **measure.sampling}.items()
             if "." not in name or name.rsplit(".", 1)[0] in known
         }
-        assert config.protocol is not None
         return Play(
-            protocol=measure.protocol or config.protocol,
+            protocol=protocol,
             tasks=measure.tasks,
-            options=measure.options if measure.protocol else {**config.options, **measure.options},
+            options=options,
             engine=config.engine,
             roles=roles,
             sampling=sampling,
@@ -100,12 +103,6 @@ class Evaluator:
             kind="evaluation",
             parent=config.run,
         )
-
-
-def _known(protocol: Protocol) -> set[str]:
-    """Seats and roles of a protocol."""
-    seats = protocol.seats()
-    return {*seats, *(role.name for role in seats.values())}
 
 
 def accuracy(results: Sequence[Result]) -> Estimate:

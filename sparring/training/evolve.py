@@ -18,14 +18,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
-
 from sparring.agents.engines.registry import EnginePool
-from sparring.errors import UserError
 from sparring.graphs.catalogue import make_protocol
+from sparring.graphs.play import run_now
 from sparring.memory import policies
 from sparring.memory.journal import Journal
-from sparring.memory.schema import Event
+from sparring.memory.queries import decisions
 from sparring.memory.updates import DONE, EMPTY, OPEN, STOPPED
 from sparring.training.config import EvolveConfig, load_config
 from sparring.training.feed import Fed, episodes_of, make_feed
@@ -232,8 +230,8 @@ class Evolution:
 
     def _restore(self) -> State:
         state = State(knobs={name: self._home(member) for name, member in self.team.members.items()})
-        query = select(Event.key, Event.payload).where(Event.run_id == self.run.id, Event.kind == "step")
-        for _, record in sorted((int(row.key), row.payload) for row in self.journal.read(query)):
+        records = decisions(self.journal, self.run.id, "step")
+        for _, record in sorted((int(key), record) for key, record in records.items()):
             state.step += 1
             state.seconds = record["elapsed"]
             state.knobs, state.stopped = record["knobs"], record["stopped"]
@@ -284,9 +282,7 @@ async def aevolve(
 ) -> EvolveResult:
     """Run an evolution to its end, or go on with the one of its name; see `evolve`."""
     settings = config if isinstance(config, EvolveConfig) else load_config(config)
-    if isinstance(memory, Journal):
-        return await _drive(settings, memory, told)
-    with Journal.open(memory) as journal:
+    with Journal.at(memory) as journal:
         return await _drive(settings, journal, told)
 
 
@@ -302,17 +298,10 @@ async def _drive(config: EvolveConfig, journal: Journal, told: Told | None) -> E
             config=config.identity(),
             seed=config.seed,
         )
-        status = "failed"
-        try:
+        with run.driven() as ending:
             evolution = Evolution(plan, Team(config, run, members), pool, told)
             await evolution()
-            status = "stopped" if evolution.state.stopped else "done"
-        except asyncio.CancelledError:
-            status = "interrupted"
-            raise
-        finally:
-            run.finish(status)
-            run.release()
+            ending.status = "stopped" if evolution.state.stopped else "done"
     story = read_story(journal, config.run)
     heads = head_numbers(journal, config.policies)
     plots = await asyncio.to_thread(draw, journal, story, plots_folder(journal, config.run, config.plots))
@@ -335,8 +324,4 @@ def evolve(
     Raises:
         UserError: anything in the configuration that cannot work, before work starts.
     """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(aevolve(config, memory, told=told))
-    raise UserError("an event loop is running here: use `await sparring.aevolve(...)`")
+    return run_now(aevolve(config, memory, told=told), "`await sparring.aevolve(...)`")

@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import select
-
 from sparring.agents.engines.registry import EnginePool
 from sparring.errors import UserError
 from sparring.memory.journal import Journal
 from sparring.memory.policies import Head, find, history, move_head
+from sparring.memory.queries import decisions
 from sparring.memory.run import RunHandle
-from sparring.memory.schema import Event
 from sparring.training.config import EvolveConfig
 from sparring.training.evaluate import Evaluator, Measure, accuracy
 from sparring.training.gate import decide
@@ -104,8 +102,8 @@ class Judge:
                 await asyncio.to_thread(self._move, name, "training", number, reason)
 
     def _evaluations(self) -> list[dict[str, Any]]:
-        query = select(Event.payload).where(Event.run_id == self.run.id, Event.kind == "evaluation")
-        return sorted((row.payload for row in self.journal.read(query)), key=lambda record: record["step"])
+        records = decisions(self.journal, self.run.id, "evaluation").values()
+        return sorted(records, key=lambda record: record["step"])
 
     async def gate(self, step: int, name: str, policies: Iterable[str]) -> None:
         """Promote the training head of a policy, or not."""

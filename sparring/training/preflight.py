@@ -84,9 +84,7 @@ def _accepted(config: EvolveConfig, tasks: Iterable[TaskRecord], measures: Itera
     assert config.protocol is not None
     played = make_protocol(config.protocol, config.options)
     pairs = [(played, tasks)]
-    for measure in measures:
-        own = measure.options if measure.protocol else {**config.options, **measure.options}
-        pairs.append((make_protocol(measure.protocol or config.protocol, own), measure.tasks))
+    pairs += [(make_protocol(*measure.played(config)), measure.tasks) for measure in measures]
     for protocol, given in pairs:
         for task in given:
             protocol.accepts(task)

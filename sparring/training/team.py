@@ -17,8 +17,9 @@ from sparring.agents.engines.registry import EnginePool
 from sparring.errors import UserError, made
 from sparring.memory.journal import Journal
 from sparring.memory.policies import Version, by_id, find, publish, register, versions
+from sparring.memory.queries import decisions
 from sparring.memory.run import RunHandle
-from sparring.memory.schema import Event, PolicyVersion
+from sparring.memory.schema import PolicyVersion
 from sparring.memory.updates import UpdateRow, find_update, open_update, stop_update, update_turns, updates_of
 from sparring.memory.versions import journal_names
 from sparring.training.advantages import Batch, estimate
@@ -163,8 +164,8 @@ class Team:
         if config.opponents is not None:
             wanted |= {row.to_version_id for row in done if row.to_version_id is not None}
         if config.evaluate is not None and config.evaluate.patience is not None:
-            query = select(Event.payload).where(Event.run_id == self.run.id, Event.kind == "evaluation")
-            measured = {row.payload["lineup"][member.name] for row in self.journal.read(query)}
+            records = decisions(self.journal, self.run.id, "evaluation").values()
+            measured = {record["lineup"][member.name] for record in records}
             wanted |= {v.id for v in versions(self.journal, member.name) if v.number in measured}
         return wanted
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -16,6 +17,17 @@ _fixtures = module_from_spec(_spec)
 _spec.loader.exec_module(_fixtures)
 template, databases, database = _fixtures.template, _fixtures.databases, _fixtures.database
 memory, journal = _fixtures.memory, _fixtures.journal
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For tests of a model: several threads gain nothing on tiny tensors and take turns on few cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -25,13 +25,7 @@ from sparring.training.preference_data import Pair, Sample, pairs, rewarded_turn
 from sparring.training.trainer import UpdateStopped
 from sparring.training.weights import LoraSettings
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparring.graphs.console import write_lines
-from sparring.graphs.display import PLAIN_S, clock, show
+from sparring.graphs.display import PLAIN_S, clock, columns, show
 from sparring.graphs.stats import Estimate
 from sparring.memory.journal import Journal
 from sparring.training.league.pairwise import Cycle
@@ -62,35 +62,35 @@ def tables(standings: Standings) -> list[Any]:
 
 
 def _players(rows: Sequence[Standing]) -> Table:
-    table = _table("player", "rating, 95 %", "openskill", "games", "won", "drawn", "lost", "void", "pairs")
-    for row in rows:
-        table.add_row(
-            Text(row.player),
+    header = ("player", "rating, 95 %", "openskill", "games", "won", "drawn", "lost", "void", "pairs")
+    lines = [
+        (
+            row.player,
             _interval(row.rating, ".0f"),
             "-" if row.mu is None else f"{row.mu:.1f} ± {row.sigma:.1f}",
-            *(str(count) for count in (row.games, row.won, row.drawn, row.lost, row.void)),
+            *(row.games, row.won, row.drawn, row.lost, row.void),
             "-".join(map(str, row.pairs)),
         )
-    return table
+        for row in rows
+    ]
+    return columns(header, lines)
 
 
 def _matrix(names: Sequence[str], shares: Sequence[Share]) -> Table:
     """Share of the points that the player of the row got from the one of the column."""
     found = {(row.player, row.opponent): row.points for row in shares}
-    table = _table("points from", *names)
+    lines = []
     for one in names:
         cells = [found.get((one, other)) for other in names]
-        table.add_row(Text(one), *("-" if cell is None else f"{cell.mean:.2f}" for cell in cells))
-    return table
+        lines.append((one, *("-" if cell is None else f"{cell.mean:.2f}" for cell in cells)))
+    return columns(("points from", *names), lines)
 
 
 def _errors(rows: Sequence[ErrorShare]) -> Table:
-    table = _table("error", "points, 95 %", "games", "seat", "player")
-    for row in rows:
-        player = "all" if row.player is None else row.player
-        cells = (Text(row.error), _interval(row.points, ".2f"), str(row.games), row.seat, Text(player))
-        table.add_row(*cells)
-    return table
+    lines = [
+        (row.error, _interval(row.points, ".2f"), row.games, row.seat, row.player or "all") for row in rows
+    ]
+    return columns(("error", "points, 95 %", "games", "seat", "player"), lines)
 
 
 def remarks(standings: Standings) -> list[str]:
@@ -117,13 +117,6 @@ def _circle(cycle: Cycle) -> str:
     if cycle.certain:
         return f"the field is cyclic: {path}, the weakest of them with {weakest} of the points"
     return f"the field may be cyclic: {path}, but the weakest lead is open, {weakest} of the points"
-
-
-def _table(*names: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for place, name in enumerate(names):
-        table.add_column(Text(name), justify="right" if place else "left", no_wrap=True)
-    return table
 
 
 def _interval(value: Estimate | None, form: str) -> str:

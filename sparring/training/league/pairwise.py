@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sparring.graphs.stats import Estimate
 from sparring.training.league.ratings import BradleyTerry, Numbers, Tally
@@ -71,16 +70,12 @@ def explained(tally: Tally, rates: Rates, fitted: BradleyTerry) -> float | None:
     and Terry expect. None where everything is a draw.
     """
     pairs = sorted({(min(seating), max(seating)) for seating in tally.seatings})
-    weights = _games(tally, pairs)
+    met = tally.met()
+    weights = np.array([met[pair] for pair in pairs])
     happened = np.array([rates[pair][0] for pair in pairs])
     expected = np.array([fitted.expected(*pair) for pair in pairs])
     total = float(weights @ (happened - 0.5) ** 2)
     return None if total == 0 else max(0.0, 1 - float(weights @ (happened - expected) ** 2) / total)
-
-
-def _games(tally: Tally, pairs: list[tuple[int, int]]) -> NDArray[np.float64]:
-    counts = dict(zip(tally.seatings, tally.games.sum(axis=0), strict=True))
-    return np.array([counts.get((one, other), 0) + counts.get((other, one), 0) for one, other in pairs])
 
 
 def largest_cycle(tally: Tally, rates: Rates) -> Cycle | None:

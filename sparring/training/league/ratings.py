@@ -66,6 +66,12 @@ class Tally:
             counts[at] += 1
         return cls(tuple(players), tuple(tasks), tuple(seatings), points, counts)
 
+    def met(self) -> dict[tuple[int, int], float]:
+        """(player, opponent) -> how many games they played, however they sat."""
+        sat = dict(zip(self.seatings, self.games.sum(axis=0), strict=True))
+        pairs = {pair for one, other in sat for pair in ((one, other), (other, one))}
+        return {pair: float(sat.get(pair, 0) + sat.get(pair[::-1], 0)) for pair in pairs}
+
     def resampled(self, resamples: int = RESAMPLES, seed: int = 0) -> tuple[Numbers, Numbers]:
         """Points and games, each of shape (resamples, S), of as many tasks drawn with replacement."""
         count = len(self.tasks)

@@ -11,8 +11,9 @@ from sqlalchemy import func, select
 
 from sparring.errors import UserError
 from sparring.memory.journal import Journal
+from sparring.memory.queries import decisions
 from sparring.memory.run import RunHandle
-from sparring.memory.schema import Event, Rating
+from sparring.memory.schema import Rating
 from sparring.training.league.matches import Game, Void, read_games, share
 from sparring.training.league.schedule import Entrants, Results
 
@@ -51,8 +52,7 @@ def read_field(journal: Journal, run: str) -> Field:
 
 def read_event(journal: Journal, run: str) -> Any:
     """What was written of the field before the first game; None where nothing was."""
-    query = select(Event.payload).where(Event.run_id == run, Event.kind == FIELD)
-    return next((row.payload for row in journal.read(query)), None)
+    return decisions(journal, run, FIELD).get("0")
 
 
 def results_of(games: Iterable[Game], void: Void) -> list[Results]:

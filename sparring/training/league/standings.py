@@ -166,16 +166,11 @@ def _counts(points: Iterable[float]) -> tuple[int, int, int]:
 
 
 def _shares(tally: Tally, rates: Rates) -> list[Share]:
-    played = dict(zip(tally.seatings, tally.games.sum(axis=0), strict=True))
-    names = tally.players
+    met, names = tally.met(), tally.players
     return [
-        Share(names[one], names[other], estimate(drawn), int(_both(played, one, other)))
+        Share(names[one], names[other], estimate(drawn), int(met[one, other]))
         for (one, other), drawn in sorted(rates.items())
     ]
-
-
-def _both(played: dict[tuple[int, int], Any], one: int, other: int) -> float:
-    return float(played.get((one, other), 0) + played.get((other, one), 0))
 
 
 def _errors(games: Sequence[Game], entrants: Entrants, void: Void) -> list[ErrorShare]:

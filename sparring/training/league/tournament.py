@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.agents.engines.registry import EnginePool
-from sparring.errors import UserError
+from sparring.graphs.play import run_now
 from sparring.graphs.player import FINISHED, Player, first_of, taken
 from sparring.memory.journal import Journal
 from sparring.memory.run import EpisodeState, RunHandle
@@ -187,9 +187,7 @@ async def atournament(
 ) -> TournamentResult:
     """Play a tournament to its end, or go on with the one of its name; see `tournament`."""
     settings = config if isinstance(config, TournamentConfig) else load_tournament(config)
-    if isinstance(memory, Journal):
-        return await _drive(settings, memory, told)
-    with Journal.open(memory) as journal:
+    with Journal.at(memory) as journal:
         return await _drive(settings, journal, told)
 
 
@@ -201,19 +199,12 @@ async def _drive(config: TournamentConfig, journal: Journal, told: Told | None) 
         run = journal.drive(
             config.run, kind=KIND, protocol=config.protocol, config=identity, seed=config.seed
         )
-        status = "failed"
-        try:
+        with run.driven() as ending:
             await run.event(FIELD, "0", entry.to_json())
             entry = prepare(config, journal)  # with what was written first, if somebody was faster
             tournament = Tournament(entry, run, pool, told)
             await tournament()
-            status = "failed" if tournament.missing else "done"
-        except asyncio.CancelledError:
-            status = "interrupted"
-            raise
-        finally:
-            run.finish(status)
-            run.release()
+            ending.status = "failed" if tournament.missing else "done"
     standings = read_standings(journal, config.run)
     plots = await asyncio.to_thread(draw, journal, config.run, config.plots)
     return TournamentResult(standings, plots, tournament.missing)
@@ -235,8 +226,4 @@ def tournament(
     Raises:
         UserError: anything in the configuration that cannot work, before work starts.
     """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(atournament(config, memory, told=told))
-    raise UserError("an event loop is running here: use `await sparring.atournament(...)`")
+    return run_now(atournament(config, memory, told=told), "`await sparring.atournament(...)`")
