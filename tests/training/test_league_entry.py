@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from league_support import played, rows, script, small, turns
 
-from sparring.errors import UserError
+from sparring.errors import SandboxUnavailable, UserError
 from sparring.memory.journal import Journal
 from sparring.memory.policies import register
 from sparring.memory.schema import Match
@@ -40,6 +40,7 @@ async def test_players_of_one_seat_each_and_what_cannot_be_told_of_them(tmp_path
     met = Counter((row[1]["left"], row[1]["right"]) for row in rows(db)[0])
     assert met == {("l1", "r1"): 4, ("l2", "r1"): 4}
     assert [row.player for row in standings.players] == ["l2", "r1", "l1"]
+    assert [row.pairs for row in standings.players] == [(4, 0, 0), (4, 0, 4), (0, 0, 4)]  # a game is a pair
 
 
 async def test_a_player_with_a_policy_for_each_seat(tmp_path: Path, db: str) -> None:
@@ -126,6 +127,18 @@ async def test_no_judge_is_one_of_the_players_unless_asked(tmp_path: Path, db: s
     assert done.standings.status == "done"
 
 
+async def test_whoever_decides_is_a_judge_whatever_its_role_is_called(tmp_path: Path, db: str) -> None:
+    """A debate whose last answers are voted on by a selector: it picks the final answer, and so who wins."""
+    given = small(tmp_path, protocol="mad", roles={"selector": script(tmp_path, "selector", "1")})
+    given["options"] = {"referee": "none", "close": "vote", "aggregate": "usc", "rounds": 1}
+    given["players"] = {name: script(tmp_path, name, f"Answer: {n}") for n, name in enumerate(("ann", "bob"))}
+    assert (await played(given, db)).standings.status == "done"
+    same = {**given, "run": "same", "roles": {"selector": given["players"]["bob"]}}
+    with pytest.raises(UserError, match="`selector` has the weights of player `bob`"):
+        await played(same, db)
+    assert (await played({**same, "judge_may_play": True}, db)).standings.status == "done"
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -155,6 +168,17 @@ async def test_no_judge_is_one_of_the_players_unless_asked(tmp_path: Path, db: s
         ({"players": {"a": "policy:nobody", "b": "scripted:hash"}}, "nobody"),
         ({"players": {"a": "scripted:nothing.jsonl", "b": "scripted:hash"}}, "nothing.jsonl"),
         ({"players": {"a\n": "x", "b": "x"}}, "`players`: player name"),
+        ({"players": {"a vs b": "x", "c": "x"}}, "player name `a vs b`: ` vs ` stands between"),
+        (
+            {
+                "protocol": "sneaky",
+                "players": {
+                    name: {"roles": {"sneaky": "scripted:hash", "critic": "scripted:hash"}} for name in "ab"
+                },
+                "roles": {"solver": "scripted:hash"},
+            },
+            "task `t0` has no `steps` to check",
+        ),
         ({"roles": {"left": "scripted:hash"}}, "fills seat `left`, which is the players' own"),
         ({"roles": {"judge": "scripted:hash"}}, "unknown seat in `roles`"),
         (
@@ -174,6 +198,38 @@ async def test_a_tournament_that_cannot_be_played_is_one_line_and_no_run(
     assert "\n" not in str(caught.value)
     with Journal.open(db) as journal:
         assert journal.runs() == []
+
+
+async def test_tasks_that_need_the_sandbox_are_refused_before_anything_is_played(
+    tmp_path: Path, db: str
+) -> None:
+    config = small(tmp_path, protocol="duel")
+    Path(config["tasks"]).write_text(json.dumps({"id": "t", "question": "q", "check": "code"}) + "\n")
+    with pytest.raises(SandboxUnavailable, match="check `code`"):
+        await played(config, db)
+    with Journal.open(db) as journal:
+        assert journal.runs() == []
+
+
+@pytest.mark.parametrize("wanted", ["protocol", "tasks"])
+async def test_a_tournament_goes_on_with_the_game_and_the_tasks_it_was_begun_with(
+    tmp_path: Path, db: str, wanted: str
+) -> None:
+    config = small(tmp_path, schedule={"name": "swiss", "rounds": 3})
+    await played(config, db)
+    with Journal.open(db) as journal:
+        journal.execute(Match.__table__.delete().where(Match.position >= 8))
+    kept = rows(db)
+    if wanted == "protocol":
+        config["protocol"] = "duel"  # its seats have other names
+    else:
+        path = Path(config["tasks"])
+        path.write_text(path.read_text().replace("slip 3", "slip 33"))  # after a round was played
+    with pytest.raises(UserError, match=rf"{wanted}.* it was begun with|{wanted} .* was begun with: restore"):
+        await played(config, db)
+    assert rows(db) == kept
+    with Journal.open(db) as journal:
+        assert journal.run_row("cup").status == "done"
 
 
 async def test_one_group_alone_and_another_tournament_of_the_name(tmp_path: Path, db: str) -> None:

@@ -132,6 +132,14 @@ def test_intervals_resample_tasks_and_not_games() -> None:
     assert width(apart) < 0.5 * width(few)
 
 
+def test_a_resample_takes_all_games_of_a_task() -> None:
+    """Three games won on one task, one lost on another: two draws of a task give 6 of 6, 3 of 4 or 0 of 2."""
+    rows = games(*(("a", "b", "t0", 1.0),) * 3, ("a", "b", "t1", 0.0))
+    points, counts = Tally.of(rows, AB).resampled(200)
+    found = set(zip(points[:, 0].tolist(), counts[:, 0].tolist(), strict=True))
+    assert found == {(6, 6), (3, 4), (0, 2)}
+
+
 def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     """200 fields of two players with a true win rate of 0.6 on 40 tasks; the prior costs a little."""
     covered, truth = 0, 1500 + ELO * math.log(0.6 / 0.4) / 2

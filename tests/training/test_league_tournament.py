@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from league_support import START_CONTEXT, live, played, rows, small, turns
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Match, Rating, Turn
@@ -94,6 +94,23 @@ async def test_the_standings_tell_what_the_rows_hold(tmp_path: Path, db: str) ->
     assert errors["slip", "left"].points.mean == pytest.approx(sum(left) / len(left)) and len(left) == 12
     assert errors["slip", "right"].points.mean == pytest.approx(1 - sum(left) / len(left))
     assert any("too few" in note for note in standings.notes)
+
+
+async def test_half_a_pair_is_none_and_groups_that_never_met_are_named(tmp_path: Path, db: str) -> None:
+    whole = (await played(small(tmp_path), db)).standings
+    assert not any("no game between" in note for note in whole.notes)
+    with Journal.open(db) as journal:
+        journal.execute(delete(Match).where(Match.position >= 7))  # weak against even on t1 in one seat only
+        half = read_standings(journal, "cup")
+        assert {row.player: (row.games, sum(row.pairs)) for row in half.players} == {
+            "weak": (5, 2),
+            "even": (5, 2),
+            "strong": (4, 2),
+        }
+    config = small(tmp_path, run="pairs", schedule={"name": "swiss", "rounds": 1})
+    config["players"]["fourth"] = config["players"]["even"]
+    apart = (await played(config, db)).standings
+    assert any("2 groups with no game between" in note for note in apart.notes)
 
 
 async def test_ratings_do_not_depend_on_the_order_in_which_games_were_written(

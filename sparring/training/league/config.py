@@ -10,6 +10,8 @@ from pydantic import Field, field_validator, model_validator
 from sparring.training.config import Strict, beside, read_config, what_is_played
 
 SCRIPT = "scripted:"
+BETWEEN = " vs "
+"""Stands between two players in the name of the run that holds their games."""
 
 
 class PlayerConfig(Strict):
@@ -96,7 +98,7 @@ class TournamentConfig(Strict):
     void: Literal["skip", "loss"] = "skip"
     """What a void game counts: nothing, or a loss for the side whose fault it is."""
     judge_may_play: bool = False
-    """Whether a judge may have the weights of one of the players."""
+    """Whether a judge, which is whoever `roles` names, may have the weights of one of the players."""
     plots: str | None = None
     """Folder for the PNG of rating curves; null: `RUN.plots` beside the journal."""
     concurrency: int = Field(default=64, ge=1)
@@ -109,6 +111,8 @@ class TournamentConfig(Strict):
         for name in value:
             if not name.strip() or not name.isprintable() or len(name) > 100:
                 raise ValueError(f"player name {name[:80]!r}: at most 100 visible characters")
+            if BETWEEN in name:
+                raise ValueError(f"player name `{name}`: `{BETWEEN}` stands between the names of two players")
         return value
 
     def identity(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sparring.agents.engines.registry import EnginePool
-from sparring.errors import UserError, unknown
+from sparring.errors import SandboxUnavailable, UserError, unknown
 from sparring.graphs.cast import POLICY, policy_spec
 from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.duel import Duel
@@ -24,13 +24,12 @@ from sparring.memory.policies import find
 from sparring.memory.records import TaskRecord
 from sparring.memory.seeds import derive_seed
 from sparring.memory.tasks import load_tasks
+from sparring.memory.types import canonical, digest
 from sparring.tools.checks import CHECKS
 from sparring.training.league.config import TournamentConfig
 from sparring.training.league.record import final_ratings, read_event
 from sparring.training.league.schedule import Entrants, Pairing, check_schedule
 
-JUDGES = ("judge", "moderator")
-"""Roles that say who wins."""
 GAMES = "match"
 """Kind of the runs that hold a tournament's games."""
 
@@ -56,6 +55,7 @@ class Entry:
             "rivals": list(entrants.rivals),
             "specs": self.specs,
             "roles": self.roles,
+            "tasks": _hash(self.tasks),
         }
 
     def seatings(self, pairing: Pairing) -> list[Pairing]:
@@ -113,6 +113,7 @@ def prepare(config: TournamentConfig, journal: Journal) -> Entry:
     _check_roles(config, protocol, rivals)
     told = read_event(journal, config.run) if journal.has_run(config.run) else None
     if told is not None:
+        _check_begun(config, told, rivals, tasks)
         entrants = Entrants(tuple(told["order"]), told["seats"], rivals)
         specs, roles = told["specs"], told["roles"]
     else:
@@ -135,10 +136,39 @@ def _tasks(config: TournamentConfig, protocol: Protocol) -> tuple[TaskRecord, ..
     wanted = config.tasks_per_pairing
     if wanted is not None and wanted > len(tasks):
         raise UserError(f"`tasks_per_pairing: {wanted}`, but `{config.tasks}` holds {len(tasks)} tasks")
+    if any(task.check == "code" for task in tasks):
+        raise SandboxUnavailable(
+            "check `code` runs model-written code and needs the sandbox, which this version lacks"
+        )
+    for task in tasks:
+        protocol.accepts(task)
     bare = next((task.id for task in tasks if task.answer is None), None)
     if bare is not None and isinstance(protocol, Duel) and protocol.decide == "verifier":
         raise UserError(f"task `{bare}` has no `answer` to check by: add it, or set `decide: judge`")
     return tuple(tasks)
+
+
+def _hash(tasks: Sequence[TaskRecord]) -> str:
+    return digest(canonical([task.to_json() for task in tasks])).hex()
+
+
+def _check_begun(
+    config: TournamentConfig, told: Any, rivals: tuple[str, str], tasks: Sequence[TaskRecord]
+) -> None:
+    """What was begun goes on with the game and the tasks that it was begun with.
+
+    The rest of the configuration is compared where the run is taken over, but of the tasks only the path.
+    """
+    if tuple(told["rivals"]) != rivals:
+        raise UserError(
+            f"run `{config.run}` exists with another protocol: choose another `run`, or the protocol it "
+            "was begun with"
+        )
+    if told.get("tasks", _hash(tasks)) != _hash(tasks):
+        raise UserError(
+            f"the tasks in `{config.tasks}` are not those that run `{config.run}` was begun with: restore "
+            "them, or choose another `run`"
+        )
 
 
 def _seats(config: TournamentConfig, rivals: tuple[str, str]) -> dict[str, str]:
@@ -200,6 +230,9 @@ def _order(config: TournamentConfig, journal: Journal) -> tuple[str, ...]:
 async def admit(entry: Entry, journal: Journal, pool: EnginePool) -> None:
     """Open every player's engine, and see to it that no judge is one of the players.
 
+    A judge is whoever sits on a seat that no player takes, whatever its role is called: a moderator, a
+    selector or a solver that validates decides the game as well.
+
     Raises:
         UserError: an engine, policy or version that is not there; a judge with the weights of a player.
     """
@@ -217,7 +250,7 @@ async def admit(entry: Entry, journal: Journal, pool: EnginePool) -> None:
             own = agent.version.base, agent.version.adapter_hash
             if seat in rivals:
                 weights[own] = seating[rivals.index(seat)]
-            elif agent.role.name in JUDGES:
+            else:
                 judges[seat] = own
     for seat, own in judges.items():
         if own in weights and not entry.config.judge_may_play:

@@ -36,7 +36,7 @@ class Standing:
     lost: int
     void: int
     pairs: tuple[int, int, int]
-    """Pairs (an opponent, a task) won, drawn and lost, of those whose games all count."""
+    """Pairs (an opponent, a task) won, drawn and lost, of those whose games are all there and count."""
     rating: Estimate | None
     """Bradley-Terry on the Elo scale; None where no game counts."""
     mu: float | None
@@ -108,7 +108,8 @@ def read_standings(journal: Journal, run: str) -> Standings:
     rates = pairwise(tally)
     schedule = field.row.config["schedule"]["name"]
     latest = {point.player: point for point in openskill_curve(games, void)}
-    rows = [_standing(name, games, void, fitted, latest.get(name)) for name in entrants.order]
+    size = 1 if entrants.bipartite else 2
+    rows = [_standing(name, games, void, size, fitted, latest.get(name)) for name in entrants.order]
     return Standings(
         run=run,
         protocol=field.row.protocol,
@@ -128,8 +129,9 @@ def read_standings(journal: Journal, run: str) -> Standings:
 
 
 def _standing(
-    player: str, games: Sequence[Game], void: Void, fitted: BradleyTerry, latest: Point | None
+    player: str, games: Sequence[Game], void: Void, size: int, fitted: BradleyTerry, latest: Point | None
 ) -> Standing:
+    """A player's line; `size` is how many games make a pair."""
     mine = [game for game in games if player in game.players]
     points = [_of(game, player, void) for game in mine]
     counted = [one for one in points if one is not None]
@@ -137,7 +139,9 @@ def _standing(
     for game, got in zip(mine, points, strict=True):
         opponent = game.players[1 - game.players.index(player)]
         pairs[game.round, opponent, game.task].append(got)
-    whole = [float(np.mean(_all(found))) for found in pairs.values() if None not in found]
+    whole = [
+        float(np.mean(_all(found))) for found in pairs.values() if None not in found and len(found) == size
+    ]
     return Standing(
         player=player,
         games=len(counted),
@@ -202,6 +206,13 @@ def _over_tasks(found: Sequence[tuple[str, float]], seed: int = 0) -> Estimate:
     return estimate(totals[:, 0] / totals[:, 1])
 
 
+def _groups(tally: Tally) -> int:
+    """Into how many parts the field falls that no game connects."""
+    import networkx  # type: ignore[import-untyped]  # it has no annotations
+
+    return int(networkx.number_connected_components(networkx.Graph(tally.seatings)))
+
+
 def _notes(field: Field, tally: Tally) -> list[str]:
     """What a reader must know of the numbers."""
     notes = []
@@ -217,6 +228,11 @@ def _notes(field: Field, tally: Tally) -> list[str]:
         notes.append("no game counts: there is nothing to rate")
     elif len(tally.tasks) < FEWEST:
         notes.append(f"{len(tally.tasks)} tasks are too few for their intervals to be trusted")
+    if (groups := _groups(tally)) > 1:
+        notes.append(
+            f"the players fall into {groups} groups with no game between them that counts: ratings of "
+            "different groups cannot be compared"
+        )
     voided = sum(game.points is None for game in field.games)
     if voided:
         counts = "count as losses of the side at fault" if field.void == "loss" else "are left out"

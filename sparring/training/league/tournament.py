@@ -24,7 +24,7 @@ from sparring.graphs.play import run_now
 from sparring.graphs.player import FINISHED, Player, first_of, taken
 from sparring.memory.journal import Journal
 from sparring.memory.run import EpisodeState, RunHandle
-from sparring.training.league.config import TournamentConfig, load_tournament
+from sparring.training.league.config import BETWEEN, TournamentConfig, load_tournament
 from sparring.training.league.entry import Entry, admit, prepare
 from sparring.training.league.matches import Slot, as_game, match_row, read_games, share, slots
 from sparring.training.league.plots import draw
@@ -97,7 +97,7 @@ class Tournament:
     async def _seating(self, seating: Pairing, games: Sequence[Slot], booked: Sequence[Slot]) -> None:
         """Games of two players as they sit, side by side."""
         number = games[0].round
-        name = f"{self.run.id}.games/{number + 1}/{seating[0]} vs {seating[1]}"
+        name = f"{self.run.id}.games/{number + 1}/{BETWEEN.join(seating)}"
         play = self.entry.play(seating, self.entry.tasks_of(number))
         async with (
             self._open,
