@@ -31,6 +31,11 @@ _HEADING = re.compile(r"[ \t]*\*{0,2}step[ \t]+[0-9]{1,4}\b", re.IGNORECASE)
 _ANSWER = re.compile(r"[ \t]*\*{0,2}answer\*{0,2}[ \t]*:", re.IGNORECASE)
 
 
+def is_answer(line: str) -> bool:
+    """Whether a line only states the answer: `Answer: ...`."""
+    return _ANSWER.match(line) is not None
+
+
 def split_steps(text: str) -> list[str]:
     """The steps of a text: what begins with `Step N`, or else its lines; an `Answer:` line is none."""
     lines = [line.strip() for line in text.splitlines()]
@@ -82,7 +87,7 @@ def solution(format: str) -> Parser[Solution]:
     return Parser(f"solution/{format}", inner.version, f"One step a line. {inner.instruction}", read)
 
 
-_TYPE = re.compile(r"error[ \t]+type[ \t]*([0-9]{1,3})", re.IGNORECASE)
+_TYPE = re.compile(r"error[ \t]+type[ \t]*([0-9]{1,3})(?![0-9])", re.IGNORECASE)
 _WRONG = re.compile(r"^[ \t]*\*{0,2}incorrect[ \t]+step\*{0,2}[ \t]*:\*{0,2}", re.IGNORECASE | re.MULTILINE)
 
 
@@ -111,6 +116,11 @@ def sneaky(types: Collection[int]) -> Parser[SneakyStep]:
     return Parser(f"sneaky/{listed}", "1", instruction, read)
 
 
+def gives_itself_away(step: str) -> bool:
+    """Whether a step speaks of an `Error Type N`, as attacks do and solutions do not."""
+    return _TYPE.search(step) is not None
+
+
 def write_sneaky(error: int, thought: str, step: str) -> str:
     """An attack in the words that `sneaky` reads, for demonstrations."""
     return f"Error Type {error}: {thought}\nIncorrect Step: {step}"
@@ -119,7 +129,7 @@ def write_sneaky(error: int, thought: str, step: str) -> str:
 class ErrorType(Result):
     """A row of an error taxonomy."""
 
-    id: int = Field(ge=1)
+    id: int = Field(ge=1, le=999)
     name: str = Stated
     description: str = Stated
 

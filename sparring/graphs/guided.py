@@ -3,7 +3,8 @@
     1. The solver writes one step.
     2. The critic judges it on the problem and the steps before it.
     3. Judged incorrect, the step is written anew, at most `attempts` times; the last one stands.
-    4. With the answer the path ends; `paths` of them vote (self-consistency with the critic).
+    4. With the answer, in a line of its own or in a step, the path ends; `paths` of them vote
+       (self-consistency with the critic).
 
 Accept or reject, no score is aggregated. The released code has no search; the cap of 5 is recalled. What is
 not a step cannot be judged and counts as an attempt; an unreadable verdict rejects nothing.
@@ -11,7 +12,7 @@ not a step cannot be judged and counts as an attempt; an unreadable verdict reje
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, TypedDict
+from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
@@ -20,6 +21,7 @@ from pydantic import Field
 
 from sparring.agents.parsing import parser
 from sparring.agents.roles import Role
+from sparring.agents.steps import is_answer
 from sparring.graphs.aggregate import Ballot, aggregator
 from sparring.graphs.context import Context
 from sparring.graphs.protocol import Outcome, Protocol, voted
@@ -64,7 +66,7 @@ class Guided(Protocol):
     """A path without an answer after so many steps has none."""
     answer: str = "line"
     """Answer format of the solver."""
-    verdict: str = "verdict"
+    verdict: Literal["verdict", "verdict/official"] = "verdict"
 
     def seats(self) -> dict[str, Role]:
         seats = {SOLVER: solver_of(self, self.answer)}
@@ -102,7 +104,7 @@ class Guided(Protocol):
             if made is None:
                 break  # nothing that could stand was written
             path["answer"] = made["answer"]
-            if made["answer"] is None:
+            if not is_answer(made["step"]):
                 path["steps"].append(made["step"])
         return {"paths": [path]}
 
@@ -117,8 +119,8 @@ class Guided(Protocol):
             if turn.parsed is None:
                 continue
             last = turn.parsed
-            # The answer only repeats what the steps came to; a last attempt stands whatever is said of it.
-            if last["answer"] is not None or attempt + 1 == self.attempts:
+            # An answer line repeats what the steps came to; a last attempt stands whatever is said of it.
+            if is_answer(last["step"]) or attempt + 1 == self.attempts:
                 break
             judged = await context.act(CRITIC, f"{key}/critic", "judge", {**shown, "step": last["step"]})
             if judged.parsed is None or judged.parsed["correct"]:

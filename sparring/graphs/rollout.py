@@ -44,7 +44,7 @@ class Rollout(Protocol):
     n: int = Field(default=1, ge=1)
     keep: int | None = Field(default=None, ge=0)
     """Steps that are given; None: a number from 1 to all of them, drawn for each episode, or what the task
-    says in `step` (the index of the last one)."""
+    says in `step` (the index of the last one). 0 needs none: whole solutions, self-consistency."""
     answer: str = "line"
     """Answer format: a name in `agents.parsing.ANSWER_FORMATS`."""
 
@@ -56,7 +56,8 @@ class Rollout(Protocol):
         return self.n
 
     def accepts(self, task: TaskRecord) -> None:
-        steps_of(task)
+        if self.keep != 0:
+            steps_of(task)
         place = (task.meta or {}).get("step")
         if self.keep is None and place is not None and (type(place) is not int or place < 0):
             raise UserError(f"task `{task.id}`: `step` must be the index of a step, from 0")
@@ -70,22 +71,27 @@ class Rollout(Protocol):
 
     async def roll_out(self, state: RolloutState, runtime: Runtime[Context]) -> RolloutState:
         context = runtime.context
-        if context.task is None:
-            raise UserError("roll-outs begin at the `steps` of a task record; it was given a bare question")
-        steps = steps_of(context.task)
+        steps = self._steps(context)
         kept = await context.episode.event("prefix", "0", {"steps": self._kept(context, len(steps))})
         shown = {"problem": state["question"], "partial": steps[: kept["steps"]]}
         keys = [f"rollout/{number}" for number in range(self.n)]
-        turns = await context.sample(SOLVER, keys, "continue", shown)
+        turns = await context.sample(SOLVER, keys, "continue" if kept["steps"] else "solution", shown)
         ballots = [Ballot(turn.key, (turn.parsed or {}).get("answer"), turn.text) for turn in turns]
         outcome = voted(await aggregator("majority")(ballots, context.equal))
         decided: Any = await context.episode.event("vote", "0", dict(outcome))
         return {"outcome": decided}
 
+    def _steps(self, context: Context) -> list[str]:
+        if self.keep == 0:
+            return []
+        if context.task is None:
+            raise UserError("roll-outs begin at the `steps` of a task record; it was given a bare question")
+        return steps_of(context.task)
+
     def _kept(self, context: Context, steps: int) -> int:
-        assert context.task is not None
         if self.keep is not None:
             return min(self.keep, steps)
+        assert context.task is not None
         if isinstance(place := (context.task.meta or {}).get("step"), int):
             return min(place + 1, steps)
         return random.Random(context.episode.id).randint(1, steps)

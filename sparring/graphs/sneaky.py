@@ -8,8 +8,10 @@
        words and never sees the other step.
     5. The sneaky side wins if its step is called correct, the critic if it is called incorrect.
 
-An attack that cannot be read, changes nothing or leaves the solver right is void and its author's fault;
-where the solver fails from the correct step too, nobody's. Rewards are made from the journal (`rewards/spc`).
+An attack that cannot be read, changes nothing, tells of itself or leaves the solver right is void and its
+author's fault; where the solver fails from the correct step too, nobody's. Exact arithmetic cannot tell a
+step in other words from a wrong one: there such an attack is void too. Rewards are made from the journal
+(`rewards/spc`).
 
 Where we differ from the paper, or it does not say:
 
@@ -31,7 +33,7 @@ from pydantic import Field, field_validator
 
 from sparring.agents.parsing import parser
 from sparring.agents.roles import Role
-from sparring.agents.steps import ERROR_TYPES, ErrorType, sneaky
+from sparring.agents.steps import ERROR_TYPES, ErrorType, gives_itself_away, sneaky
 from sparring.errors import UserError
 from sparring.graphs.context import Context
 from sparring.graphs.protocol import Outcome, Protocol
@@ -40,7 +42,7 @@ from sparring.graphs.sneaky_figures import game_figures
 from sparring.graphs.step_check import steps_of
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
-from sparring.tools.chains import exact_continuation
+from sparring.tools.chains import Chain, exact_continuation, stated
 
 SNEAKY, CRITIC = "sneaky", "critic"
 BOTH = ("correct", "sneaky")
@@ -65,7 +67,7 @@ class Sneaky(Protocol):
 
     errors: tuple[ErrorType, ...] = ERROR_TYPES
     """The error taxonomy that the generator chooses from."""
-    verdict: str = "verdict"
+    verdict: Literal["verdict", "verdict/official"] = "verdict"
     """How verdicts are read: `verdict`, or `verdict/official` as SPC's code does."""
 
     @field_validator("errors")
@@ -131,8 +133,9 @@ class SneakyGame(Sneaky):
     def accepts(self, task: TaskRecord) -> None:
         if task.answer is None:
             raise UserError(f"task `{task.id}` has no `answer`: a sneaky step is validated against it")
-        if not self.solve:
-            steps_of(task)
+        steps = [] if self.solve else steps_of(task)
+        if self.validation == "arithmetic":
+            _reckoned(task, steps)
 
     def figures(self, journal: Journal, run: str, iteration: int | None = None) -> dict[str, float]:
         return game_figures(journal, run, iteration)
@@ -171,9 +174,19 @@ class SneakyGame(Sneaky):
         made = turn.parsed
         name = next(error.name for error in self.errors if error.id == made["error"])
         detail = {**state["detail"], "error": name, "error_type": made["error"]}
-        if plain(made["step"]) == plain(state["steps"][state["number"]]):
-            return await _void(context, {**state, "detail": detail}, "the step was not changed", fault=SNEAKY)
+        if why := self._unfit(made["step"], state["steps"][state["number"]]):
+            return await _void(context, {**state, "detail": detail}, why, fault=SNEAKY)
         return {"wrong": made["step"], "detail": detail}
+
+    def _unfit(self, wrong: str, correct: str) -> str | None:
+        """Why a step cannot be played, if so: a critic would know it without looking, or nobody could."""
+        if plain(wrong) == plain(correct):
+            return "the step was not changed"
+        if gives_itself_away(wrong):
+            return "the step speaks of its error"
+        if self.validation == "arithmetic" and stated(wrong) is None:
+            return "the step is no arithmetic"
+        return None
 
     async def validate_step(self, state: SneakyState, runtime: Runtime[Context]) -> SneakyState:
         """Is the correct step sound, and does the sneaky one lead astray? Spec: q_c >= high, q_i <= low."""
@@ -234,6 +247,18 @@ class SneakyGame(Sneaky):
             return await _void(context, state, "the verdict cannot be read", fault=CRITIC)
         fooled = float(verdicts["sneaky"])
         return await _closed(context, state, {SNEAKY: fooled, CRITIC: 1 - fooled})
+
+
+def _reckoned(task: TaskRecord, steps: list[str]) -> None:
+    """Raise `UserError` where exact arithmetic cannot go on from the steps of a task."""
+    try:
+        Chain.parse(task.question)
+    except UserError as error:
+        raise UserError(f"task `{task.id}`, `validation=arithmetic`: {error}") from None
+    if strange := next((step for step in steps if stated(step) is None), None):
+        raise UserError(
+            f"task `{task.id}`, `validation=arithmetic`: step `{strange}` does not read like `7 + 5 = 12`"
+        )
 
 
 def plain(step: str) -> str:

@@ -20,7 +20,8 @@ def game_figures(journal: Journal, run: str, iteration: int | None = None) -> di
       games that were nobody's fault are left out. `unsound`: share of all games that were those.
     * `rate_correct`, `rate_sneaky`: mean success from the two steps (a solver's, or exact arithmetic's).
     * `correct_recall`, `error_recall`: of the first verdicts on correct and on sneaky steps, unreadable ones
-      counted as wrong. `win_rate/ERROR`: the generator's, for each type of error.
+      counted as wrong; `false_alarm`: share of the correct steps that are called incorrect.
+    * `win_rate/ERROR`, `error_recall/ERROR`, `false_alarm/ERROR`: of the games with each type of error.
     """
     query = select(Episode.outcome).where(Episode.run_id == run, Episode.status == "done")
     if iteration is not None:
@@ -40,16 +41,21 @@ def game_figures(journal: Journal, run: str, iteration: int | None = None) -> di
         "rate_sneaky": _mean(check["rate_sneaky"] for check in checked),
         "correct_recall": _mean(verdict["correct"] is True for verdict in verdicts),
         "error_recall": _mean(verdict["sneaky"] is False for verdict in verdicts),
-        **_by_error(scored),
+        "false_alarm": _mean(verdict["correct"] is False for verdict in verdicts),
+        **_by_error(details, scored),
     }
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _by_error(scored: Sequence[Any]) -> dict[str, float | None]:
+def _by_error(details: Sequence[Any], scored: Sequence[Any]) -> dict[str, float | None]:
     groups: defaultdict[str, list[float]] = defaultdict(list)
     for outcome in scored:
-        groups[outcome["detail"]["error"]].append(outcome["scores"]["sneaky"])
-    return {f"win_rate/{error}": _mean(points) for error, points in sorted(groups.items())}
+        groups[f"win_rate/{outcome['detail']['error']}"].append(outcome["scores"]["sneaky"])
+    for detail in details:
+        if verdict := detail.get("verdicts"):
+            groups[f"error_recall/{detail['error']}"].append(verdict["sneaky"] is False)
+            groups[f"false_alarm/{detail['error']}"].append(verdict["correct"] is False)
+    return {name: _mean(values) for name, values in sorted(groups.items())}
 
 
 def _void(outcome: Any) -> bool:

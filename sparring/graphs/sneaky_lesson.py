@@ -16,12 +16,14 @@ A task holds `steps`, `step` (which of them, from 0), `wrong`, `error` (type id)
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from pydantic import Field
 
+from sparring.agents.parsing import ParseError, parser
 from sparring.agents.roles import Role
 from sparring.agents.steps import write_sneaky
 from sparring.errors import UserError, unknown
@@ -61,13 +63,17 @@ class SneakyLesson(Sneaky):
         steps, meta = steps_of(task), task.meta or {}
         if type(meta.get("step")) is not int or not 0 <= meta["step"] < len(steps):
             raise UserError(f"task `{task.id}`: `step` must be a number from 0 to {len(steps) - 1}")
-        if meta.get("error") not in [error.id for error in self.errors]:
+        if type(meta.get("error")) is not int or meta["error"] not in [error.id for error in self.errors]:
             raise UserError(f"task `{task.id}`: `error` must be the id of one of the error types")
         for name in TEXTS:
             if not isinstance(meta.get(name), str) or not meta[name].strip():
                 raise UserError(f"task `{task.id}`: `{name}` must be text")
         if plain(meta["wrong"]) == plain(steps[meta["step"]]):
             raise UserError(f"task `{task.id}`: `wrong` is the correct step, there is no error to teach")
+        for name, right in (("critique_correct", True), ("critique_wrong", False)):
+            with suppress(ParseError):  # what cannot be read is refused when it is demonstrated
+                if parser(self.verdict)(meta[name]).correct is not right:
+                    raise UserError(f"task `{task.id}`: the verdict of `{name}` is the opposite of its name")
         if SOLVER in self.pupils and task.answer is None:
             raise UserError(f"task `{task.id}` has no `answer`: a solver is taught to end with it")
 

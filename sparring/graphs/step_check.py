@@ -65,7 +65,7 @@ class StepCheck(Protocol):
 
     def figures(self, journal: Journal, run: str, iteration: int | None = None) -> dict[str, float]:
         """Balanced accuracy, both recalls, false alarms, F1, and the recall of every kind of error."""
-        return dict(figures(step_errors(journal, run)))
+        return figures(step_errors(journal, run, iteration))
 
     def graph(self) -> StateGraph[Any, Context, Any, Any]:
         graph = StateGraph(StepCheckState, context_schema=Context)

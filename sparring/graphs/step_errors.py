@@ -16,6 +16,7 @@ are Wilson's over items and take them for independent; steps of one solution are
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ T = TypeVar("T")
 ENDED = ("done", "capped", "failed")
 SUBSETS = ("subset", "data_type")
 """The fields of a task that name its subset; the second is that of SPC's files."""
+_PROCESSBENCH = re.compile(r"(gsm8k|math|olympiadbench|omnimath)-[0-9]+")
+"""Ids of ProcessBench's rows, which have no field for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,38 +182,43 @@ def measured(solutions: Sequence[Solution]) -> StepErrors:
     )
 
 
-def step_errors(journal: Journal, run: str) -> StepErrors:
+def step_errors(journal: Journal, run: str, iteration: int | None = None) -> StepErrors:
     """The metrics of a journaled run of `step_check`, over its ended episodes whose task has a label.
+
+    Args:
+        iteration: only its episodes.
 
     A failed or capped episode has no verdicts: its items count as unreadable.
     """
     query = (
-        select(Episode.outcome, Task.answer, Task.meta)
+        select(Episode.outcome, Task.name, Task.answer, Task.meta)
         .join(Task, Task.id == Episode.task_id)
         .where(Episode.run_id == run, Episode.status.in_(ENDED))
         .order_by(Episode.number)
     )
-    with journal.engine.connect() as connection:
-        rows = list(connection.execute(query))
-    return measured([_solution(row.outcome, row.answer, row.meta) for row in rows if row.answer is not None])
+    if iteration is not None:
+        query = query.where(Episode.iteration == iteration)
+    return measured([_solution(row) for row in journal.read(query) if row.answer is not None])
 
 
-def _solution(outcome: Any, answer: Any, meta: dict[str, Any]) -> Solution:
-    label = int(str(answer))
+def _solution(row: Any) -> Solution:
+    label, meta = int(str(row.answer)), row.meta
     unread = [None] * (label + 1 or len(meta["steps"]))
-    verdicts = outcome["detail"]["verdicts"] if outcome else unread
-    subset = next((str(meta[name]) for name in SUBSETS if name in meta), "")
+    verdicts = row.outcome["detail"]["verdicts"] if row.outcome else unread
+    named = _PROCESSBENCH.fullmatch(row.name)
+    subset = next((str(meta[name]) for name in SUBSETS if name in meta), named[1] if named else "")
     return Solution(label, verdicts, subset, meta.get("kind"))
 
 
 def figures(found: StepErrors) -> dict[str, float]:
-    """The numbers of a run in one flat row, unreadable verdicts counted as wrong; balanced accuracy first."""
+    """The numbers of a run in one flat row, unreadable verdicts counted as wrong; balanced accuracy first.
+    What there is nothing of is left out."""
     counted = found.counted
     row = {
         "balanced_accuracy": counted.average,
-        "correct_recall": counted.correct.mean,
-        "error_recall": counted.error.mean,
-        "false_alarm": counted.false_alarm.mean,
+        "correct_recall": _known(counted.correct),
+        "error_recall": _known(counted.error),
+        "false_alarm": _known(counted.false_alarm),
         "harmonic": counted.harmonic,
         "accuracy": counted.macro,
         "f1": found.f1,
@@ -219,6 +227,10 @@ def figures(found: StepErrors) -> dict[str, float]:
         **{f"error_recall/{kind}": share.mean for kind, share in sorted(counted.kinds.items())},
     }
     return {name: value for name, value in row.items() if value is not None}
+
+
+def _known(share: Estimate) -> float | None:
+    return share.mean if share.n else None
 
 
 def harmonic(first: float, second: float) -> float:

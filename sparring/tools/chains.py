@@ -33,6 +33,8 @@ _STEP = re.compile(r"(-?[0-9]{1,9}) {0,3}([-+*]) {0,3}([0-9]{1,9}) {0,3}= {0,3}(
 _ANSWER = re.compile(r"answer {0,3}: {0,3}(-?[0-9]{1,9})\.?", re.IGNORECASE)
 RESULTS = (0, 20)
 """The values that chains pass through, unless asked otherwise."""
+MOST = {"lengths": 64, "numbers": 999_999, "results": 999_999}
+"""Beyond these a chain's text would not be read back."""
 TRIES = 200
 """Draws per chain asked for before `generate` gives up on finding new ones."""
 
@@ -231,7 +233,7 @@ def generate(
         UserError: these ranges do not hold so many chains.
     """
     for name, (low, high) in {"lengths": lengths, "numbers": numbers, "results": results}.items():
-        if low > high or low < (0 if name == "results" else 1):
+        if low > high or low < (0 if name == "results" else 1) or high > MOST[name]:
             raise UserError(f"chains: `{name}` ({low}, {high}) is no range they can be drawn from")
     if not signs or set(signs) - set(APPLY):
         raise UserError(f"chains: signs `{signs}`; known: {' '.join(APPLY)}")

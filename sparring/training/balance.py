@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sparring.training.rewards.spc import FAILED
+from sparring.training.rewards.spc import CAUGHT, FAILED
 
 Balance = Literal["none", "critic", "sneaky"]
 
@@ -43,7 +43,7 @@ class Played:
     @property
     def attack(self) -> str:
         """What became of an attack."""
-        return "fooled" if self.won else FAILED if self.reason.startswith(FAILED) else "caught"
+        return "fooled" if self.won else "caught" if self.reason.startswith(CAUGHT) else FAILED
 
 
 def select(

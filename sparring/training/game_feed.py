@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sparring.agents.engines.registry import EnginePool
+from sparring.errors import UserError
 from sparring.graphs.player import Booking, first_of
 from sparring.memory.policies import by_id
 from sparring.memory.updates import updates_of
@@ -25,6 +26,13 @@ class GameFeed(PlayFeed):
         super().__init__(plan, team, pool, tell)
         assert team.config.opponents is not None
         self.asked: OpponentsConfig = team.config.opponents
+        play = team.config.play
+        games = min(play.tasks, len(self.tasks)) * max(play.copies, play.copies_unsolved)
+        if self.asked.mode == "band" and games <= self.asked.probe:
+            raise UserError(
+                f"`opponents.probe`: the first {self.asked.probe} games of a step estimate win rates, and of "
+                f"its {games} none is left for the pairing that is chosen; probe fewer, or play more tasks"
+            )
         first, second = sides(team.config).items()
         self.rivals, self.policies = (first[0], second[0]), (first[1], second[1])
 

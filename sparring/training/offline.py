@@ -58,6 +58,12 @@ class Offline:
     ) -> None:
         self.journal, self.config, self.learner, self.loss, self.ref = journal, config, learner, loss, ref
         self.data = made(OfflineData, config.data, f"policy `{learner.name}`, data")
+        balance, roles = self.data.balance, ", ".join(config.roles)
+        if balance != "none" and set(config.roles) != {balance}:
+            raise UserError(
+                f"policy `{learner.name}`: `balance: {balance}` is for a policy that plays that role alone; "
+                f"it plays {roles}"
+            )
 
     def gather(self, asked: Asked) -> Material:
         """Played turns and demonstrations; of an update that was begun, its own."""
@@ -78,6 +84,11 @@ class Offline:
         taken = select(played, data.balance, seed, paired=data.paired, most=data.most)
         rng = random.Random(seed)
         lessons = own if not data.lessons else self._played(data.lessons, None)[1]
+        if data.lessons and data.lessons_per_turn and not lessons:
+            raise UserError(
+                f"policy `{self.learner.name}`: it was a pupil in none of the `lessons` "
+                f"({', '.join(data.lessons)}); name a run in which it was taught"
+            )
         if not self.config.restart:  # what was learned is in the weights that this update begins with
             known = self._learned()
             lessons = [turn for turn in lessons if turn not in known]

@@ -79,6 +79,7 @@ def test_the_first_type_and_the_last_step_count() -> None:
         ("Error Type 2: a slip.", "missing"),
         ("Error Type 2: the Incorrect Step: inside a line", "missing"),
         ("Incorrect Step: before\nError Type 2: after", "missing"),
+        ("Error Type 2000: none.\nIncorrect Step: 1", "missing"),
         ("Error Type 0: none.\nIncorrect Step: 1", "unknown_type"),
         ("Error Type 9: none.\nIncorrect Step: 1", "unknown_type"),
         ("Error Type 9: not in it, so 2 comes too late. Error Type 2\nIncorrect Step: 1", "unknown_type"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from stage import Call, Stage
 
+from sparring.errors import UserError
 from sparring.graphs.guided import Guided
 from sparring.memory.journal import Journal
 
@@ -66,6 +67,21 @@ async def test_what_is_no_step_is_an_attempt_and_an_unreadable_verdict_rejects_n
     silent = stage(journal, lambda c: "", lambda c: YES, attempts=2)
     silent.name = "silent"
     assert (await silent.play())["answer"] is None and len(silent.calls) == 2
+
+
+async def test_a_step_that_states_the_answer_is_judged_like_any_other(journal: Journal) -> None:
+    solver = script("7 + 5 = \\boxed{13}", "7 + 5 = \\boxed{12}")
+    replies = {"solver": solver, "critic": lambda call: NO if "{13}" in call.last else YES}
+    game = Stage(Guided(answer="boxed"), journal, lambda call: replies[call.seat](call), check="math")
+    outcome = await game.play()
+    assert outcome["answer"] == "12" and outcome["detail"]["rejected"] == 1
+    assert outcome["detail"]["steps"] == [["7 + 5 = \\boxed{12}"]]
+    assert [call.seat for call in game.calls] == ["solver", "critic"] * 2
+
+
+def test_verdicts_are_read_by_a_parser_of_verdicts() -> None:
+    with pytest.raises(UserError, match="verdict"):
+        Guided.configure({"verdict": "line"})
 
 
 async def test_paths_vote_and_replay_without_calls(journal: Journal) -> None:

@@ -111,6 +111,15 @@ def test_tasks_without_steps_are_refused_by_name(meta: dict[str, Any]) -> None:
         Rollout().accepts(TaskRecord("t7", PROBLEM, "18", "math", meta))
 
 
+async def test_whole_solutions_need_no_steps_and_are_asked_for_as_such(journal: Journal) -> None:
+    """Self-consistency: nothing says that a solution had begun."""
+    Rollout(keep=0).accepts(TaskRecord("t7", PROBLEM, "18", "math"))
+    played = stage(journal, n=3, keep=0, meta={"steps": None})
+    assert (await played.play())["answer"] == "18" and len(played.calls) == 3
+    assert all("Solve this step by step" in call.text for call in played.calls)
+    assert not any("solution so far" in call.text for call in played.calls)
+
+
 @pytest.mark.parametrize("step", [-1, -5, True, "1"])
 def test_a_place_that_is_none_is_refused(step: Any) -> None:
     with pytest.raises(UserError, match="task `t7`: `step` must be the index of a step, from 0"):

@@ -98,6 +98,8 @@ async def test_the_critic_cannot_tell_which_step_it_sees(journal: Journal) -> No
         ("Error Type 2: a slip.", "cannot be read"),
         ("Error Type 9: strange.\nIncorrect Step: 7 + 5 = 1", "not in the table"),
         ("Error Type 2: none.\nIncorrect Step:  {step}. ", "not changed"),
+        ("Error Type 2: x.\nIncorrect Step: 7 + 5 = 13\nError Type 4: misread.", "speaks of its error"),
+        ("Error Type 2: x.\nIncorrect Step: 7 + 5 = 13. I use error type 2.", "speaks of its error"),
         ("Error Type 2: harmless.\nIncorrect Step: {step} indeed", "not led astray"),
     ],
 )
@@ -168,6 +170,18 @@ async def test_exact_arithmetic_can_stand_in_for_the_solver(journal: Journal) ->
     assert (await stage(journal, same, "same", validation="arithmetic").play())["fault"] == "sneaky"
 
 
+@pytest.mark.parametrize("step", ["{step} indeed", "Step 1: {step}", "banana", "{step}\nThis is wrong."])
+async def test_what_is_no_arithmetic_is_no_attack_where_arithmetic_validates(
+    journal: Journal, step: str
+) -> None:
+    """The correct step in other words would count as wrong, and cost a critic that says so."""
+    attack = cast(attack=lambda c: f"Error Type 2: x.\nIncorrect Step: {step.format(step=attacked(c))}")
+    game = stage(journal, attack, validation="arithmetic")
+    outcome = await game.play()
+    assert (outcome["scores"], outcome["fault"]) == (None, "sneaky")
+    assert outcome["detail"]["void"] == "the step is no arithmetic" and len(game.calls) == 1
+
+
 async def test_a_step_is_drawn_once_and_all_steps_are(journal: Journal) -> None:
     drawn = set()
     for number in range(12):
@@ -213,6 +227,29 @@ def test_tasks_that_cannot_be_played_are_refused(task: TaskRecord, said: str) ->
     with pytest.raises(UserError, match=said) as refused:
         SneakyGame().accepts(task)
     assert "`t`" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("question", "steps", "said"),
+    [
+        ("What is 7 plus 5?", STEPS, "`What is 7 plus 5\\?` is no arithmetic chain"),
+        (PROBLEM, [STEPS[0], "then 12 - 3 = 9"], "step `then 12 - 3 = 9` does not read like"),
+    ],
+)
+def test_exact_arithmetic_needs_chains(question: str, steps: list[str], said: str) -> None:
+    task = TaskRecord("t", question, "9", meta={"steps": steps})
+    SneakyGame().accepts(task)
+    with pytest.raises(UserError, match=f"task `t`, `validation=arithmetic`: {said}"):
+        SneakyGame(validation="arithmetic").accepts(task)
+    if question != PROBLEM:
+        with pytest.raises(UserError, match=said):
+            SneakyGame(validation="arithmetic", solve=True).accepts(task)
+
+
+def test_verdicts_are_read_by_a_parser_of_verdicts() -> None:
+    """Another one has no verdict, and every game would be void."""
+    with pytest.raises(UserError, match="verdict"):
+        SneakyGame.configure({"verdict": "line"})
 
 
 def test_the_error_table_is_an_option() -> None:

@@ -153,9 +153,13 @@ async def test_only_pupils_have_seats(journal: Journal) -> None:
         ({"error": 9}, "`error` must be the id of one of the error types"),
         ({"error": None}, "`error` must be the id of one of the error types"),
         ({"error": [2]}, "`error` must be the id of one of the error types"),
+        ({"error": True}, "`error` must be the id of one of the error types"),
+        ({"error": 2.0}, "`error` must be the id of one of the error types"),
         *(({name: bad}, f"`{name}` must be text") for name in ("wrong", "thought") for bad in (None, " ", 3)),
         ({"critique_correct": ""}, "`critique_correct` must be text"),
         ({"critique_wrong": None}, "`critique_wrong` must be text"),
+        ({"critique_correct": INCORRECT}, "verdict of `critique_correct` is the opposite"),
+        ({"critique_wrong": CORRECT}, "verdict of `critique_wrong` is the opposite"),
         ({"wrong": " 12 - 3  = 9. "}, "`wrong` is the correct step"),
     ],
 )  # fmt: skip

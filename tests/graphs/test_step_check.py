@@ -19,6 +19,7 @@ from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.play import play
 from sparring.graphs.report import report
 from sparring.graphs.step_check import StepCheck
+from sparring.graphs.step_errors import figures, step_errors
 from sparring.memory.journal import Journal
 
 PROBLEM = "Start with 7. Add 5. Subtract 3. Add 2."
@@ -183,15 +184,15 @@ def test_the_report_shows_both_recalls(memory: Path) -> None:
     with Journal.open(memory) as journal:
         found = report(journal, "r").step_errors
         assert found is not None
-        figures = make_protocol("step_check").figures(journal, "r")
+        row = make_protocol("step_check").figures(journal, "r")
     # items: p-0 right (hit), wrong (hit); p-1 right (hit); p-2 wrong (unreadable)
     assert (found.items, found.unreadable, found.solutions) == (4, 1, 3)
     assert (found.counted.correct.mean, found.counted.error.mean) == (1.0, 0.5)
     assert (found.valid.error.mean, found.valid.error.n) == (1.0, 1)
     assert {kind: share.mean for kind, share in found.counted.kinds.items()} == {"slip": 1.0, "carry": 0.0}
     assert found.f1 == pytest.approx(2 * 1 * 0.5 / 1.5)
-    assert next(iter(figures.items())) == ("balanced_accuracy", 0.75)
-    assert figures["error_recall/slip"] == 1.0 and figures["unreadable"] == 0.25
+    assert next(iter(row.items())) == ("balanced_accuracy", 0.75)
+    assert row["error_recall/slip"] == 1.0 and row["unreadable"] == 0.25
     shown = CliRunner().invoke(app, ["report", "r", "--memory", str(memory)])
     assert shown.exit_code == 0, shown.output
     lines = {line[:26].strip(): line[26:].split() for line in shown.stdout.splitlines()}
@@ -202,6 +203,22 @@ def test_the_report_shows_both_recalls(memory: Path) -> None:
     assert "4 labelled steps of 3 solutions, no readable verdict on 1; first-error F1 0.667" in shown.stdout
     as_json = CliRunner().invoke(app, ["report", "r", "--memory", str(memory), "--json"])
     assert json.loads(as_json.stdout)["step_errors"]["counted"]["error"]["mean"] == 0.5
+
+
+def test_processbench_rows_are_apart_by_their_subset(memory: Path) -> None:
+    """Its rows name it in their ids alone; accuracy is averaged inside each, then over them."""
+    row = {"problem": PROBLEM, "steps": ["7 + 5 = 12"], "label": -1}
+    names = ["gsm8k-0", "gsm8k-1", "gsm8k-2", "math-0"]
+    tasks: list[dict[str, Any]] = [{**row, "id": name, "problem": f"{PROBLEM} {name}"} for name in names]
+    tasks[3]["steps"] = ["7 + 5 = 1"]
+    check(memory, tasks, {"7 + 5 = 1": WRONG})
+    with Journal.open(memory) as journal:
+        found = step_errors(journal, "r")
+        assert figures(step_errors(journal, "r", 0)) == figures(found)
+        assert step_errors(journal, "r", 1).items == 0, "of an iteration, its episodes alone"
+        assert make_protocol("step_check").figures(journal, "r", 1) == {}
+    assert {name: share.mean for name, share in found.counted.accuracy.items()} == {"gsm8k": 1.0, "math": 0.0}
+    assert found.counted.macro == 0.5 and set(found.first) == {"gsm8k", "math"}
 
 
 def test_a_failed_episode_counts_as_unreadable(memory: Path) -> None:

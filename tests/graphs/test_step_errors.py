@@ -69,7 +69,10 @@ def test_a_missing_class_has_no_mean() -> None:
     assert (found.average, found.harmonic, found.error.n, found.macro) == (None, None, 0, 1.0)
     nothing = recalls([], valid=True)
     assert (nothing.average, nothing.macro, nothing.accuracy, nothing.kinds) == (None, None, {}, {})
-    assert figures(measured([])) == {"correct_recall": 0.0, "error_recall": 0.0, "false_alarm": 0.0}
+    assert figures(measured([])) == {}
+    sound = figures(measured([Solution(-1, [True, False])]))
+    assert (sound["correct_recall"], sound["false_alarm"]) == (0.5, 0.5)
+    assert "error_recall" not in sound, "a recall of nothing is none, and not 0"
 
 
 def test_a_critic_that_always_says_the_same_has_a_balanced_accuracy_of_one_half() -> None:

@@ -85,6 +85,9 @@ def test_ranges_that_cannot_work_are_refused() -> None:
         generate(1, 0, numbers=(0, 3))
     with pytest.raises(UserError, match="`results`"):
         generate(1, 0, results=(5, 3))
+    for name, beyond in (("lengths", (3, 65)), ("numbers", (1, 10**6)), ("results", (0, 10**6))):
+        with pytest.raises(UserError, match=f"`{name}`"):  # its text could not be read back
+            generate(1, 0, **{name: beyond})  # type: ignore[arg-type]  # a name chooses the argument
     for signs in ("", "+/"):
         with pytest.raises(UserError, match="signs"):
             generate(1, 0, signs=signs)

@@ -46,5 +46,8 @@ async def test_figures_of_a_run_and_of_one_iteration(journal: Journal) -> None:
     assert found["rate_correct"] == pytest.approx(5 / 6) and found["rate_sneaky"] == pytest.approx(0.5 / 6)
     assert found["correct_recall"] == pytest.approx(2 / 4) and found["error_recall"] == pytest.approx(2 / 4)
     assert found["win_rate/slip"] == 0.5 and found["win_rate/swap"] == 0.0
+    assert found["false_alarm"] == pytest.approx(1 / 4), "an unreadable verdict is none"
+    assert (found["error_recall/slip"], found["error_recall/swap"]) == (0.5, 0.5)
+    assert (found["false_alarm/slip"], found["false_alarm/swap"]) == (0.5, 0.0)
     assert SneakyGame().figures(journal, "r", 1) == {"games": 1.0, "valid": 0.0, "unsound": 0.0}
     assert SneakyGame().figures(journal, "r", 9) == {"games": 0.0}

@@ -462,6 +462,25 @@ async def test_a_policy_gradient_never_takes_what_was_given_and_sft_does(lab: La
     assert lessons[0] in {turn for row in rows for turn in row.turn_ids}
 
 
+async def test_a_balance_is_for_the_role_that_it_knows(lab: Lab) -> None:
+    for roles in (["solver"], ["sneaky"], ["critic", "sneaky"]):
+        with pytest.raises(
+            UserError, match="policy `p`: `balance: critic` is for a policy that plays that role"
+        ):
+            await lab.team(roles=roles, data={"balance": "critic"})
+    await lab.team(roles=["critic"], data={"balance": "critic"})
+
+
+async def test_lessons_that_taught_somebody_else_are_refused(lab: Lab) -> None:
+    team = await lab.team(reference="base", data={"lessons": ["lessons"]})
+    start = find(lab.journal, "p", 0)
+    other = register(lab.journal, policy="q", base_hash=start.base_hash, base_spec=start.base_spec)
+    await lab.teach(3, other)
+    await lab.play(team.run, "wl", start)
+    with pytest.raises(UserError, match=r"policy `p`: it was a pupil in none of the `lessons` \(lessons\)"):
+        opened(team, 0)
+
+
 async def test_restart_is_for_offline_learning(lab: Lab) -> None:
     with pytest.raises(UserError, match="policy `p`: `restart` is for objective `offline`"):
         await lab.team(objective="policy_gradient", restart=True)

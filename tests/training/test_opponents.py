@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -9,8 +10,12 @@ from journal_support import drive, episode, says, version
 
 from sparring.errors import UserError
 from sparring.memory.journal import Journal
+from sparring.memory.records import TaskRecord
 from sparring.training.config import OpponentsConfig, load_config
+from sparring.training.game_feed import GameFeed
 from sparring.training.opponents import Record, choose, pairings, records_of
+from sparring.training.preflight import Plan
+from sparring.training.team import Team
 
 BAND = (0.2, 0.35)
 
@@ -112,6 +117,36 @@ async def test_records_are_those_of_the_games_that_count(journal: Journal) -> No
     assert records_of(journal, "r", ("blue", "red"), range(2))[0, 1] == Record(1.5, 4)
     assert records_of(journal, "r", SIDES, range(1)) == {(1, 0): Record(2.5, 4)}
     assert records_of(journal, "r", SIDES, range(0)) == {}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "copies", "probe", "mode", "refused"),
+    [
+        (4, 1, 4, "band", True),
+        (9, 1, 5, "band", True),  # the file has five
+        (4, 1, 3, "band", False),
+        (4, 2, 4, "band", False),
+        (4, 1, 4, "latest", False),  # nothing is estimated
+    ],
+)
+def test_some_games_are_left_for_the_pairing_that_is_chosen(
+    tasks: int, copies: int, probe: int, mode: str, refused: bool
+) -> None:
+    config = load_config(
+        {
+            "run": "r",
+            "protocol": "sneaky",
+            "tasks": "demo",
+            "steps": 1,
+            "policies": {side: {"roles": [side]} for side in ("sneaky", "critic")},
+            "play": {"tasks": tasks, "copies": copies},
+            "opponents": {"probe": probe, "mode": mode},
+        }
+    )
+    five = tuple(TaskRecord(f"t{number}", "q", "1") for number in range(5))
+    said = "`opponents.probe`: .* none is left for the pairing that is chosen"
+    with pytest.raises(UserError, match=said) if refused else nullcontext():
+        GameFeed(Plan(five, {}, [], {}), Team(config, None, {}), None, print)  # type: ignore[arg-type]  # nothing is played
 
 
 @pytest.mark.parametrize("band", [(0.4, 0.2), (-0.1, 0.2), (0.2, 0.6)])

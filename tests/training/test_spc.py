@@ -73,6 +73,12 @@ def test_an_unreadable_verdict_costs_the_critic_alone() -> None:
     assert paid(game(None, "critic", cut), fault=-1.5)[2] == -1.5
 
 
+@pytest.mark.parametrize("key", ["judge/1", "0/0/0/critic", "critic"])
+def test_critics_of_other_protocols_are_not_paid(key: str) -> None:
+    """Only the game says in its keys which step is right."""
+    assert 2 not in paid(game(CRITIC_WINS, None, turn(2, key, "critic", {"correct": True})))
+
+
 def test_the_worlds_fault_is_paid_to_nobody() -> None:
     lost = turn(2, "judge/sneaky/0", "critic", None, "timeout")
     solver = turn(3, "validate/correct/0", "solver", {"answer": "9"})
@@ -146,6 +152,15 @@ def test_the_three_kinds_of_attacks_come_in_equal_numbers() -> None:
     assert Counter(row.attack for row in taken) == {"fooled": 3, "caught": 3, "failed": 3}
     without = [row for row in rows if row.attack != "failed"]
     assert Counter(row.attack for row in select(without, "sneaky", seed=1)) == {"fooled": 3, "caught": 3}
+
+
+def test_an_attack_without_a_sound_step_is_one_that_was_not_valid() -> None:
+    """Under the paper's rule (`unsound: -1`) it is paid; the critic, who was not asked, did not catch it."""
+    (reward,) = make_reward("spc", {"unsound": -1.0})(
+        game(None, void="the solver fails from the correct step")
+    )
+    assert reward.value is not None
+    assert Played(1, 1, "attack", reward.value, reward.reason).attack == "failed"
 
 
 def test_the_choice_depends_on_the_seed_and_not_on_the_order() -> None:

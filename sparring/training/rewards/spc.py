@@ -19,6 +19,10 @@ FOOLED, CAUGHT, FAILED = "fooled the critic", "caught", "failed"
 """What a generator's reward was for; the first words of the reason."""
 
 
+JUDGED = ("judge/correct/", "judge/sneaky/")
+"""Begin the keys of a critic's turns in the game; no other protocol says in its keys which step is right."""
+
+
 class SneakyRewards(RewardFunction):
     """Rewards of generator and critic."""
 
@@ -28,7 +32,7 @@ class SneakyRewards(RewardFunction):
     won: float = 1.0
     lost: float = -1.0
     failed: float = -1.0
-    """The generator's, for an attack that cannot be read, changes nothing, or leaves the solver right."""
+    """The generator's, for an attack that is void by its own fault: see `graphs.sneaky`."""
     unsound: float | None = None
     """The generator's, where the solver fails from the correct step; None is NULL."""
     fault: float = -1.0
@@ -43,7 +47,7 @@ class SneakyRewards(RewardFunction):
     def rewards(self, episode: EpisodeRow) -> Iterable[Paid]:
         decision = next((event for event in reversed(episode.events) if event.kind == "decision"), None)
         for turn in episode.turns:
-            if turn.role == "critic":
+            if turn.role == "critic" and turn.key.startswith(JUDGED):
                 yield self._critic(turn)
             elif turn.role == "sneaky" and decision is not None:
                 yield from self._sneaky(turn, decision)
