@@ -83,7 +83,8 @@ def _prompts(protocol: Protocol) -> dict[str, str]:
 
 
 def companion(name: str, play: Play, needs: Mapping[str, Spent]) -> Play:
-    """The pool of run `name` as a play of its own: `sample`, the same tasks, engine and answer format."""
+    """The pool of run `name` as a play of its own: `sample` by the method's solver, on the same tasks, in the
+    same answer format."""
     given = play.baseline or {}
     pool = _pool(given)
     protocol = make_protocol(play.protocol, play.options)
@@ -95,7 +96,8 @@ def companion(name: str, play: Play, needs: Mapping[str, Spent]) -> Play:
     same = {key.removeprefix("solver."): value for key, value in play.sampling.items()}
     sampling = {key: value for key, value in same.items() if key in SAMPLING_FIELDS}
     sampling |= {key: value for key, value in given.items() if key in SAMPLING_FIELDS}
-    engine = pool.engine or play.engine or play.roles.get("solver") or next(iter(play.roles.values()), None)
+    others = next(iter(play.roles.values()), None)
+    engine = pool.engine or play.roles.get("solver") or play.engine or others
     return Play(
         protocol="sample",
         tasks=play.tasks,

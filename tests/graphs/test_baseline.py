@@ -134,6 +134,12 @@ def test_the_pool_is_sampled_like_the_method_unless_told_otherwise(tmp_path: Pat
         assert journal.run_row("r.baseline").config["sampling"] == {"temperature": 0.2}
 
 
+def test_the_pool_is_drawn_by_whoever_sits_as_the_solver(tmp_path: Path) -> None:
+    own, other = Engine(), Engine()
+    play(tmp_path / "j.db", planned(other, roles={"solver": own}, baseline=True))
+    assert other.calls.total() == 0 and own.calls.total() > 0
+
+
 def test_a_sample_runs_own_prompt_is_its_pools(tmp_path: Path) -> None:
     prompt = tmp_path / "mine.md"
     prompt.write_text("{% block question %}MINE {{ question }} {{ instruction }}{% endblock %}")
