@@ -30,6 +30,8 @@ class Played:
     reason: str
     place: str = ""
     """Where it was said, the same in every life of a run; ids are dealt out as turns come in."""
+    round: Hashable = None
+    """The run and iteration that it was played in."""
 
     @property
     def won(self) -> bool:

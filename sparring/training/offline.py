@@ -47,7 +47,7 @@ class OfflineData(Strict):
     lessons_per_turn: float = Field(default=1.0, ge=0)
     """Demonstrations for each played turn; SPC's code takes one."""
     most: int | None = Field(default=None, ge=1)
-    """Most played turns of an update, balanced all the same."""
+    """Most played turns for each round of play that an update is made of, balanced all the same."""
 
 
 class Offline:
@@ -81,7 +81,9 @@ class Offline:
         iteration = None if self.config.restart else source.iteration
         played, own = self._played(source.runs or (), iteration)
         seed = self.learner.seed + len(played)
-        taken = select(played, data.balance, seed, paired=data.paired, most=data.most)
+        rounds = len({row.round for row in played})
+        most = None if data.most is None else data.most * rounds
+        taken = select(played, data.balance, seed, paired=data.paired, most=most)
         rng = random.Random(seed)
         lessons = own if not data.lessons else self._played(data.lessons, None)[1]
         if data.lessons and data.lessons_per_turn and not lessons:
@@ -112,6 +114,8 @@ class Offline:
                 Turn.input_id,
                 Turn.logprob_kind,
                 Episode.id.label("episode"),
+                Episode.run_id,
+                Episode.iteration,
                 Reward.value,
                 Reward.reason,
             )
@@ -129,7 +133,15 @@ class Offline:
         lessons = [row.id for row in rows if row.logprob_kind == GIVEN]
         paid = [row for row in rows if row.logprob_kind != GIVEN and row.value is not None]
         played = [
-            Played(row.id, row.input_id, row.key, row.value, row.reason, f"{row.episode}/{row.key}")
+            Played(
+                row.id,
+                row.input_id,
+                row.key,
+                row.value,
+                row.reason,
+                place=f"{row.episode}/{row.key}",
+                round=(row.run_id, row.iteration),
+            )
             for row in paid
         ]
         return played, lessons

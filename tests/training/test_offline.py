@@ -462,6 +462,15 @@ async def test_a_policy_gradient_never_takes_what_was_given_and_sft_does(lab: La
     assert lessons[0] in {turn for row in rows for turn in row.turn_ids}
 
 
+async def test_accumulated_data_grows_by_as_much_each_round(lab: Lab) -> None:
+    start = await lab.taught()
+    team = await lab.team(restart=True, data={"most": 3})
+    for step in range(3):
+        await lab.play(team.run, "wlwlw", start, step)
+        material = opened(team, step).material
+        assert len(material.data) == 3 * (step + 1) and material.record["played"] == 5 * (step + 1)
+
+
 async def test_a_balance_is_for_the_role_that_it_knows(lab: Lab) -> None:
     for roles in (["solver"], ["sneaky"], ["critic", "sneaky"]):
         with pytest.raises(
