@@ -28,6 +28,7 @@ from sparring.memory.records import VersionRecord
 SAMPLING_FIELDS = {field.name for field in fields(Sampling)}
 POLICY = "policy:"
 """Begins a spec that names a policy of the journal."""
+SCRIPT = "scripted:"
 Named = tuple[str, Head | int]
 """A policy, and which of its versions: a head or a number."""
 
@@ -176,6 +177,8 @@ def policy_name(spec: str) -> str:
     bare = spec.split("?")[0]
     if bare.startswith(("http://", "https://")):
         return spec.rsplit("#", 1)[-1].split("?")[0]
+    if bare.startswith(SCRIPT):  # what a script says by hash must not hang on its folder
+        return SCRIPT + Path(bare.removeprefix(SCRIPT)).name
     return Path(bare).name if bare.startswith(("/", ".", "~")) else bare
 
 

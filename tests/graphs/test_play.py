@@ -468,3 +468,13 @@ def test_a_run_that_only_looks_like_a_pool_is_none(memory: Path) -> None:
     with Journal.open(memory) as journal:
         journal.execute(update(Run).where(Run.id == "x.baseline").values(parent_id=None))
         assert report(journal, "x").baseline is None
+
+
+def test_what_a_script_says_by_hash_does_not_hang_on_its_folder(tmp_path: Path) -> None:
+    said = []
+    for folder in (tmp_path / "here", tmp_path / "there" / "and further"):
+        folder.mkdir(parents=True)
+        (folder / "s.jsonl").write_text(json.dumps({"replies": [f"Answer: {n}" for n in range(50)]}))
+        result = play("sample", TASKS, engine=f"scripted:{folder / 's.jsonl'}", memory=folder / "j.db")
+        said.append([row.answer for row in result.results])
+    assert said[0] == said[1] and len(set(said[0])) > 1
