@@ -20,8 +20,10 @@ from langgraph.types import Send
 
 from sparring.agents.parsing import comparison, statement
 from sparring.agents.roles import Role
+from sparring.errors import UserError
 from sparring.graphs.context import Context
 from sparring.graphs.protocol import Outcome, Protocol
+from sparring.memory.records import TaskRecord
 
 FIRST, SECOND = "first", "second"
 ORDERS = ((FIRST, SECOND), (SECOND, FIRST))
@@ -75,6 +77,10 @@ class Duel(Protocol):
             prompt = self.prompts.get("judge", "comparer")
             seats["judge"] = Role.of("judge", {"compare": comparison}, COMPARED, prompt)
         return seats
+
+    def accepts(self, task: TaskRecord) -> None:
+        if task.answer is None and self.decide == "verifier":
+            raise UserError(f"task `{task.id}` has no `answer` to check by: add it, or set `decide=judge`")
 
     @property
     def max_calls(self) -> int:

@@ -33,6 +33,8 @@ from .types import dumps
 from .writer import Writer
 
 MAX_NAME = 1000
+CONFIGURED = ("evolve", "tournament")
+"""Kinds of runs that a configuration file names, and only the command of that name continues."""
 
 
 class Journal:
@@ -212,7 +214,11 @@ def _same(run: str, stored: Any, wanted: dict[str, Any]) -> None:
     old, new = stored.config or {}, wanted["config"] or {}
     different += sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     if different:
+        where = "`run` in the configuration" if wanted["kind"] in CONFIGURED else "`--run NAME`"
+        how = f"`sparring resume {run}`"
+        if stored.kind in CONFIGURED:
+            how = f"`sparring {stored.kind}` and the configuration that it was begun with"
         raise UserError(
-            f"run `{run}` exists with another {', '.join(different)}: choose another name (`--run NAME`), "
-            f"or continue the old one with `sparring resume {run}`"
+            f"run `{run}` exists with another {', '.join(different)}: choose another name ({where}), "
+            f"or continue the old one with {how}"
         )

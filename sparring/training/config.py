@@ -287,10 +287,28 @@ def read_config(kind: type[S], source: str | Path | dict[str, Any], placed: Plac
     return _checked(kind, values, f"configuration `{source}`")
 
 
+class _Unique(yaml.SafeLoader):
+    """YAML in which a key stands once in a mapping; PyYAML would keep the last and say nothing."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        found = set()
+        for key, _ in node.value:  # not merged yet: what overrides a key of `<<: *anchor` is no second one
+            name = key.tag, key.value if isinstance(key, yaml.ScalarNode) else id(key)
+            if name in found and key.tag != "tag:yaml.org,2002:merge":
+                line = key.start_mark.line + 1
+                raise UserError(
+                    f"configuration `{self.name}`, line {line}: key `{key.value}` is there already; keep one"
+                )
+            found.add(name)
+        return node
+
+
 def _read(path: Path, placed: Placing, above: tuple[Path, ...]) -> dict[str, Any]:
     """The fields of a file and of what it extends."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            values = yaml.load(file, _Unique)
     except OSError as error:
         raise UserError(f"configuration `{path}` cannot be read: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

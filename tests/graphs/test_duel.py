@@ -107,9 +107,16 @@ async def test_a_side_without_an_answer_loses_and_the_judge_is_not_asked(tmp_pat
 
 
 async def test_tasks_without_a_reference_need_a_judge(tmp_path: Path) -> None:
-    engine = ScriptedEngine(lambda r, s: "Answer: 7")
-    with pytest.raises(UserError, match="its tasks need an `answer`"):
-        await aplay(plan("duel", [{"id": "q", "question": "?"}], engine=engine), tmp_path / "j.db")
+    calls: list[Request] = []
+    engine = ScriptedEngine(lambda r, s: calls.append(r) or '{"reason": "so", "better": "tie"}')
+    bare = [{"id": "q", "question": "?"}]
+    with pytest.raises(
+        UserError, match="task `q` has no `answer` to check by: add it, or set `decide=judge`"
+    ):
+        await aplay(plan("duel", bare, engine=engine), tmp_path / "j.db")
+    assert calls == []
+    [result] = await aplay(plan("duel", bare, engine=engine, decide="judge"), tmp_path / "j.db")
+    assert result.status == "done"
 
 
 def test_seats_prompts_and_options() -> None:

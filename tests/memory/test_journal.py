@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import Counter
 from typing import Any
@@ -521,3 +522,33 @@ def test_policy_versions(journal: Journal) -> None:
         )
         heads = connection.execute(text("SELECT live_version_id, training_version_id FROM policies")).one()
     assert numbers == [0, 1] and tuple(heads) == (first, first)
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored", "said"),
+    [
+        ("play", "play", "(`--run NAME`), or continue the old one with `sparring resume r`"),
+        (
+            "evolve",
+            "evolve",
+            "(`run` in the configuration), or continue the old one with `sparring evolve` and",
+        ),
+        (
+            "tournament",
+            "tournament",
+            "(`run` in the configuration), or continue the old one with `sparring tour",
+        ),
+        (
+            "play",
+            "tournament",
+            "(`--run NAME`), or continue the old one with `sparring tournament` and the conf",
+        ),
+        ("evolve", "play", "(`run` in the configuration), or continue the old one with `sparring resume r`"),
+    ],
+)
+def test_what_to_do_about_another_run_of_the_name(
+    journal: Journal, kind: str, stored: str, said: str
+) -> None:
+    drive(journal, kind=stored).release()
+    with pytest.raises(UserError, match=re.escape(said)):
+        drive(journal, kind=kind, seed=8)

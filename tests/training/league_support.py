@@ -86,7 +86,7 @@ def tasks(folder: Path, count: int = 4) -> str:
 
 def small(folder: Path, **changes: Any) -> dict[str, Any]:
     """Three players of the game of numbers, in the order of their strength, on four tasks."""
-    strong, even, weak = ("7", "8", "9"), ("4", "5", "6", "7"), ("3", "4", "5")
+    strong, even, weak = ("7", "8", "9"), ("4", "5", "6", "7"), ("2", "3", "4")  # draws, no upsets
     players = {
         n: script(folder, n, *said) for n, said in (("weak", weak), ("even", even), ("strong", strong))
     }

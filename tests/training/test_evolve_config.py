@@ -204,6 +204,34 @@ def test_what_is_no_configuration(tmp_path: Path, content: str | bytes, said: st
     assert "cannot be read" in refusal(tmp_path) and "cannot be read" in refusal(tmp_path / "none.yaml")
 
 
+@pytest.mark.parametrize(
+    ("content", "key", "line"),
+    [
+        ("run: r\nsteps: 3\nrun: s\n", "run", 3),
+        ("run: r\npolicies:\n  a: {roles: [x], 'roles': [y]}\n", "roles", 3),
+        ("run: r\nsource: &kept {min_turns: 1}\nroles:\n  - {<<: *kept, a: 1}\n  - a: 1\n    a: 2\n", "a", 6),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path, content: str, key: str, line: int) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(content)
+    assert f"`{file}`, line {line}: key `{key}` is there already" in refusal(file)
+
+
+def test_merge_keys_are_merged_and_overridden(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        "run: r\ntasks: demo\nsteps: 3\npolicies:\n  a: &a {roles: [x], max_staleness: 1}\n"
+        "  b: &b {<<: *a, roles: [y]}\n  c: {<<: *b, roles: [z], max_staleness: 2}\n"
+    )
+    found = load_config(file).policies
+    assert [(found[n].roles, found[n].max_staleness) for n in "abc"] == [
+        (("x",), 1),
+        (("y",), 1),
+        (("z",), 2),
+    ]
+
+
 def test_what_may_change_in_a_run_that_goes_on() -> None:
     first = load_config(GOOD).identity()
     assert load_config({**GOOD, "plots": "elsewhere", "concurrency": 3, "minutes": 2.0}).identity() == first

@@ -11,9 +11,12 @@ import pytest
 from league_support import played, rows, script, small, turns
 
 from sparring.errors import SandboxUnavailable, UserError
+from sparring.graphs.play import Play
 from sparring.memory.journal import Journal
 from sparring.memory.policies import register
 from sparring.memory.schema import Match
+from sparring.training.league.config import load_tournament
+from sparring.training.league.entry import prepare
 from sparring.training.league.record import final_ratings
 from sparring.training.league.standings import read_standings
 
@@ -109,6 +112,37 @@ async def test_seeding_by_the_ratings_of_an_earlier_run(tmp_path: Path, db: str)
             await played({**config, "run": "new", "seeding": seeding, "players": players}, db)
 
 
+def test_everybody_is_cast_once_a_seat_and_not_in_every_seating(
+    tmp_path: Path, db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, cast, made = "abcdef", Play.cast, list[Play]()
+    monkeypatch.setattr(Play, "cast", lambda play: made.append(play) or cast(play))
+    config = small(tmp_path, players={name: script(tmp_path, name, "1") for name in names})
+    with Journal.open(db) as journal:
+        entry = prepare(load_tournament(config), journal)
+    assert {(seat, spec) for play in made for seat, spec in play.roles.items()} == {
+        (seat, entry.specs[name][seat]) for name in names for seat in ("left", "right")
+    }
+    assert len(made) == 10  # of 30 seatings
+
+
+async def test_how_often_a_judge_says_the_same_in_both_orders(tmp_path: Path, db: str) -> None:
+    tie, first = (json.dumps({"reason": "so", "better": better}) for better in ("tie", "A"))
+    path = tmp_path / "referee.jsonl"
+    rules = ({"match": "swap 0", "within": "conversation", "replies": [tie]}, {"replies": [first]})
+    path.write_text("".join(json.dumps(rule) + "\n" for rule in rules))
+    config = small(
+        tmp_path, protocol="duel", options={"decide": "judge"}, roles={"judge": f"scripted:{path}"}
+    )
+    config["players"] = {
+        name: script(tmp_path, name, f"Answer: {n}") for n, name in enumerate(("ann", "bob"))
+    }
+    told = "the judge said the same in both orders in"
+    assert f"{told} 2 of 8 games" in (await played(config, db)).standings.notes
+    config |= {"run": "silent", "players": {**config["players"], "bob": script(tmp_path, "hm", " ")}}
+    assert not any(note.startswith(told) for note in (await played(config, db)).standings.notes)
+
+
 # --- mistakes ----------------------------------------------------------------------------------------
 
 
@@ -148,7 +182,10 @@ async def test_whoever_decides_is_a_judge_whatever_its_role_is_called(tmp_path: 
         ({"options": {"n": 1}}, "unknown option of protocol `numbers` `n`"),
         ({"tasks": "none.jsonl"}, "there is no such file"),
         ({"tasks_per_pairing": 5}, "holds 4 tasks"),
-        ({"schedule": {"name": "swiss", "rounds": 4}}, "4 swiss rounds: 3 players .* after 3"),
+        (
+            {"schedule": {"name": "swiss", "rounds": 4}},
+            "4 swiss rounds: .* enough for 3 players .* choose at most 3",
+        ),
         ({"schedule": "swiss"}, r"`schedule`: say how many rounds: \{name: swiss, rounds: N\}"),
         ({"schedule": {"name": "round_robin", "rounds": 2}}, "a round robin has no `rounds`"),
         ({"schedule": "knockout"}, "`schedule.name`"),

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
+from sparring.training.league import ratings
 from sparring.training.league.matches import Game, share
 from sparring.training.league.pairwise import explained, largest_cycle, pairwise
-from sparring.training.league.ratings import ELO, Tally, bradley_terry, openskill_curve
+from sparring.training.league.ratings import ELO, Tally, bradley_terry, fit, openskill_curve
 
 AB = ("a", "b")
 
@@ -114,6 +115,26 @@ def test_a_brute_force_optimiser_finds_nothing_better() -> None:
     best[:-1] -= best[:-1].mean()
     assert np.append(fitted.theta, fitted.gamma) == pytest.approx(best, abs=5e-3)
     assert fitted.gamma > 0.3 and list(fitted.theta) == sorted(fitted.theta)
+
+
+def test_all_resamples_at_once_take_the_newton_steps_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps, against one resample after another with the curvature written out as X' diag(w) X."""
+    monkeypatch.setattr(ratings, "STEPS", 2)
+    tally = Tally.of(random_field(players=5), [f"p{n}" for n in range(5)])
+    points, counts = tally.resampled(20)
+    design = np.array(
+        [[(n == i) - (n == j) for n in range(5)] + [1] for i, j in tally.seatings] + np.eye(6).tolist()
+    )
+    wanted = []
+    for won, played in zip(points, counts, strict=True):
+        won, played, theta = np.append(won, [0.5] * 6), np.append(played, [1.0] * 6), np.zeros(6)
+        for _ in range(2):
+            chance = 1 / (1 + np.exp(-design @ theta))
+            curvature = design.T @ np.diag(played * chance * (1 - chance)) @ design
+            theta = theta + np.linalg.solve(curvature, design.T @ (won - played * chance))
+        wanted.append(np.append(theta[:5] - theta[:5].mean(), theta[5]))
+    found = fit(tally, points, counts, sided=True, prior=1.0)
+    assert found == pytest.approx(np.array(wanted), abs=1e-10)
 
 
 def test_intervals_resample_tasks_and_not_games() -> None:

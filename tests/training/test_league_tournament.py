@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import sqlite3
+import threading
 import time
 from collections import Counter
 from contextlib import closing
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from league_support import START_CONTEXT, live, played, rows, small, turns
+from league_support import START_CONTEXT, live, played, rows, script, small, turns
 from sqlalchemy import delete, select, update
 
+from sparring.graphs.cast import policy_name
 from sparring.memory.journal import Journal
-from sparring.memory.schema import Match, Rating, Turn
+from sparring.memory.schema import Episode, Match, PolicyVersion, Rating, Turn
+from sparring.training.league import ratings
 from sparring.training.league.standings import read_standings
 
 
@@ -159,6 +162,22 @@ async def test_rounds_follow_from_the_rows_before_them(tmp_path: Path, db: str) 
     assert not {row.seed for row in first.values()} & {row.seed for row in later.values()}
 
 
+async def test_the_final_ratings_are_fitted_once_and_beside_the_event_loop(
+    tmp_path: Path, db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit, blocked = ratings.fit, list[bool]()
+
+    def watched(*given: Any, **more: Any) -> Any:
+        blocked.append(threading.current_thread() is threading.main_thread())
+        return fit(*given, **more)
+
+    monkeypatch.setattr(ratings, "fit", watched)
+    result = await played(small(tmp_path), db)
+    assert blocked == [False, False]  # the estimate and its resamples
+    with Journal.open(db) as journal:
+        assert read_standings(journal, "cup") == result.standings
+
+
 # --- stopped and begun again -------------------------------------------------------------------------------
 
 
@@ -185,6 +204,57 @@ async def test_failed_games_are_played_when_the_command_is_given_again(tmp_path:
         journal.execute(Rating.__table__.delete())
     await played(config, db)
     assert rows(db)[1][-len(curve) :] == curve  # as if written in one go
+
+
+async def test_a_player_who_always_fails_is_given_up(tmp_path: Path, db: str) -> None:
+    config = small(tmp_path, schedule={"name": "swiss", "rounds": 3}, void="loss")
+    config["players"]["even"] = script(tmp_path, "away", error="engine_error")
+    for _ in range(2):
+        assert (await played(config, db)).missing == 8 and rows(db)[0] == []
+    assert (await played({**config, "give_up": 4}, db)).missing == 8 and rows(db)[0] == []  # its third time
+    assert (await played({**config, "give_up": 4}, db)).missing == 8  # the first time of its last round
+    assert {row[2]["round"] for row in rows(db)[0]} == {0, 1}
+    ended = await played({**config, "give_up": 1}, db)
+    assert ended.missing == 0 and ended.standings.status == "done"
+    matches, rated = rows(db)
+    assert [row[0] for row in matches] == list(range(24)) and "bradley_terry" in {row[0] for row in rated}
+    for _, players, found, status, *_ in matches:
+        away = next((seat for seat, player in players.items() if player == "even"), None)
+        assert (status, found["fault"]) == ("void" if away else "done", away)
+    line = next(row for row in ended.standings.players if row.player == "even")
+    assert (line.lost, line.void) == (16, 16)
+    assert (await played(config, db)).standings == ended.standings and rows(db) == (matches, rated)
+
+
+async def test_whose_fault_a_game_is_that_is_given_up(tmp_path: Path, db: str) -> None:
+    """Both answer side by side in a duel; nobody is at fault where both failed as often."""
+    away, other = (script(tmp_path, name, error="timeout") for name in ("away", "other"))
+    well = script(tmp_path, "well", "Answer: 5")
+    players = {"well": well, "one": away, "same": away, "other": other}
+    given = small(tmp_path, protocol="duel", players=players, give_up=2, limit=1)
+    assert (await played(given, db)).missing == 12
+    with Journal.open(db) as journal:  # between `one` and `other` as if `one` alone had failed the first time
+        among = select(Episode.number).where(Episode.run_id.contains("one vs other"))
+        numbers = [row.number for row in journal.read(among)]
+        of = select(PolicyVersion.id).where(PolicyVersion.policy == policy_name(other))
+        [version] = {row.id for row in journal.read(of)}
+        gone = Turn.episode_number.in_(numbers) & (Turn.policy_version_id == version)
+        journal.execute(delete(Turn).where(gone))
+    assert (await played(given, db)).missing == 0
+    fault = {tuple(sat.values()): sat.get(found["fault"]) for _, sat, found, *_ in rows(db)[0]}
+    assert len(fault) == 12 and all(name in pair for pair, name in fault.items() if "well" in pair)
+    assert "well" not in fault.values() and fault["one", "other"] == "one"
+    assert {fault[pair] for pair in (("other", "one"), ("one", "same"), ("same", "other"))} == {None}
+    judged = {
+        **given,
+        "run": "judged",
+        "options": {"decide": "judge"},
+        "roles": {"judge": away},
+        "give_up": 1,
+    }
+    judged["players"] = {"well": well, "sixer": script(tmp_path, "sixer", "Answer: 6")}
+    standings = (await played({**judged, "void": "loss"}, db)).standings
+    assert [(row.games, row.void) for row in standings.players] == [(0, 2), (0, 2)]
 
 
 def count(memory: str) -> int:

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from sparring.graphs.cast import SCRIPT
 from sparring.training.config import Strict, beside, read_config, what_is_played
 
-SCRIPT = "scripted:"
 BETWEEN = " vs "
 """Stands between two players in the name of the run that holds their games."""
 
@@ -97,6 +97,9 @@ class TournamentConfig(Strict):
     null: all."""
     void: Literal["skip", "loss"] = "skip"
     """What a void game counts: nothing, or a loss for the side whose fault it is."""
+    give_up: int | None = Field(default=None, ge=1)
+    """A game in which one call has failed so many times is void, by the fault of the side whose call it was;
+    null: it waits for the next command, and so does the round after it."""
     judge_may_play: bool = False
     """Whether a judge, which is whoever `roles` names, may have the weights of one of the players."""
     plots: str | None = None
@@ -117,7 +120,7 @@ class TournamentConfig(Strict):
 
     def identity(self) -> dict[str, Any]:
         """What makes the run what it is: with anything else changed it may go on as the same one."""
-        kept = {"plots", "concurrency"}
+        kept = {"plots", "concurrency", "give_up"}
         return {name: value for name, value in self.model_dump(mode="json").items() if name not in kept}
 
 

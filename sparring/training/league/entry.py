@@ -16,7 +16,6 @@ from sparring.agents.engines.registry import EnginePool
 from sparring.errors import SandboxUnavailable, UserError, unknown
 from sparring.graphs.cast import POLICY, policy_spec
 from sparring.graphs.catalogue import make_protocol
-from sparring.graphs.duel import Duel
 from sparring.graphs.play import Play
 from sparring.graphs.protocol import Protocol
 from sparring.memory.journal import Journal
@@ -62,6 +61,16 @@ class Entry:
         """How the two players of a pairing sit: both ways, unless each has a seat of its own."""
         return [pairing] if self.entrants.bipartite else [pairing, (pairing[1], pairing[0])]
 
+    def sittings(self) -> list[Pairing]:
+        """Seatings in which everybody sits on each of its seats, for what is asked of a player and a seat."""
+        found, sat = list[Pairing](), set[tuple[str, str]]()
+        for seating in (s for pairing in self.entrants.pairings() for s in self.seatings(pairing)):
+            places = set(zip(seating, self.entrants.rivals, strict=True))
+            if not places <= sat:
+                sat |= places
+                found.append(seating)
+        return found
+
     def tasks_of(self, number: int) -> tuple[TaskRecord, ...]:
         """The tasks of a round: all, or the next of a random order of them, which begins again at its end."""
         count = self.config.tasks_per_pairing
@@ -75,8 +84,8 @@ class Entry:
     def play(self, seating: Pairing, tasks: Sequence[TaskRecord]) -> Play:
         """The games of one seating as a run of their own.
 
-        A turn's seed comes from the run's seed, task, iteration, copy and key, and a key begins with its
-        seat. So two runs with the tournament's seed differ in who sits where and in nothing else.
+        A turn's seed comes from the run's seed, task, iteration, copy and key, and a key says which turn of
+        the game it is. So two runs with the tournament's seed differ in who sits where and in nothing else.
         """
         config = self.config
         seated = {
@@ -125,9 +134,8 @@ def prepare(config: TournamentConfig, journal: Journal) -> Entry:
         roles = {seat: _pinned(spec, journal) for seat, spec in config.roles.items()}
     check_schedule(config.schedule, entrants)
     entry = Entry(config, tasks, entrants, specs, roles)
-    for pairing in entrants.pairings():
-        for seating in entry.seatings(pairing):
-            entry.play(seating, ()).cast()
+    for seating in entry.sittings():
+        entry.play(seating, ()).cast()
     return entry
 
 
@@ -142,9 +150,6 @@ def _tasks(config: TournamentConfig, protocol: Protocol) -> tuple[TaskRecord, ..
         )
     for task in tasks:
         protocol.accepts(task)
-    bare = next((task.id for task in tasks if task.answer is None), None)
-    if bare is not None and isinstance(protocol, Duel) and protocol.decide == "verifier":
-        raise UserError(f"task `{bare}` has no `answer` to check by: add it, or set `decide: judge`")
     return tuple(tasks)
 
 
@@ -239,12 +244,7 @@ async def admit(entry: Entry, journal: Journal, pool: EnginePool) -> None:
     rivals = entry.entrants.rivals
     weights: dict[tuple[str, str | None], str] = {}
     judges: dict[str, tuple[str, str | None]] = {}
-    admitted: set[tuple[str, str]] = set()
-    for seating in (s for pairing in entry.entrants.pairings() for s in entry.seatings(pairing)):
-        places = set(zip(seating, rivals, strict=True))
-        if places <= admitted:
-            continue
-        admitted |= places
+    for seating in entry.sittings():
         agents = await entry.play(seating, ()).cast().agents(pool, journal)
         for seat, agent in agents.items():
             own = agent.version.base, agent.version.adapter_hash

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
 from sparring.memory.rows import Row
-from sparring.memory.schema import Match
+from sparring.memory.run import EpisodeState
+from sparring.memory.schema import Agent, Match, Turn
 from sparring.training.league.schedule import Pairing
 
 DONE, VOID = "done", "void"
@@ -44,6 +45,8 @@ class Game:
     """Of a void game: 0 or 1 for the player whose fault that is."""
     error: str | None = None
     """The type of error the game was about, where it was about one."""
+    agreed: bool | None = None
+    """Whether a judge who read the answers in both orders said the same twice; None where none did."""
 
     def counted(self, void: Void) -> float | None:
         """The first seat's points under the rule for void games; None where it counts nothing."""
@@ -76,6 +79,7 @@ def match_row(slot: Slot, rivals: tuple[str, str], outcome: Mapping[str, Any] | 
             "scores": scores,
             "fault": told.get("fault"),
             "error": _error(told),
+            "agreed": _agreed(told),
         },
         "status": VOID if scores is None else DONE,
     }
@@ -84,6 +88,29 @@ def match_row(slot: Slot, rivals: tuple[str, str], outcome: Mapping[str, Any] | 
 def _error(outcome: Mapping[str, Any]) -> str | None:
     found = (outcome.get("detail") or {}).get("error")
     return found if isinstance(found, str) else None
+
+
+def _agreed(outcome: Mapping[str, Any]) -> bool | None:
+    preferred = (outcome.get("detail") or {}).get("preferred")
+    return preferred[0] == preferred[1] if preferred and None not in preferred else None
+
+
+def failed_calls(journal: Journal, episode: EpisodeState) -> tuple[int, str | None]:
+    """How many times the call that failed most has failed, and the seat whose call it was.
+
+    None where it may be that of several seats: of two players who are one version, or where both failed.
+    """
+    query = (
+        select(Agent.role, Turn.policy_version_id, func.count())
+        .join(Agent, Agent.id == Turn.agent_id)
+        .where(Turn.episode_number == episode.number, Turn.final.is_(False))
+        .group_by(Turn.key, Agent.role, Turn.policy_version_id)
+    )
+    failed = journal.read(query)
+    most = max((count for *_, count in failed), default=0)
+    callers = {(role, version) for role, version, count in failed if count == most}
+    seats = [seat for seat, sat in episode.seats.items() if (sat["role"], sat["version"]) in callers]
+    return most, seats[0] if len(seats) == 1 else None
 
 
 def read_games(journal: Journal, run: str, rivals: tuple[str, str]) -> list[Game]:
@@ -106,6 +133,7 @@ def as_game(
         points=None if result["scores"] is None else float(result["scores"][first]),
         fault=rivals.index(result["fault"]) if result["fault"] in rivals else None,
         error=result["error"],
+        agreed=result.get("agreed"),
     )
 
 

@@ -154,10 +154,12 @@ def fit(tally: Tally, points: Numbers, games: Numbers, *, sided: bool, prior: fl
     theta = np.zeros((len(games), count + 1))
     # Without the prior a shift of all strengths changes nothing, and a strength that nothing tells neither.
     ridge = 1e-12 * np.eye(count + 1)
+    outer = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
     for _ in range(STEPS):
         chance = _sigma(theta @ design.T)
         gradient = (points - games * chance) @ design
-        curvature = np.einsum("rs,si,sj->rij", games * chance * (1 - chance), design, design, optimize=True)
+        # One matrix product: as an einsum of three operands it is a plain loop, 18 times as slow.
+        curvature = ((games * chance * (1 - chance)) @ outer).reshape(-1, count + 1, count + 1)
         step = np.linalg.solve(curvature + ridge, gradient[..., None])[..., 0]
         longest = np.abs(step).max(axis=1, keepdims=True)
         theta += step * np.minimum(1.0, LONGEST / np.maximum(longest, CLOSE))

@@ -68,8 +68,8 @@ def check_schedule(schedule: ScheduleConfig, entrants: Entrants) -> None:
         most = max(sizes) if sizes else count - 1 + count % 2
         if schedule.rounds is not None and schedule.rounds > most:
             raise UserError(
-                f"{schedule.rounds} swiss rounds: {count} players have met everybody they can after "
-                f"{most}, and nobody meets twice; choose fewer rounds"
+                f"{schedule.rounds} swiss rounds: nobody meets twice, and {most} rounds are enough for "
+                f"{count} players to meet all whom they can; choose at most {most}"
             )
 
 

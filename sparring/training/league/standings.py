@@ -99,12 +99,12 @@ class Standings:
         ]
 
 
-def read_standings(journal: Journal, run: str) -> Standings:
-    """The standings of a tournament, finished or not."""
+def read_standings(journal: Journal, run: str, fitted: BradleyTerry | None = None) -> Standings:
+    """The standings of a tournament, finished or not; `fitted`, where its ratings are known already."""
     field = read_field(journal, run)
     entrants, games, void = field.entrants, field.games, field.void
     tally = Tally.of(games, entrants.order, void)
-    fitted = bradley_terry(tally, sided=not entrants.bipartite)
+    fitted = fitted or bradley_terry(tally, sided=not entrants.bipartite)
     rates = pairwise(tally)
     schedule = field.row.config["schedule"]["name"]
     latest = {point.player: point for point in openskill_curve(games, void)}
@@ -237,4 +237,6 @@ def _notes(field: Field, tally: Tally) -> list[str]:
     if voided:
         counts = "count as losses of the side at fault" if field.void == "loss" else "are left out"
         notes.append(f"{voided} of {len(field.games)} games are void and {counts}")
+    if judged := [game.agreed for game in field.games if game.agreed is not None]:
+        notes.append(f"the judge said the same in both orders in {sum(judged)} of {len(judged)} games")
     return notes

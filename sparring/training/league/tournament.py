@@ -13,6 +13,7 @@ its journal and comes to the same end.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,9 +27,17 @@ from sparring.memory.journal import Journal
 from sparring.memory.run import EpisodeState, RunHandle
 from sparring.training.league.config import BETWEEN, TournamentConfig, load_tournament
 from sparring.training.league.entry import Entry, admit, prepare
-from sparring.training.league.matches import Slot, as_game, match_row, read_games, share, slots
+from sparring.training.league.matches import (
+    Slot,
+    as_game,
+    failed_calls,
+    match_row,
+    read_games,
+    share,
+    slots,
+)
 from sparring.training.league.plots import draw
-from sparring.training.league.ratings import Tally, bradley_terry, openskill_curve
+from sparring.training.league.ratings import BradleyTerry, Tally, bradley_terry, openskill_curve
 from sparring.training.league.record import (
     BRADLEY_TERRY,
     FIELD,
@@ -53,6 +62,8 @@ class Tournament:
         self.told: Told = told or (lambda kind, numbers: None)
         self.missing = 0
         """Games that failed; the same command tries them again."""
+        self.fitted: BradleyTerry | None = None
+        """The final ratings, once there are any."""
         self._floor = asyncio.Semaphore(entry.config.concurrency)
         self._open = asyncio.Semaphore(entry.config.concurrency)
         self._games = {game.position: game for game in read_games(run.journal, run.id, entry.entrants.rivals)}
@@ -111,12 +122,17 @@ class Tournament:
         """One game, and its match row once it has come to an outcome."""
         async with self._floor:
             await player(episodes=[(slot.task, 0)], iteration=slot.round)
-        state = _ended(player, slot)
-        if state is None:
-            self.missing += 1
-            return
+        state, outcome = _last(player, slot), None
+        if state.status in FINISHED:
+            outcome = state.outcome
+        else:
+            tries, seat = failed_calls(self.run.journal, state)
+            if tries < (self.entry.config.give_up or math.inf):
+                self.missing += 1
+                return
+            outcome = {"fault": seat}
         rivals = self.entry.entrants.rivals
-        row = match_row(slot, rivals, state.outcome)
+        row = match_row(slot, rivals, outcome)
         row |= {"id": self.run.ids.take("matches"), "run_id": self.run.id, "episode_number": state.number}
         write = self.run.write()
         write.rows.append(("matches", row))
@@ -143,7 +159,7 @@ class Tournament:
         end = next((place for place in range(until) if place not in self._games), until)
         games = [game for position, game in self._games.items() if position < end]
         last = last_rated(self.run.journal, self.run.id)
-        points = openskill_curve(games, self.entry.config.void)
+        points = await asyncio.to_thread(openskill_curve, games, self.entry.config.void)
         fresh = [(p.player, p.position, p.mu, p.sigma) for p in points if p.position > last]
         await write_ratings(self.run, OPENSKILL, fresh)
 
@@ -151,22 +167,20 @@ class Tournament:
         """Write the final ratings: Bradley-Terry's, after the last game."""
         entrants = self.entry.entrants
         tally = Tally.of(list(self._games.values()), entrants.order, self.entry.config.void)
-        fitted = bradley_terry(tally, sided=not entrants.bipartite)
+        fitted = await asyncio.to_thread(bradley_terry, tally, sided=not entrants.bipartite)
+        self.fitted = fitted
         rows = [(p, until - 1, fitted.rating(p).mean, fitted.deviation(p)) for p in entrants.order]
         await write_ratings(self.run, BRADLEY_TERRY, rows)
 
 
-def _ended(player: Player, slot: Slot) -> EpisodeState | None:
-    """The episode in which a game came to its end, None where it failed.
-
-    One that was abandoned, because a policy version was gone, was played again as the next copy.
-    """
+def _last(player: Player, slot: Slot) -> EpisodeState:
+    """The episode in which a game was played; one that was abandoned, because a policy version was gone, was
+    played again as the next copy."""
     copy = 0
-    while (state := player.run.state(slot.task, slot.round, copy)) is not None:
-        if state.status != "abandoned":
-            return state if state.status in FINISHED else None
+    while (state := player.run.state(slot.task, slot.round, copy)) and state.status == "abandoned":
         copy += player.play.copies
-    return None
+    assert state is not None, "it was just played"
+    return state
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +219,7 @@ async def _drive(config: TournamentConfig, journal: Journal, told: Told | None) 
             tournament = Tournament(entry, run, pool, told)
             await tournament()
             ending.status = "failed" if tournament.missing else "done"
-    standings = read_standings(journal, config.run)
+    standings = await asyncio.to_thread(read_standings, journal, config.run, tournament.fitted)
     plots = await asyncio.to_thread(draw, journal, config.run, config.plots)
     return TournamentResult(standings, plots, tournament.missing)
 
