@@ -182,13 +182,17 @@ def report_tables(report: Report) -> list[Any]:
     parts: list[Any] = [Text(head)]
     accuracy = report.accuracy
     if accuracy is None:
-        parts.append(Text("no task has a reference, so there is no accuracy"))
+        why = "no task has a reference" if report.answers else "what is played is no answer to a task"
+        parts.append(Text(f"{why}, so there is no accuracy"))
     else:
         parts.append(_comparison(report, accuracy))
         parts.append(Text(_missing(report, accuracy)))
         parts.append(Text(report.conclusion))
     if report.step_errors is not None and report.step_errors.items:
         parts += _steps(report.step_errors)
+    elif report.figures:
+        rows = [(name.replace("_", " "), f"{value:.4g}") for name, value in report.figures.items()]
+        parts.append(columns(("", report.protocol), rows))
     if report.changes is not None:
         parts.append(Text(_movement(report.changes)))
     rows = [
@@ -245,10 +249,13 @@ def _steps(found: StepErrors) -> list[Any]:
     }
     rows |= {f"  error `{kind}` found": [share] for kind, share in sorted(found.counted.kinds.items())}
     for name, shares in rows.items():
-        cells = [cell for share in shares for cell in (_share(share.mean), _interval(share, ""))]
-        table.add_row(Text(name), *cells)
+        table.add_row(Text(name), *_measured(shares))
     table.add_row("mean of the two", *(c for side in both for c in (_share(side.average), "")))
     table.add_row("harmonic mean", *(c for side in both for c in (_share(side.harmonic), "")))
+    if subsets := sorted(name for name in found.counted.accuracy if name):
+        for name in subsets:
+            table.add_row(Text(f"accuracy in `{name}`"), *_measured(side.accuracy.get(name) for side in both))
+        table.add_row("accuracy, mean of subsets", *(c for side in both for c in (_share(side.macro), "")))
     first = {name or "all": _share(each.f1) for name, each in found.first.items()}
     said = (
         f"{found.items} labelled steps of {found.solutions} solutions, no readable verdict on "
@@ -257,6 +264,12 @@ def _steps(found: StepErrors) -> list[Any]:
     if len(first) > 1:
         said += f" ({', '.join(f'{name} {f1}' for name, f1 in first.items())})"
     return [table, Text(said)]
+
+
+def _measured(shares: Iterable[Estimate | None]) -> list[str]:
+    """Shares, each with its interval; `-` where there is nothing to have a share of."""
+    known = [share if share is not None and share.n else None for share in shares]
+    return [cell for s in known for cell in (("-", "") if s is None else (_share(s.mean), _interval(s, "")))]
 
 
 def _share(value: float | None) -> str:

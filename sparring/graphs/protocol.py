@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, Self, TypedDict
@@ -107,9 +107,12 @@ class Protocol(BaseModel, ABC):
         """Supersteps an episode may take; the library's own default would let a loop run 10,007."""
         return 3 * self.max_calls + 10
 
-    def figures(self, journal: Journal, run: str, iteration: int | None = None) -> dict[str, float]:
-        """What is measured of a run of this protocol, or of one iteration, beside its accuracy; the first
-        entry is the main one."""
+    def figures(self, journal: Journal, run: str, episodes: Sequence[int] | None = None) -> dict[str, float]:
+        """What is measured of a run of this protocol beside its accuracy, the main entry first.
+
+        Args:
+            episodes: only those with these numbers.
+        """
         return {}
 
     def compile(self) -> CompiledStateGraph[Any, Context, Any, Any]:

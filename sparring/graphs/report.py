@@ -12,14 +12,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from sqlalchemy import select
 
+from sparring.errors import UserError
+from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.player import FINISHED
 from sparring.graphs.pool import Baseline, answer_of, compare, share
+from sparring.graphs.protocol import Protocol
 from sparring.graphs.results import Result, read_results
 from sparring.graphs.stats import Estimate, bootstrap, wilson
 from sparring.graphs.step_errors import StepErrors, step_errors
@@ -76,7 +79,7 @@ class Report:
     tasks: int
     """Tasks with a reference and an episode that ended."""
     accuracy: Estimate | None
-    """None where no task has a reference."""
+    """None where no task has a reference, or what is played is no answer to one."""
     right: int
     no_answer: int
     failed: int
@@ -89,6 +92,10 @@ class Report:
     conclusion: str
     step_errors: StepErrors | None = None
     """Of a run of `step_check`."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """What the protocol measures of its own play."""
+    answers: bool = True
+    """`Protocol.answers`."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -102,11 +109,14 @@ def report(journal: Journal, run: str) -> Report:
     """
     row = journal.run_row(run)
     config = row.config or {}
+    protocol = _protocol(row)
     results = read_results(journal, run)
     used = usage(journal, run)
     references = _references(journal, run)
     ended = [r for r in results if r.status in (*FINISHED, "failed")]
-    scored = [r for r in ended if references.get(r.task_id) is not None]
+    referred = [r for r in ended if references.get(r.task_id) is not None]
+    answers = protocol is None or protocol.answers
+    scored = referred if answers else []
     counts: dict[str, int] = defaultdict(int)
     for result in results:
         counts[result.status] += 1
@@ -127,14 +137,24 @@ def report(journal: Journal, run: str) -> Report:
         right=sum(bool(r.correct) for r in scored),
         no_answer=sum(r.answer is None and r.status in FINISHED for r in scored),
         failed=sum(r.status == "failed" for r in scored),
-        without_reference=len(ended) - len(scored),
+        without_reference=len(ended) - len(referred),
         statuses=used.turns,
         usage=_spent(journal, run, used.total),
         baseline=baseline,
         changes=_changes(journal, run),
         conclusion=conclude(row.protocol, baseline),
         step_errors=step_errors(journal, run) if row.protocol == "step_check" else None,
+        figures={} if protocol is None else protocol.figures(journal, run),
+        answers=answers,
     )
+
+
+def _protocol(row: Any) -> Protocol | None:
+    """What a run played; None where it is not at hand: a companion's, or a class from elsewhere."""
+    try:
+        return make_protocol(row.protocol, (row.config or {}).get("options"))
+    except UserError:
+        return None
 
 
 def _by_task(scored: Iterable[Result]) -> dict[str, list[Result]]:

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, TypedDict
 
 from langgraph.graph import END, START, StateGraph
@@ -137,8 +138,8 @@ class SneakyGame(Sneaky):
         if self.validation == "arithmetic":
             _reckoned(task, steps)
 
-    def figures(self, journal: Journal, run: str, iteration: int | None = None) -> dict[str, float]:
-        return game_figures(journal, run, iteration)
+    def figures(self, journal: Journal, run: str, episodes: Sequence[int] | None = None) -> dict[str, float]:
+        return game_figures(journal, run, episodes)
 
     def graph(self) -> StateGraph[Any, Context, Any, Any]:
         graph = StateGraph(SneakyState, context_schema=Context)

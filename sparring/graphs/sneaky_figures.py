@@ -12,8 +12,9 @@ from sparring.memory.journal import Journal
 from sparring.memory.schema import Episode
 
 
-def game_figures(journal: Journal, run: str, iteration: int | None = None) -> dict[str, float]:
-    """Figures of a run's finished games, or of those of one iteration; what there is nothing of is left out.
+def game_figures(journal: Journal, run: str, episodes: Sequence[int] | None = None) -> dict[str, float]:
+    """Figures of a run's finished games, or of those with these episode numbers; what there is nothing of is
+    left out.
 
     * `win_rate`: share of the games that were not void that the generator won, SPC's win rate.
     * `valid`: share of the games whose attack passed validation, of those that reached it or failed before;
@@ -24,8 +25,8 @@ def game_figures(journal: Journal, run: str, iteration: int | None = None) -> di
     * `win_rate/ERROR`, `error_recall/ERROR`, `false_alarm/ERROR`: of the games with each type of error.
     """
     query = select(Episode.outcome).where(Episode.run_id == run, Episode.status == "done")
-    if iteration is not None:
-        query = query.where(Episode.iteration == iteration)
+    if episodes is not None:
+        query = query.where(Episode.number.in_(episodes))
     outcomes = [row.outcome for row in journal.read(query) if row.outcome and "detail" in row.outcome]
     details = [outcome["detail"] for outcome in outcomes]
     checked = [detail["validation"] for detail in details if "validation" in detail]

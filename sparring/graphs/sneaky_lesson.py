@@ -16,6 +16,7 @@ A task holds `steps`, `step` (which of them, from 0), `wrong`, `error` (type id)
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -106,11 +107,11 @@ class SneakyLesson(Sneaky):
         await asyncio.gather(*given)
         return {"outcome": Outcome(answer=None, detail={"step": meta["step"], "error_type": meta["error"]})}
 
-    def figures(self, journal: Journal, run: str, iteration: int | None = None) -> dict[str, float]:
+    def figures(self, journal: Journal, run: str, episodes: Sequence[int] | None = None) -> dict[str, float]:
         """`loss`: the mean negative log-probability of a demonstrated token, by role and over all."""
         if not self.score:
             return {}
-        found = mean_logprobs(journal, run, iteration)
+        found = mean_logprobs(journal, run, episodes)
         tokens = max(1, sum(count for _, count in found.values()))
         loss = -sum(mean * count for mean, count in found.values()) / tokens
         return {"loss": loss, **{f"loss_{role}": -mean for role, (mean, _) in sorted(found.items())}}

@@ -63,9 +63,9 @@ class StepCheck(Protocol):
         if label_of(task) is None and self.upto == "label":
             raise UserError(f"task `{task.id}` has no label as its answer: `upto=label` needs one")
 
-    def figures(self, journal: Journal, run: str, iteration: int | None = None) -> dict[str, float]:
+    def figures(self, journal: Journal, run: str, episodes: Sequence[int] | None = None) -> dict[str, float]:
         """Balanced accuracy, both recalls, false alarms, F1, and the recall of every kind of error."""
-        return figures(step_errors(journal, run, iteration))
+        return figures(step_errors(journal, run, episodes))
 
     def graph(self) -> StateGraph[Any, Context, Any, Any]:
         graph = StateGraph(StepCheckState, context_schema=Context)

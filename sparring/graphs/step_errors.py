@@ -182,11 +182,11 @@ def measured(solutions: Sequence[Solution]) -> StepErrors:
     )
 
 
-def step_errors(journal: Journal, run: str, iteration: int | None = None) -> StepErrors:
+def step_errors(journal: Journal, run: str, episodes: Sequence[int] | None = None) -> StepErrors:
     """The metrics of a journaled run of `step_check`, over its ended episodes whose task has a label.
 
     Args:
-        iteration: only its episodes.
+        episodes: only those with these numbers.
 
     A failed or capped episode has no verdicts: its items count as unreadable.
     """
@@ -196,8 +196,8 @@ def step_errors(journal: Journal, run: str, iteration: int | None = None) -> Ste
         .where(Episode.run_id == run, Episode.status.in_(ENDED))
         .order_by(Episode.number)
     )
-    if iteration is not None:
-        query = query.where(Episode.iteration == iteration)
+    if episodes is not None:
+        query = query.where(Episode.number.in_(episodes))
     return measured([_solution(row) for row in journal.read(query) if row.answer is not None])
 
 

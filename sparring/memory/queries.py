@@ -7,7 +7,7 @@ neither fills memory nor keeps the writer's log from being folded back.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -64,17 +64,19 @@ def decisions(journal: Journal, run: str, kind: str) -> dict[str, Any]:
     return {row.key: row.payload for row in journal.read(query)}
 
 
-def mean_logprobs(journal: Journal, run: str, iteration: int | None = None) -> dict[str, tuple[float, int]]:
+def mean_logprobs(
+    journal: Journal, run: str, episodes: Sequence[int] | None = None
+) -> dict[str, tuple[float, int]]:
     """Role -> (mean log-probability of a completion token, tokens), over a run's turns that have them, or
-    those of one iteration."""
+    those of some of its episodes, by number."""
     query = (
         select(Agent.role, Turn.logprobs)
         .join(Agent, Agent.id == Turn.agent_id)
         .join(Episode, Episode.number == Turn.episode_number)
         .where(Episode.run_id == run, Turn.final, Turn.logprobs.is_not(None))
     )
-    if iteration is not None:
-        query = query.where(Episode.iteration == iteration)
+    if episodes is not None:
+        query = query.where(Episode.number.in_(episodes))
     sums: dict[str, tuple[float, int]] = {}
     for role, logprobs in journal.read(query):
         total, count = sums.get(role, (0.0, 0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +14,8 @@ from rich.text import Text
 from sparring.graphs.console import write_lines
 from sparring.graphs.display import clock, columns, show
 from sparring.memory.journal import Journal
-from sparring.training.story import Story, head_numbers, read_story
+from sparring.training.opponents import Record
+from sparring.training.story import CHOICE, Story, head_numbers, read_story
 
 COLUMNS = (
     ("reward", "reward", ".3f"),
@@ -50,14 +51,17 @@ class Watch:
             self._headed = True
             rows = [_row(at, numbers["step"] + 1, name, row) for name, row in numbers["policies"].items()]
             if figures := numbers.get("figures"):
-                rows.append(f"{at:>7}  {_listed(figures)}")
+                pair = f"{_pair(numbers['versions'])}: " if "versions" in numbers else ""
+                rows.append(f"{at:>7}  {pair}{_listed(figures)}")
             return head + "\n".join(rows)
         if kind == "opponents":
-            pair = " against ".join(
-                f"{policy}@{number}"
-                for policy, number in zip(numbers["policies"], numbers["versions"], strict=True)
+            policies = numbers["policies"]
+            known = "".join(
+                f"; {_pair(row['versions'])} had {row['points']:.3g} of {row['games']} for {policies[0]}"
+                for row in numbers["candidates"]
             )
-            return f"{at:>7}  step {numbers['step'] + 1} plays {pair}"
+            pair = _pair(numbers["versions"], policies, " against ")
+            return f"{at:>7}  step {numbers['step'] + 1} plays {pair}{known}"
         if kind == "evaluation":
             found, measured = numbers["accuracy"], numbers["measured"]
             interval = f" [{found['low']:.3f}, {found['high']:.3f}]" if found["low"] < found["high"] else ""
@@ -80,6 +84,11 @@ class Watch:
 
 def _listed(figures: Mapping[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())
+
+
+def _pair(versions: Sequence[int], policies: Sequence[str] = ("", ""), between: str = " ") -> str:
+    """`@3 @1`, or with names `sneaky@3 against critic@1`."""
+    return between.join(f"{name}@{number}" for name, number in zip(policies, versions, strict=True))
 
 
 def _row(at: str, step: int, policy: str, row: Mapping[str, Any]) -> str:
@@ -117,7 +126,8 @@ def report_evolution(journal: Journal, run: str, *, as_json: bool) -> None:
     heads = head_numbers(journal, story.config["policies"])
     if as_json:
         return write_lines([{**story.to_json(), "heads": heads}], None)
-    show(_steps(story), *([_played(story)] if story.played else []), summary(story, heads))
+    tables = [_steps(story), _played(story), _choices(story), summary(story, heads)]
+    show(*(table for table in tables if table.row_count))
 
 
 def _steps(story: Story) -> Table:
@@ -130,12 +140,30 @@ def _steps(story: Story) -> Table:
 
 
 def _played(story: Story) -> Table:
-    """What the games of each step came to: a line a figure, a column a step."""
-    pairs = ["" if row["versions"] is None else " @{} @{}".format(*row["versions"]) for row in story.played]
+    """What the games of each step came to, of the pairing that was chosen where there are opponents: a line
+    a figure, a column a step."""
+    pairs = [f" {_pair(row['versions'])}" if "versions" in row else "" for row in story.played]
     header = ["step", *(f"{row['step']}{pair}" for row, pair in zip(story.played, pairs, strict=True))]
-    names = dict.fromkeys(name for row in story.played for name in row if name not in ("step", "versions"))
+    names = dict.fromkeys(name for row in story.played for name in row if name not in ("step", *CHOICE))
     cells = [[f"{row[name]:.3g}" if name in row else "-" for row in story.played] for name in names]
     return columns(header, [[n.replace("_", " "), *row] for n, row in zip(names, cells, strict=True)])
+
+
+def _choices(story: Story) -> Table:
+    """What the pairings that a step could play had come to in the run by then, and which was chosen."""
+    rows = [
+        (
+            row["step"],
+            _pair(known["versions"], row["policies"], " "),
+            f"{known['points']:.3g}",
+            known["games"],
+            f"{Record(known['points'], known['games']).rate:.3f}",
+            "chosen" if known["versions"] == row["versions"] else "",
+        )
+        for row in story.played
+        for known in row.get("candidates", ())
+    ]
+    return columns(("step", "pairing", "points of the first", "games", "win rate of the weaker", ""), rows)
 
 
 def _accuracy(point: Mapping[str, Any] | None) -> str:

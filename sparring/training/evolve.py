@@ -21,6 +21,7 @@ from typing import Any
 from sparring.agents.engines.registry import EnginePool
 from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.play import run_now
+from sparring.graphs.protocol import Protocol
 from sparring.memory import policies
 from sparring.memory.journal import Journal
 from sparring.memory.queries import decisions
@@ -31,7 +32,8 @@ from sparring.training.judging import Judge
 from sparring.training.measures import measure
 from sparring.training.monitors import Alarm, adapt_entropy, steer
 from sparring.training.observing import observe
-from sparring.training.preflight import Plan, preflight, present
+from sparring.training.opponents import games_of
+from sparring.training.preflight import Plan, preflight, present, sides
 from sparring.training.rewards.derive import read_episodes
 from sparring.training.schedule import adapt_temperature
 from sparring.training.story import Story, draw, head_numbers, plots_folder, read_story
@@ -181,14 +183,23 @@ class Evolution:
             alarms[name] = self._alarms(name)
             self._steer(member, metrics, alarms[name])
         if self._protocol is not None:
-            record["figures"] = await asyncio.to_thread(
-                self._protocol.figures, self.journal, self.run.id, step
-            )
+            record |= await asyncio.to_thread(self._played, self._protocol, step)
         record["alarms"] = {name: [asdict(alarm) for alarm in found] for name, found in alarms.items()}
         record["knobs"] = self.state.knobs
         record["stopped"] = self.state.stopped
         await self.run.event("step", str(step), record)
         self.told("step", {"step": step, **record})
+
+    def _played(self, protocol: Protocol, step: int) -> dict[str, Any]:
+        """What a protocol measures of its play; with opponents, of the chosen pairing's, which is named."""
+        chosen = self.run.decided("opponents", str(step))
+        if chosen is None:
+            games, named = episodes_of(self.run, step, []), {}
+        else:
+            (first, second), (ours, theirs) = sides(self.config), chosen["versions"]
+            games = games_of(self.journal, self.run.id, (first, second), step, (ours, theirs))
+            named = {"versions": chosen["versions"]}
+        return {**named, "figures": protocol.figures(self.journal, self.run.id, games)}
 
     def _alarms(self, name: str) -> list[Alarm]:
         found = [monitor.check(self.state.history[name]) for monitor in self.monitors]

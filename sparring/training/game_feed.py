@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sparring.agents.engines.registry import EnginePool
-from sparring.errors import UserError
 from sparring.graphs.player import Booking, first_of
-from sparring.memory.policies import by_id
+from sparring.memory.policies import by_id, find, history
 from sparring.memory.updates import updates_of
 from sparring.training.config import OpponentsConfig
 from sparring.training.feed import PlayFeed, Tell, Temperatures
@@ -26,13 +25,6 @@ class GameFeed(PlayFeed):
         super().__init__(plan, team, pool, tell)
         assert team.config.opponents is not None
         self.asked: OpponentsConfig = team.config.opponents
-        play = team.config.play
-        games = min(play.tasks, len(self.tasks)) * max(play.copies, play.copies_unsolved)
-        if self.asked.mode == "band" and games <= self.asked.probe:
-            raise UserError(
-                f"`opponents.probe`: the first {self.asked.probe} games of a step estimate win rates, and of "
-                f"its {games} none is left for the pairing that is chosen; probe fewer, or play more tasks"
-            )
         first, second = sides(team.config).items()
         self.rivals, self.policies = (first[0], second[0]), (first[1], second[1])
 
@@ -69,12 +61,21 @@ class GameFeed(PlayFeed):
         await self._games(step, lineup, booked)
 
     def _pool(self, policy: str, step: int) -> list[int]:
-        """Numbers of the versions that a policy has had since the run began, up to a step, oldest first."""
-        start = self.team.start(self.team.members[policy])
-        done = [row for row in updates_of(self.run.journal, self.run.id, policy) if row.step < step]
-        made = [by_id(self.run.journal, row.to_version_id) for row in done if row.to_version_id is not None]
-        numbers = [version.number for version in made]
-        return [start.number, *(numbers if self.asked.pool is None else numbers[-self.asked.pool :])]
+        """Numbers of the versions that a policy has had since the run began, up to a step, oldest first; the
+        last is its training head, which a gate may have set back to an older one."""
+        journal, start = self.run.journal, self.team.start(self.team.members[policy])
+        done = [row for row in updates_of(journal, self.run.id, policy) if row.step < step]
+        made = [by_id(journal, row.to_version_id).number for row in done if row.to_version_id is not None]
+        head = self._head(policy, step)
+        older = [start.number, *(made if self.asked.pool is None else made[-self.asked.pool :])]
+        return [*(number for number in older if number != head), head]
+
+    def _head(self, policy: str, step: int) -> int:
+        """Number of the version that the training head stood at when a step was played, whenever asked."""
+        for move in history(self.run.journal, policy, "training"):
+            if move.run == self.run.id and move.reason == f"update {step}" and move.origin is not None:
+                return by_id(self.run.journal, move.origin).number
+        return find(self.run.journal, policy, "training").number
 
     async def _chosen(
         self, step: int, candidates: Sequence[Pairing], known: dict[Pairing, Record]

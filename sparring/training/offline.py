@@ -9,20 +9,22 @@ version is then also the reference for loss, ratio and KL.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
+from sqlalchemy import Select
 from sqlalchemy import select as query_of
 
 from sparring.agents.engines.base import LogprobKind
 from sparring.errors import UserError, made
 from sparring.memory.journal import Journal
-from sparring.memory.policies import Version
+from sparring.memory.policies import Version, by_id, find
 from sparring.memory.samples import training_turns
 from sparring.memory.schema import Agent, Episode, PolicyVersion, Reward, Turn, Update, UpdateTurn
+from sparring.memory.updates import updates_of
 from sparring.training.balance import Balance, Played, select
 from sparring.training.config import PolicyConfig, Strict
 from sparring.training.experience import Sample
@@ -34,6 +36,9 @@ from sparring.training.rewards.derive import CLOSED
 
 GIVEN: LogprobKind = "given"
 """Marks demonstrations: turns whose words are a teacher's."""
+AT_ONCE: Mapping[Balance, int] = {"none": 1, "critic": 4, "sneaky": 3}
+"""Turns that a balance takes at a time: of critics a win and a loss on either kind of step, of attacks one of
+each kind."""
 
 
 class OfflineData(Strict):
@@ -49,6 +54,56 @@ class OfflineData(Strict):
     most: int | None = Field(default=None, ge=1)
     """Most played turns for each round of play that an update is made of, balanced all the same."""
 
+    @model_validator(mode="after")
+    def _some(self) -> OfflineData:
+        if self.most is not None and self.most < (few := AT_ONCE[self.balance]):
+            raise ValueError(
+                f"`most: {self.most}` can leave a round without any: `balance: {self.balance}` takes {few} "
+                "turns at a time"
+            )
+        return self
+
+
+def offline_data(name: str, policy: PolicyConfig) -> OfflineData:
+    """The `data` of a policy.
+
+    Raises:
+        UserError: an unknown field, a value that cannot work, or a balance of turns that it does not say.
+    """
+    data = made(OfflineData, policy.data, f"policy `{name}`, data")
+    if data.balance != "none" and set(policy.roles) != {data.balance}:
+        raise UserError(
+            f"policy `{name}`: `balance: {data.balance}` is for a policy that plays that role alone; "
+            f"it plays {', '.join(policy.roles)}"
+        )
+    return data
+
+
+def start_of(journal: Journal, run: str, policy: str) -> Version:
+    """Where the training head of a policy stood when a run began to train it; now, if it has not begun."""
+    first = next(iter(updates_of(journal, run, policy)), None)
+    if first is None or first.from_version_id is None:
+        return find(journal, policy, "training")
+    return by_id(journal, first.from_version_id)
+
+
+def was_taught(journal: Journal, policy: str, runs: Sequence[str]) -> bool:
+    """Whether a policy was a pupil in one of some runs."""
+    return bool(journal.read(_said(policy, runs, Turn.id).where(Turn.logprob_kind == GIVEN).limit(1)))
+
+
+def _said(policy: str, runs: Sequence[str], *columns: Any) -> Select[Any]:
+    """Turns of a policy in some runs that can be learned from."""
+    return (
+        query_of(*columns)
+        .select_from(Turn)
+        .join(PolicyVersion, PolicyVersion.id == Turn.policy_version_id)
+        .join(Episode, Episode.number == Turn.episode_number)
+        .where(PolicyVersion.policy == policy, Turn.final, Episode.status.in_(CLOSED))
+        .where(Turn.prompt_tail.is_not(None), Turn.completion_ids.is_not(None))
+        .where(Episode.run_id.in_(runs))
+    )
+
 
 class Offline:
     """The losses of `losses` on balanced turns of any version and on demonstrations."""
@@ -57,13 +112,7 @@ class Offline:
         self, journal: Journal, config: PolicyConfig, learner: Learner, loss: PolicyLoss, ref: RewardRef
     ) -> None:
         self.journal, self.config, self.learner, self.loss, self.ref = journal, config, learner, loss, ref
-        self.data = made(OfflineData, config.data, f"policy `{learner.name}`, data")
-        balance, roles = self.data.balance, ", ".join(config.roles)
-        if balance != "none" and set(config.roles) != {balance}:
-            raise UserError(
-                f"policy `{learner.name}`: `balance: {balance}` is for a policy that plays that role alone; "
-                f"it plays {roles}"
-            )
+        self.data = offline_data(learner.name, config)
 
     def gather(self, asked: Asked) -> Material:
         """Played turns and demonstrations; of an update that was begun, its own."""
@@ -86,11 +135,6 @@ class Offline:
         taken = select(played, data.balance, seed, paired=data.paired, most=most)
         rng = random.Random(seed)
         lessons = own if not data.lessons else self._played(data.lessons, None)[1]
-        if data.lessons and data.lessons_per_turn and not lessons:
-            raise UserError(
-                f"policy `{self.learner.name}`: it was a pupil in none of the `lessons` "
-                f"({', '.join(data.lessons)}); name a run in which it was taught"
-            )
         if not self.config.restart:  # what was learned is in the weights that this update begins with
             known = self._learned()
             lessons = [turn for turn in lessons if turn not in known]
@@ -107,25 +151,19 @@ class Offline:
 
     def _played(self, runs: Sequence[str], iteration: int | None) -> tuple[list[Played], list[int]]:
         """This policy's rewarded turns in some runs, and the ids of its demonstrations there."""
-        query = (
-            query_of(
-                Turn.id,
-                Turn.key,
-                Turn.input_id,
-                Turn.logprob_kind,
-                Episode.id.label("episode"),
-                Episode.run_id,
-                Episode.iteration,
-                Reward.value,
-                Reward.reason,
-            )
-            .join(PolicyVersion, PolicyVersion.id == Turn.policy_version_id)
-            .join(Episode, Episode.number == Turn.episode_number)
-            .outerjoin(Reward, (Reward.turn_id == Turn.id) & self.ref.matches)
-            .where(PolicyVersion.policy == self.learner.name, Turn.final, Episode.status.in_(CLOSED))
-            .where(Turn.prompt_tail.is_not(None), Turn.completion_ids.is_not(None))
-            .where(Episode.run_id.in_(runs))
-        )
+        query = _said(
+            self.learner.name,
+            runs,
+            Turn.id,
+            Turn.key,
+            Turn.input_id,
+            Turn.logprob_kind,
+            Episode.id.label("episode"),
+            Episode.run_id,
+            Episode.iteration,
+            Reward.value,
+            Reward.reason,
+        ).outerjoin(Reward, (Reward.turn_id == Turn.id) & self.ref.matches)
         if iteration is not None:
             query = query.where(Episode.iteration == iteration)
         # Not by id: turns get theirs as they come in, and a run that was killed draws what it would have.

@@ -9,8 +9,9 @@ where they do, older ones of either side where they do not.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import select
 
@@ -68,16 +69,29 @@ def records_of(
     journal: Journal, run: str, rivals: tuple[str, str], iterations: range
 ) -> dict[Pairing, Record]:
     """What each pairing came to in some iterations of a run."""
+    points: defaultdict[Pairing, list[float]] = defaultdict(list)
+    for pair, row in _games(journal, run, rivals, iterations):
+        if (scores := (row.outcome or {}).get("scores")) is not None:
+            points[pair].append(scores[rivals[0]])
+    return {pair: Record(sum(won), len(won)) for pair, won in points.items()}
+
+
+def games_of(journal: Journal, run: str, rivals: tuple[str, str], iteration: int, pair: Pairing) -> list[int]:
+    """Numbers of the games that a pairing finished in an iteration of a run, void ones among them."""
+    games = _games(journal, run, rivals, range(iteration, iteration + 1))
+    return [row.number for found, row in games if found == pair]
+
+
+def _games(
+    journal: Journal, run: str, rivals: tuple[str, str], iterations: range
+) -> Iterator[tuple[Pairing, Any]]:
     numbers = {row.id: row.number for row in journal.read(select(PolicyVersion.id, PolicyVersion.number))}
-    query = select(Episode.seats, Episode.outcome).where(
+    query = select(Episode.number, Episode.seats, Episode.outcome).where(
         Episode.run_id == run,
         Episode.iteration >= iterations.start,
         Episode.iteration < iterations.stop,
         Episode.status == "done",
     )
-    points: defaultdict[Pairing, list[float]] = defaultdict(list)
-    for seats, outcome in journal.read(query):
-        if (scores := (outcome or {}).get("scores")) is not None:
-            first, second = (numbers[seats[side]["version"]] for side in rivals)
-            points[first, second].append(scores[rivals[0]])
-    return {pair: Record(sum(won), len(won)) for pair, won in points.items()}
+    for row in journal.read(query):
+        first, second = (numbers[row.seats[side]["version"]] for side in rivals)
+        yield (first, second), row

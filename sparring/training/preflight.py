@@ -17,9 +17,11 @@ from sparring.memory.tasks import load_tasks
 from sparring.memory.types import canonical
 from sparring.memory.versions import journal_names
 from sparring.tools.checks import CHECKS
-from sparring.training.config import EvolveConfig
+from sparring.training.config import EvolveConfig, OpponentsConfig, PlayConfig
 from sparring.training.evaluate import Measure
+from sparring.training.learner import named_reference
 from sparring.training.monitors import Monitor, make_monitor
+from sparring.training.offline import OfflineData, offline_data, start_of, was_taught
 
 GRADIENT = "policy_gradient"
 """The objective that needs the probabilities with which tokens were drawn."""
@@ -70,9 +72,11 @@ def preflight(config: EvolveConfig) -> Plan:
         _apart(measures["gate"].tasks, measures["evaluate"].tasks, "`evaluate.tasks`, which are reported")
     if config.opponents is not None:
         sides(config)
-    if config.source is not None:
-        for name, policy in config.policies.items():
-            if policy.objective == "offline":
+        _games_left(config.opponents, config.play, len(tasks))
+    for name, policy in config.policies.items():
+        if policy.objective == "offline":
+            offline_data(name, policy)
+            if config.source is not None:
                 raise UserError(
                     f"policy `{name}`: objective `offline` learns from what the run plays, not a `source`"
                 )
@@ -88,6 +92,16 @@ def _accepted(config: EvolveConfig, tasks: Iterable[TaskRecord], measures: Itera
     for protocol, given in pairs:
         for task in given:
             protocol.accepts(task)
+
+
+def _games_left(opponents: OpponentsConfig, play: PlayConfig, tasks: int) -> None:
+    """Some games of a step are left when the win rates are estimated."""
+    games = min(play.tasks, tasks) * max(play.copies, play.copies_unsolved)
+    if opponents.mode == "band" and games <= opponents.probe:
+        raise UserError(
+            f"`opponents.probe`: the first {opponents.probe} games of a step estimate win rates, and of "
+            f"its {games} none is left for the pairing that is chosen; probe fewer, or play more tasks"
+        )
 
 
 def sides(config: EvolveConfig) -> dict[str, str]:
@@ -117,21 +131,49 @@ def present(config: EvolveConfig, journal: Journal) -> None:
     """Check, before anything is loaded, that the journal has what the configuration builds on.
 
     Raises:
-        UserError: a policy that plays without learning, a run of lessons or a trained start is missing.
+        UserError: a policy that plays without learning, a run of lessons, a trained start or a reference is
+            missing, or the lessons taught somebody else.
     """
     for spec in config.roles.values():
         if (named := policy_spec(spec)) is not None:
             find(journal, *named)
     for name, policy in config.policies.items():
-        for run in policy.data.get("lessons", ()):
-            journal.run_row(run)
-        if policy.restart and policy.reference is None:
-            trained = name in journal_names(journal) and find(journal, name, "training").update_id is not None
-            if not trained:
-                raise UserError(
-                    f"policy `{name}` is to restart from a trained version and the journal has none: train "
-                    "it on lessons first, or say `reference: base`"
-                )
+        if policy.objective == "offline":
+            _taught(journal, name, offline_data(name, policy))
+            _begins(config, journal, name)
+
+
+def _taught(journal: Journal, policy: str, data: OfflineData) -> None:
+    """The runs of lessons are there, and the policy was a pupil in one of them."""
+    for run in data.lessons:
+        journal.run_row(run)
+    if data.lessons and data.lessons_per_turn and not was_taught(journal, policy, data.lessons):
+        raise UserError(
+            f"policy `{policy}`: it was a pupil in none of the `lessons` ({', '.join(data.lessons)}); name a "
+            "run in which it was taught"
+        )
+
+
+def _begins(config: EvolveConfig, journal: Journal, name: str) -> None:
+    """A policy that learns offline from a game has a trained version as its reference, or names the base."""
+    policy = config.policies[name]
+    start = start_of(journal, config.run, name) if name in journal_names(journal) else None
+    if policy.restart and policy.reference is None and (start is None or start.update_id is None):
+        raise UserError(
+            f"policy `{name}` is to restart from a trained version and the journal has none: train "
+            "it on lessons first, or say `reference: base`"
+        )
+    if policy.reference is not None and start is not None:
+        adapter, label = named_reference(journal, name, policy.reference), f"{name}@{policy.reference}"
+    else:
+        adapter, label = (start.adapter_path, start.label) if start is not None else (None, f"{name}@0")
+    assert config.protocol is not None
+    game = make_protocol(config.protocol, config.options).rivals is not None
+    if game and policy.reference != "base" and adapter is None:
+        raise UserError(
+            f"policy `{name}`: the reference of offline learning is a trained version and "
+            f"{label} has no adapter: train it on lessons first, or say `reference: base`"
+        )
 
 
 def _tasks(source: str, limit: int | None = None) -> tuple[TaskRecord, ...]:

@@ -20,6 +20,8 @@ from sparring.memory.schema import Event, Task
 from sparring.training.evaluate import accuracy
 
 Point = dict[str, Any]
+CHOICE = ("policies", "versions", "candidates")
+"""What is told of the choice of opponents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class Story:
     alarms: list[Point]
     stopped: dict[str, str]
     played: list[Point] = field(default_factory=list)
-    """{step, versions, and what the protocol measures of its own play}, where it does."""
+    """{step, and what the protocol measures of its own play}, where it does; with opponents it is measured of
+    the pairing that was chosen: `policies`, `versions`, and `candidates` with what each had come to."""
 
     @property
     def before(self) -> Point | None:
@@ -94,11 +97,11 @@ def read_story(journal: Journal, run: str) -> Story:
     ]
     decisions = sorted((record for _, record in events["gate"]), key=lambda record: record["step"])
     stopped = steps[-1][1]["stopped"] if steps else {}
-    chosen = {int(key): record["versions"] for key, record in events["opponents"]}
+    chosen = {int(key): {name: record[name] for name in CHOICE} for key, record in events["opponents"]}
     played = [
-        {"step": step + 1, "versions": chosen.get(step), **record["figures"]}
+        {"step": step + 1, **chosen.get(step, {}), **record.get("figures", {})}
         for step, record in steps
-        if record.get("figures")
+        if record.get("figures") or step in chosen
     ]
     return Story(run, row.status, row.config, series, evaluations, decisions, alarms, stopped, played)
 

@@ -28,7 +28,7 @@ from sparring.training.experience import Source, untrained
 from sparring.training.learner import Base, Learner, named_reference, open_base
 from sparring.training.losses import PolicyLoss, make_loss
 from sparring.training.objectives import Asked, Material, Objective, PolicyGradient, Preference
-from sparring.training.offline import Offline
+from sparring.training.offline import Offline, start_of
 from sparring.training.preference import PreferenceSettings
 from sparring.training.retention import prune
 from sparring.training.rewards import make_reward
@@ -112,10 +112,7 @@ class Team:
 
     def start(self, member: Member) -> Version:
         """Where the training head of a policy stood when this run began to train it."""
-        first = next(iter(updates_of(self.journal, self.run.id, member.name)), None)
-        if first is None or first.from_version_id is None:
-            return find(self.journal, member.name, "training")
-        return by_id(self.journal, first.from_version_id)
+        return start_of(self.journal, self.run.id, member.name)
 
     def _state(self, policy: str, step: int) -> Any:
         """What the estimator carried out of the last update before this step."""

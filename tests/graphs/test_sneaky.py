@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from stage import Call, Stage
+from typer.testing import CliRunner
 
+from sparring.agents.engines.base import Request
+from sparring.agents.engines.scripted import ScriptedEngine
 from sparring.agents.steps import ErrorType
+from sparring.cli import app
 from sparring.errors import UserError
+from sparring.graphs.play import play
 from sparring.graphs.sneaky import SneakyGame
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
@@ -259,3 +265,30 @@ def test_the_error_table_is_an_option() -> None:
     assert game.errors == (ErrorType(id=7, name="sign", description="a sign turned round"),)
     with pytest.raises(UserError, match="id of its own"):
         SneakyGame.configure({"errors": [*table, *table]})
+
+
+# --- the report -------------------------------------------------------------------------------------------
+
+
+def test_the_report_of_games_shows_their_figures(tmp_path: Path) -> None:
+    """Of any protocol that measures its own play; a game has no accuracy."""
+
+    def reply(request: Request, seed: int) -> str:
+        text = str(request.messages[-1]["content"])
+        if "## Correct Step\n" in text:
+            step = text.split("## Correct Step\n")[1].split("\n")[0]
+            return f"Error Type 2: a slip.\nIncorrect Step: {WRONG[step]}"
+        return INCORRECT if any(wrong in text for wrong in WRONG.values()) else CORRECT
+
+    tasks = [{"id": f"t{n}", "question": PROBLEM, "answer": "9", "steps": STEPS} for n in range(3)]
+    memory, engine = tmp_path / "games.db", ScriptedEngine(reply)
+    play("sneaky", tasks, memory=memory, run="r", engine=engine, validation="arithmetic")
+    arguments = ["report", "r", "--memory", str(memory)]
+    found = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    with Journal.open(memory) as journal:
+        assert found["figures"] == SneakyGame().figures(journal, "r")
+    assert found["figures"]["games"] == 3 and found["accuracy"] is None and found["without_reference"] == 0
+    printed = CliRunner().invoke(app, arguments).stdout
+    lines = {line[:-8].strip(): line[-8:].strip() for line in printed.splitlines()}
+    assert (lines["win rate"], lines["valid"], lines["games"], lines["error recall"]) == ("0", "1", "3", "1")
+    assert "what is played is no answer to a task, so there is no accuracy" in printed

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 from sparring.agents.engines.base import Request
@@ -21,6 +22,7 @@ from sparring.graphs.report import report
 from sparring.graphs.step_check import StepCheck
 from sparring.graphs.step_errors import figures, step_errors
 from sparring.memory.journal import Journal
+from sparring.memory.schema import Episode
 
 PROBLEM = "Start with 7. Add 5. Subtract 3. Add 2."
 STEPS = ["7 + 5 = 12", "12 - 3 = 8", "8 + 2 = 10"]
@@ -177,6 +179,14 @@ PROCESSBENCH = [
 ]
 
 
+def shown(memory: Path) -> dict[str, list[str]]:
+    """Line -> cells of the printed report's table of steps."""
+    printed = CliRunner().invoke(app, ["report", "r", "--memory", str(memory)])
+    assert printed.exit_code == 0, printed.output
+    lines = printed.stdout.split("all steps")[1].splitlines()[1:]
+    return {line[:26].strip(): line[26:].split() for line in lines}
+
+
 def test_the_report_shows_both_recalls(memory: Path) -> None:
     said: dict[str, Any] = {STEPS[1]: WRONG, "7 + 5 = 1": "hm"}
     tasks = [json.loads(json.dumps(row)) for row in PROCESSBENCH]
@@ -214,11 +224,32 @@ def test_processbench_rows_are_apart_by_their_subset(memory: Path) -> None:
     check(memory, tasks, {"7 + 5 = 1": WRONG})
     with Journal.open(memory) as journal:
         found = step_errors(journal, "r")
-        assert figures(step_errors(journal, "r", 0)) == figures(found)
-        assert step_errors(journal, "r", 1).items == 0, "of an iteration, its episodes alone"
-        assert make_protocol("step_check").figures(journal, "r", 1) == {}
+        numbers = [row.number for row in journal.read(select(Episode.number).order_by(Episode.number))]
+        assert figures(step_errors(journal, "r", numbers)) == figures(found)
+        assert step_errors(journal, "r", numbers[3:]).items == 1, "of some episodes, their steps alone"
+        assert make_protocol("step_check").figures(journal, "r", []) == {}
     assert {name: share.mean for name, share in found.counted.accuracy.items()} == {"gsm8k": 1.0, "math": 0.0}
     assert found.counted.macro == 0.5 and set(found.first) == {"gsm8k", "math"}
+    lines = shown(memory)
+    assert lines["accuracy in `gsm8k`"][0] == "1.000" and lines["accuracy in `math`"][0] == "0.000"
+    assert lines["accuracy, mean of subsets"] == ["0.500", "0.500"]
+    assert lines["right steps judged right"][0] == "0.750"
+    assert lines["wrong steps judged wrong"] == ["-", "-"], "a class without items has no recall"
+    assert lines["mean of the two"] == ["-", "-"]
+
+
+def test_a_subset_that_nothing_readable_was_said_of(memory: Path) -> None:
+    names = ["gsm8k-0", "math-0"]
+    tasks = [{"id": n, "problem": f"{PROBLEM} {n}", "steps": [f"{n} = 1"], "label": -1} for n in names]
+    check(memory, tasks, {"math-0 = 1": "hm"})
+    lines = shown(memory)
+    assert lines["accuracy in `math`"][0] == "0.000" and lines["accuracy in `math`"][3:] == ["-"]
+    assert lines["accuracy, mean of subsets"] == ["0.500", "1.000"]
+
+
+def test_without_subsets_none_are_shown(memory: Path) -> None:
+    check(memory, [task()], {STEPS[1]: WRONG})
+    assert not any(name.startswith("accuracy") for name in shown(memory))
 
 
 def test_a_failed_episode_counts_as_unreadable(memory: Path) -> None:

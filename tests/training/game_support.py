@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
+from sqlalchemy import select
 
 from sparring.agents.parsing import answer_format
 from sparring.agents.roles import Role
 from sparring.graphs.context import Context
 from sparring.graphs.protocol import Outcome, Protocol
 from sparring.memory.journal import Journal
+from sparring.memory.schema import Episode
 from sparring.training.rewards.base import EpisodeRow, Paid, RewardFunction
 
 SIDES = ("red", "blue")
@@ -50,6 +52,15 @@ class Shout(Protocol):
         graph.add_edge(START, "play")
         graph.add_edge("play", END)
         return graph
+
+    def figures(self, journal: Journal, run: str, episodes: Sequence[int] | None = None) -> dict[str, float]:
+        """Of games: red's share of the points, and how many there were, void ones among them."""
+        query = select(Episode.outcome).where(Episode.run_id == run)
+        if episodes is not None:
+            query = query.where(Episode.number.in_(episodes))
+        scores = [row.outcome["scores"] for row in journal.read(query)] if self.rivals else []
+        won = [score["red"] for score in scores if score is not None]
+        return {"red_share": sum(won) / len(won), "games": float(len(scores))} if won else {}
 
     async def play(self, state: ShoutState, runtime: Runtime[Context]) -> ShoutState:
         context, shown = runtime.context, {"question": state["question"]}
@@ -94,7 +105,7 @@ class Pull(Shout):
     values: tuple[float, ...] = ()
     """By the number of red's version."""
 
-    def figures(self, journal: Journal, run: str) -> dict[str, Any]:
+    def figures(self, journal: Journal, run: str, episodes: Sequence[int] | None = None) -> dict[str, Any]:
         number = int(run.split("red@")[1].split("/")[0].split("+")[0])
         return {self.figure: self.values[number], "number": number}
 

@@ -7,19 +7,24 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from evolve_support import Fault, Life, difference, journaled, model, nursery, save_tasks
 from game_support import FAVOUR, SIDES
 from sqlalchemy import select
+from typer.testing import CliRunner
 
+from sparring.cli import app
 from sparring.errors import UserError
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Episode, Event, PolicyVersion, Turn
 from sparring.memory.versions import journal_names
-from sparring.training.config import load_config
+from sparring.training.config import OpponentsConfig, load_config
+from sparring.training.console import Watch
 from sparring.training.preflight import preflight, sides
+from sparring.training.story import CHOICE, read_story
 
 RUN, ROUND0 = "games", "round0"
 TASKS, PROBE, STEPS = 6, 2, 3
@@ -177,6 +182,86 @@ def test_the_choice_is_journaled_with_its_reasons(undisturbed: Any) -> None:
             )
             probed.add(candidate["games"])
         assert max(probed) <= PROBE
+
+
+def test_the_figures_of_a_step_are_the_chosen_pairings(undisturbed: Any) -> None:
+    """And what the others came to is beside them."""
+    memory = undisturbed[1]
+    chosen = opponents(memory)
+    with Journal.open(str(memory)) as journal:
+        story = read_story(journal, RUN)
+        numbers = {row.id: row.number for row in journal.read(select(PolicyVersion.id, PolicyVersion.number))}
+        rows = journal.read(select(Episode).where(Episode.run_id == RUN))
+    assert [row["step"] for row in story.played] == [1, 2, 3]
+    for step, row in enumerate(story.played):
+        assert {name: row[name] for name in CHOICE} == {name: chosen[step][name] for name in CHOICE}
+        scores = [
+            game.outcome["scores"]
+            for game in rows
+            if game.iteration == step
+            and [numbers[game.seats[name]["version"]] for name in SIDES] == row["versions"]
+        ]
+        won = [score["red"] for score in scores if score is not None]
+        assert (row["red_share"], row["games"]) == (pytest.approx(sum(won) / len(won)), TASKS)
+    printed = CliRunner().invoke(app, ["report", RUN, "--memory", str(memory)]).stdout
+    lines = [line.split() for line in printed.splitlines()]
+    assert ["step", "1", "@1", "@1", "2", "@2", "@1", "3", "@3", "@1"] in lines
+    assert ["red", "share", *(f"{row['red_share']:.3g}" for row in story.played)] in lines
+    table = [line for line in lines if line[1:2] and line[1].startswith("red@")]
+    assert len(table) == 3 + 5 and sum(line[-1] == "chosen" for line in table) == 2
+    for known in chosen[2]["candidates"]:
+        red, blue = known["versions"]
+        (line,) = (line for line in table if line[0] == "3" and line[1:3] == [f"red@{red}", f"blue@{blue}"])
+        weaker = min(known["points"] / known["games"], 1 - known["points"] / known["games"])
+        assert line[3:6] == [f"{known['points']:.3g}", str(known["games"]), f"{weaker:.3f}"]
+        assert (line[-1] == "chosen") == (known["versions"] == chosen[2]["versions"])
+
+
+def test_progress_says_which_pairing_it_is_about(capsys: pytest.CaptureFixture[str]) -> None:
+    watch = Watch(quiet=False)
+    known = [{"versions": [3, 3], "points": 0.5, "games": 4}, {"versions": [3, 1], "points": 1.0, "games": 4}]
+    watch("opponents", {"step": 2, "policies": SIDES, "versions": [3, 1], "candidates": known})
+    watch("step", {"step": 2, "policies": {}, "versions": [3, 1], "figures": {"win_rate": 0.3}})
+    watch("step", {"step": 3, "policies": {}, "figures": {"win_rate": 0.4}})
+    err = " ".join(capsys.readouterr().err.split())
+    assert "step 3 plays red@3 against blue@1; @3 @3 had 0.5 of 4 for red; @3 @1 had 1 of 4 for red" in err
+    assert "@3 @1: win rate 0.3" in err and "0:00 win rate 0.4" in err
+
+
+@pytest.mark.timeout(120)
+def test_after_the_gate_went_back_the_training_head_plays_as_the_newest(taught: Path, tmp_path: Path) -> None:
+    """Versions are 1 after the lessons, and 0 is live: the gate sets each new one back to 0."""
+    gate = {"tasks": save_tasks(tmp_path / "gate.jsonl", 40, 2), "every": 1, "margin": 0.0, "half_width": 1.0}
+    config = games(
+        tmp_path, opponents={"mode": "latest"}, steps=2, gate={**gate, "block": 2, "rejected": "go_back"}
+    )
+    memory = copied(taught, tmp_path / "it")
+    killed = nursery().live(config, memory, [Fault(f"{TEAM}:publish", "after", nth=3)])  # one head moved on
+    assert killed.killed
+    ended(nursery().live(config, memory))
+    assert [r["versions"] for r in opponents(memory).values()] == [[1, 1], [0, 0]]
+    assert {step: Counter(pair for pair, _, _ in rows) for step, rows in played(memory).items()} == {
+        0: {(1, 1): TASKS}, 1: {(0, 0): TASKS},
+    }  # fmt: skip
+
+
+def test_a_rejected_version_stays_as_an_older_opponent(undisturbed: Any, monkeypatch: Any) -> None:
+    """The last of a pool is the head that a step began with, whatever moved since."""
+    from sparring.training.game_feed import GameFeed
+
+    feed, start = GameFeed.__new__(GameFeed), SimpleNamespace(number=1)
+    feed.team = SimpleNamespace(start=lambda member: start, members=dict.fromkeys(SIDES))  # type: ignore[assignment]  # its start alone
+    feed.asked = OpponentsConfig()
+    with Journal.open(str(undisturbed[1])) as journal:
+        feed.run = SimpleNamespace(journal=journal, id=RUN)  # type: ignore[assignment]  # only read
+        assert [feed._pool("red", step) for step in range(4)] == [[1], [1, 2], [1, 2, 3], [1, 2, 3, 4]]
+        monkeypatch.setattr(
+            "sparring.training.game_feed.find", lambda journal, policy, head: SimpleNamespace(number=2)
+        )
+        assert feed._pool("red", 3) == [1, 3, 4, 2]
+        assert feed._pool("red", 2) == [1, 2, 3]
+        feed.asked = OpponentsConfig(pool=1)
+        assert feed._pool("red", 3) == [1, 4, 2]
 
 
 def test_each_update_restarts_from_the_lessons(undisturbed: Any) -> None:

@@ -32,6 +32,7 @@ from sparring.training.losses import LossInputs, Totals, make_loss
 from sparring.training.objectives import Asked
 from sparring.training.preference_data import rewarded_turns
 from sparring.training.preference_data import samples as supervised_samples
+from sparring.training.preflight import present
 from sparring.training.rewards.base import RewardRef
 from sparring.training.rewards.derive import derive
 from sparring.training.team import Job, Team, assemble
@@ -485,9 +486,10 @@ async def test_lessons_that_taught_somebody_else_are_refused(lab: Lab) -> None:
     start = find(lab.journal, "p", 0)
     other = register(lab.journal, policy="q", base_hash=start.base_hash, base_spec=start.base_spec)
     await lab.teach(3, other)
-    await lab.play(team.run, "wl", start)
     with pytest.raises(UserError, match=r"policy `p`: it was a pupil in none of the `lessons` \(lessons\)"):
-        opened(team, 0)
+        present(team.config, lab.journal)
+    await lab.teach(1, start)
+    present(team.config, lab.journal)
 
 
 async def test_restart_is_for_offline_learning(lab: Lab) -> None:

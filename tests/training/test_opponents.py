@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
+from evolve_support import save_tasks
 from journal_support import drive, episode, says, version
 
 from sparring.errors import UserError
 from sparring.memory.journal import Journal
-from sparring.memory.records import TaskRecord
 from sparring.training.config import OpponentsConfig, load_config
-from sparring.training.game_feed import GameFeed
-from sparring.training.opponents import Record, choose, pairings, records_of
-from sparring.training.preflight import Plan
-from sparring.training.team import Team
+from sparring.training.opponents import Record, choose, games_of, pairings, records_of
+from sparring.training.preflight import preflight
 
 BAND = (0.2, 0.35)
 
@@ -112,6 +111,10 @@ async def test_records_are_those_of_the_games_that_count(journal: Journal) -> No
     await game(journal, "r", (red[1], blue[0]), lost, next(copies), status="failed")
     await game(journal, "r", (red[1], blue[0]), lost, next(copies), iteration=2)  # later
     await game(journal, "other", (red[1], blue[0]), lost, next(copies))
+    assert len(games_of(journal, "r", SIDES, 0, (1, 0))) == 4
+    assert len(games_of(journal, "r", SIDES, 0, (0, 1))) == 1, "the void one"
+    assert len(games_of(journal, "r", SIDES, 2, (1, 0))) == 1
+    assert games_of(journal, "r", SIDES, 1, (1, 0)) == []
     found = records_of(journal, "r", SIDES, range(2))
     assert found == {(1, 0): Record(2.5, 4), (0, 0): Record(0.0, 1)}
     assert records_of(journal, "r", ("blue", "red"), range(2))[0, 1] == Record(1.5, 4)
@@ -130,23 +133,24 @@ async def test_records_are_those_of_the_games_that_count(journal: Journal) -> No
     ],
 )
 def test_some_games_are_left_for_the_pairing_that_is_chosen(
-    tasks: int, copies: int, probe: int, mode: str, refused: bool
+    tmp_path: Path, tasks: int, copies: int, probe: int, mode: str, refused: bool
 ) -> None:
-    config = load_config(
-        {
-            "run": "r",
-            "protocol": "sneaky",
-            "tasks": "demo",
-            "steps": 1,
-            "policies": {side: {"roles": [side]} for side in ("sneaky", "critic")},
-            "play": {"tasks": tasks, "copies": copies},
-            "opponents": {"probe": probe, "mode": mode},
-        }
-    )
-    five = tuple(TaskRecord(f"t{number}", "q", "1") for number in range(5))
+    prompt = tmp_path / "prompt.md"
+    prompt.write_text("{% block question %}{{ question }}{% endblock %}")
+    config = {
+        "run": "r",
+        "protocol": "game_support:Shout",
+        "options": {"prompts": dict.fromkeys(SIDES, str(prompt))},
+        "engine": "a-model-that-nobody-has",  # asking for it would be the error
+        "tasks": save_tasks(tmp_path / "five.jsonl", 0, 5),
+        "steps": 1,
+        "policies": {side: {"roles": [side]} for side in SIDES},
+        "play": {"tasks": tasks, "copies": copies},
+        "opponents": {"probe": probe, "mode": mode},
+    }
     said = "`opponents.probe`: .* none is left for the pairing that is chosen"
     with pytest.raises(UserError, match=said) if refused else nullcontext():
-        GameFeed(Plan(five, {}, [], {}), Team(config, None, {}), None, print)  # type: ignore[arg-type]  # nothing is played
+        preflight(load_config(config))
 
 
 @pytest.mark.parametrize("band", [(0.4, 0.2), (-0.1, 0.2), (0.2, 0.6)])
