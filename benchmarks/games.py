@@ -1,6 +1,7 @@
 """Sneaky games a minute: side by side against one by one, the same games, one engine, one process.
 
-    sparring evolve examples/chains/round0.yaml --memory chains.db      # once: players that can play
+    sparring evolve examples/chains/solver.yaml --memory chains.db      # once: players that can play
+    sparring evolve examples/chains/round0.yaml --memory chains.db
     python -m benchmarks.games --memory chains.db [--games 48] [--alone 8] [--repeats 3]
 
 Each repeat plays games that nobody played before: `--games` of them at once and then the first `--alone`
@@ -76,7 +77,9 @@ async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--memory", type=Path, required=True, help="the journal of round0.yaml")
+    parser.add_argument(
+        "--memory", type=Path, required=True, help="journal of the two above"
+    )
     parser.add_argument("--games", type=int, default=48)
     parser.add_argument("--alone", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)

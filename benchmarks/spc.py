@@ -1,12 +1,14 @@
 """Does the sneaky game make a better critic? Three arms from one supervised start, with seeds.
 
-    python -m benchmarks.spc --out spc [--seeds 3] [--minutes 60] [--arms spc latest lessons]
+    python -m benchmarks.spc --out spc [--seeds 0 1 2] [--minutes 60] [--arms spc latest lessons]
+    python -m benchmarks.spc --out spc --report          # the table and the plots of what is there
 
-Per seed: round 0 (examples/chains/round0.yaml) until its development loss stops falling; then, each in a
-copy of its journal and with the same minutes: games with opponent bands (spc.yaml), newest against newest
-(latest.yaml), more supervision (lessons.yaml). The critics are measured greedily by `step_check` on held-out
-chains with the training kinds of errors (check_known), with kinds absent from training (check_new), and on
-ProcessBench's GSM8K part where it is at hand (--processbench FILE). What is there is not played again.
+Per seed: the solver (solver.yaml) and round 0 (round0.yaml), both until their development loss stops
+falling; then, each in a copy of that journal: games with opponent bands (spc.yaml), newest against newest
+(latest.yaml), more supervision (lessons.yaml), in as many updates of as many rows. The critics are measured
+greedily by `step_check` on held-out chains with the training kinds of errors (check_known), with kinds absent
+from training (check_new), and on ProcessBench's GSM8K part where it is at hand (--processbench FILE). What is
+there is not played again, and what was stopped goes on; several calls may work on seeds of their own at once.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import argparse
 import asyncio
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from sparring.graphs.play import aplay, plan
@@ -26,35 +29,42 @@ from sparring.memory.policies import find
 from sparring.training.config import load_config
 from sparring.training.console import Watch
 from sparring.training.evolve import evolve
+from sparring.training.plots import curves_plot
+from sparring.training.story import read_story
 
 CHAINS = Path(__file__).parents[1] / "examples" / "chains"
+START = ("solver", "round0")
 ARMS = ("spc", "latest", "lessons")
 SHOWN = ("balanced_accuracy", "correct_recall", "error_recall", "harmonic", "f1", "unreadable")
+Row = dict[str, Any]
 
 
 def journal_of(out: Path, seed: int, arm: str) -> Path:
     return out / f"{arm}-{seed}.db"
 
 
+def train(name: str, memory: Path, seed: int, minutes: float | None = None) -> None:
+    config = load_config(CHAINS / f"{name}.yaml")
+    evolve(config.model_copy(update={"seed": seed, "minutes": minutes}), memory, told=Watch(quiet=False))
+
+
 def start(out: Path, seed: int) -> Path:
-    """Round 0 of a seed."""
+    """The supervised start of a seed."""
     memory = journal_of(out, seed, "round0")
-    config = load_config(CHAINS / "round0.yaml").model_copy(update={"seed": seed})
-    evolve(config, memory, told=Watch(quiet=False))
+    for name in START:
+        train(name, memory, seed)
     return memory
 
 
 def arm(out: Path, seed: int, name: str, minutes: float) -> Path:
-    """One arm of a seed, from a copy of its round 0."""
-    memory = journal_of(out, seed, name)
+    """One arm of a seed, from a copy of its start."""
+    memory, begun = journal_of(out, seed, name), journal_of(out, seed, "round0")
     if not memory.exists():
-        begun = journal_of(out, seed, "round0")
         with Journal.open(begun) as journal:  # folds the log into the file
             journal.run_row("round0")
         shutil.copytree(f"{begun}.policies", f"{memory}.policies", dirs_exist_ok=True)
         shutil.copy(begun, memory)
-    config = load_config(CHAINS / f"{name}.yaml")
-    evolve(config.model_copy(update={"seed": seed, "minutes": minutes}), memory, told=Watch(quiet=False))
+    train(name, memory, seed, minutes)
     return memory
 
 
@@ -81,32 +91,90 @@ def measured(memory: Path, tasks: Mapping[str, str], limit: int | None) -> dict[
     return found
 
 
+def play_seed(options: argparse.Namespace, seed: int, sets: Mapping[str, str]) -> None:
+    """All that belongs to a seed; its figures in a file of their own."""
+    memories = {"round0": start(options.out, seed)}
+    memories |= {name: arm(options.out, seed, name, options.minutes) for name in options.arms}
+    rows: list[Row] = []
+    for name, memory in memories.items():
+        for tasks, found in measured(memory, sets, options.limit).items():
+            rows.append({"arm": name, "seed": seed, "tasks": tasks, **found})
+            print("  ".join([f"{name:<8} {seed} {tasks:<12}", *_cells(found)]), flush=True)
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (options.out / f"figures-{seed}.jsonl").write_text(text, encoding="utf-8")
+
+
+def _cells(found: Mapping[str, float]) -> list[str]:
+    return [f"{name} {found[name]:.3f}" for name in SHOWN if name in found]
+
+
+def report(out: Path) -> None:
+    """A table of the seeds' means, least and most, and the curves of round 0 and of the arms."""
+    files = sorted(out.glob("figures-*.jsonl"))
+    rows: list[Row] = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    seeds = sorted({row["seed"] for row in rows})
+    print(f"mean [least, most] of seeds {', '.join(map(str, seeds))}")
+    print("| tasks | arm | balanced accuracy | over round 0 | recall of right steps | of wrong ones |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for tasks in dict.fromkeys(row["tasks"] for row in rows):
+        for name in ("round0", *ARMS):
+            if mine := [row for row in rows if row["tasks"] == tasks and row["arm"] == name]:
+                print(f"| {tasks} | {name} | {' | '.join(_spread(rows, mine))} |")
+    for name in START:
+        curves = {f"seed {seed}": _curve(out, seed, "round0", name) for seed in seeds}
+        title = f"Development loss of {name}.yaml"
+        print("plot:", curves_plot(curves, out / f"{name}_loss.png", title=title, x_label="updates"))
+    curves = {
+        f"{name}, seed {seed}": _curve(out, seed, name, name)
+        for name in ARMS
+        for seed in seeds
+        if journal_of(out, seed, name).exists()
+    }
+    title = "Balanced accuracy on check_known (a part of it)"
+    print("plot:", curves_plot(curves, out / "arms.png", title=title, x_label="rounds"))
+
+
+def _spread(rows: Sequence[Row], mine: Sequence[Row]) -> list[str]:
+    """The cells of an arm on a set of tasks."""
+    begun = {
+        row["seed"]: row["balanced_accuracy"]
+        for row in rows
+        if row["arm"] == "round0" and row["tasks"] == mine[0]["tasks"]
+    }
+    gains = [row["balanced_accuracy"] - begun[row["seed"]] for row in mine]
+    columns = [
+        [row["balanced_accuracy"] for row in mine],
+        gains,
+        *([row[name] for row in mine] for name in SHOWN[1:3]),
+    ]
+    return [f"{mean(column):.3f} [{min(column):.3f}, {max(column):.3f}]" for column in columns]
+
+
+def _curve(out: Path, seed: int, name: str, run: str) -> list[tuple[float, float, float, float]]:
+    with Journal.open(journal_of(out, seed, name)) as journal:
+        points = read_story(journal, run).evaluations
+    return [(point["step"], point["mean"], point["low"], point["high"]) for point in points]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--minutes", type=float, default=60.0, help="of each arm and seed")
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=ARMS)
     parser.add_argument("--limit", type=int, help="tasks of each set")
     parser.add_argument("--processbench", type=Path)
+    parser.add_argument("--report", action="store_true", help="play nothing")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     sets = {name: str(CHAINS / f"{name}.jsonl") for name in ("check_known", "check_new")}
     if options.processbench:
         sets["processbench"] = str(options.processbench)
-    rows: list[dict[str, Any]] = []
-    for seed in range(options.seeds):
-        memories = {"round0": start(options.out, seed)}
-        memories |= {name: arm(options.out, seed, name, options.minutes) for name in options.arms}
-        for name, memory in memories.items():
-            for tasks, found in measured(memory, sets, options.limit).items():
-                rows.append({"arm": name, "seed": seed, "tasks": tasks, **found})
-                print("  ".join([f"{name:<8} {seed} {tasks:<12}", *_cells(found)]), flush=True)
-    (options.out / "figures.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def _cells(found: Mapping[str, float]) -> list[str]:
-    return [f"{name} {found[name]:.3f}" for name in SHOWN if name in found]
+    for seed in () if options.report else options.seeds:
+        play_seed(options, seed, sets)
+    report(options.out)
 
 
 if __name__ == "__main__":

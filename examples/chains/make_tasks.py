@@ -5,8 +5,10 @@
 No problem is in two files, so nothing that is measured has been trained on:
 
     solve_train, solve_dev    problems with their solutions, for a solver
-    pairs_train, pairs_dev    a right and a wrong step on one prefix, with what a teacher says about both
-                              (kinds of errors: training only)
+    pairs_start               a right and a wrong step on one prefix, with what a teacher says about both
+                              (kinds of errors: training only): all that the two sides start from
+    pairs_train, pairs_dev    the same, for a solver, for more supervision, and to know when to stop
+    check_dev                 as check_known, to look at while something is tried
     check_known               solutions for a critic to check, half of them with an error, of a training kind
     check_new                 the same with errors of the kinds that no training row has
 """
@@ -31,6 +33,8 @@ SIZES = {
     "pairs_dev": 200,
     "check_known": 400,
     "check_new": 400,
+    "check_dev": 200,
+    "pairs_start": 96,
 }
 """Chains in each file, every one of them for one row; of pairs those are kept where a kind applies."""
 
@@ -107,6 +111,8 @@ def main() -> None:
         write(f"{name}.jsonl", solved(name, drawn[name]))
     write("pairs_train.jsonl.gz", paired("pairs_train", drawn["pairs_train"]))
     write("pairs_dev.jsonl", paired("pairs_dev", drawn["pairs_dev"]))
+    write("pairs_start.jsonl", paired("pairs_start", drawn["pairs_start"]))
+    write("check_dev.jsonl", checked("check_dev", drawn["check_dev"], TRAINING))
     write("check_known.jsonl", checked("check_known", drawn["check_known"], TRAINING))
     write("check_new.jsonl", checked("check_new", drawn["check_new"], HELD_OUT))
 

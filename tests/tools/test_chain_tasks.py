@@ -24,6 +24,8 @@ FILES = {
     "pairs_dev.jsonl": 200,
     "check_known.jsonl": 400,
     "check_new.jsonl": 400,
+    "check_dev.jsonl": 200,
+    "pairs_start.jsonl": 96,
 }
 
 
@@ -72,14 +74,14 @@ def test_every_file_loads_and_is_small() -> None:
 
 
 def test_solutions_are_right() -> None:
-    for name in ("solve_train.jsonl", "solve_dev.jsonl", "pairs_train.jsonl.gz", "pairs_dev.jsonl"):
+    for name in (name for name in FILES if not name.startswith("check")):
         for row in rows(name):
             chain = Chain.parse(row["question"])
             assert (tuple(row["steps"]), row["answer"]) == (chain.steps, chain.answer)
 
 
 def test_pairs_are_of_training_kinds_only() -> None:
-    for name in ("pairs_train.jsonl.gz", "pairs_dev.jsonl"):
+    for name in (name for name in FILES if name.startswith("pairs")):
         counts = Counter(row["kind"] for row in rows(name))
         assert set(counts) == set(TRAINING) and max(counts.values()) - min(counts.values()) <= 2
         for row in rows(name):
@@ -90,7 +92,9 @@ def test_pairs_are_of_training_kinds_only() -> None:
             assert row["critique_wrong"].endswith("<Answer>Incorrect</Answer>")
 
 
-@pytest.mark.parametrize(("name", "kinds"), [("check_known", TRAINING), ("check_new", HELD_OUT)])
+@pytest.mark.parametrize(
+    ("name", "kinds"), [("check_known", TRAINING), ("check_new", HELD_OUT), ("check_dev", TRAINING)]
+)
 def test_solutions_to_check_are_balanced_and_labelled(name: str, kinds: tuple[str, ...]) -> None:
     made = rows(f"{name}.jsonl")
     for row in made:
