@@ -77,9 +77,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument(
-        "--memory", type=Path, required=True, help="journal of the two above"
-    )
+    parser.add_argument("--memory", type=Path, required=True, help="journal of the two above")
     parser.add_argument("--games", type=int, default=48)
     parser.add_argument("--alone", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
