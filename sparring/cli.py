@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -51,6 +52,8 @@ app.command()(tournament)
 app.command()(rewards)
 
 DEFAULT_MEMORY = "sparring.db"
+ONE_STOP_S = 1.0
+"""Signals to terminate that come closer together than this are one."""
 Memory = Annotated[
     str, typer.Option(envvar="SPARRING_MEMORY", metavar="URL", help="Journal: a file or a postgresql:// URL.")
 ]
@@ -330,18 +333,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM is handled like Ctrl-C, so that a scheduler's stop loses nothing either."""
+    """SIGTERM is handled like Ctrl-C, so that a scheduler's stop loses nothing either.
+
+    Those who stop a process and its group, as `timeout` does, signal it twice at once: that is one stop.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    last = float("-inf")
+
+    def terminate(*_: Any) -> None:
+        nonlocal last
+        repeated = time.monotonic() - last < ONE_STOP_S
+        last = time.monotonic()
+        if not repeated:
+            _interrupt()
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _interrupt(*_: Any) -> None:
+def _interrupt() -> None:
     if callable(signal.getsignal(signal.SIGINT)):  # whoever runs an event loop has a handler of its own
         signal.raise_signal(signal.SIGINT)
     else:  # a background job of a shell ignores Ctrl-C, and would ignore this with it

@@ -134,8 +134,9 @@ def plan(
 ) -> Play:
     """A `Play` from what a user gives, everything checked that can be checked without an engine.
 
-    Options are fields of `Play`, options of the protocol, sampling fields (`temperature`,
-    `judge.max_tokens`), and those of the baseline (`baseline=True`, `baseline.temperature`).
+    Options are fields of `Play`, options of the protocol, a prompt by its role (`prompts.solver`), sampling
+    fields (`temperature`, `judge.max_tokens`), and those of the baseline (`baseline=True`,
+    `baseline.temperature`).
     """
     from sparring.graphs.baseline import settings  # not on top: the pool is played by this module
 
@@ -145,6 +146,9 @@ def plan(
         name: options.pop(name) for name in ("engine", "roles", "seed", "copies", "limits") if name in options
     }
     sampling = {n: options.pop(n) for n in list(options) if n.rsplit(".", 1)[-1] in SAMPLING_FIELDS}
+    prompts = {n.removeprefix(PROMPTS): options.pop(n) for n in list(options) if n.startswith(PROMPTS)}
+    if prompts:
+        options["prompts"] = {**options.get("prompts", {}), **prompts}
     if isinstance(tasks, str | Path):
         rows = load_tasks(tasks, limit, checks=CHECKS)
     else:
@@ -163,7 +167,14 @@ def plan(
     return play
 
 
-_KINDS: dict[str, type] = {"seed": int, "copies": int, "roles": Mapping, "limits": Limits}
+PROMPTS = "prompts."
+_KINDS: dict[str, type] = {
+    "seed": int,
+    "copies": int,
+    "roles": Mapping,
+    "limits": Limits,
+    "prompts": Mapping,
+}
 
 
 def _expect(options: Mapping[str, Any]) -> None:

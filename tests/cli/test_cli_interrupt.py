@@ -99,6 +99,19 @@ def test_interrupted_in_mid_run_and_resumed(how: signal.Signals, capsys: pytest.
     assert len(called()) <= TASKS * CALLS + CONCURRENCY * 3, "only what was in flight is paid for twice"
 
 
+def test_a_signal_that_comes_twice_at_once_is_one_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`timeout` signals the process, and then the group that it is in; a second stop in earnest counts."""
+    stops: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: stops.append(number))
+    with cli._terminable():
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+        assert stops == [signal.SIGINT]
+        monkeypatch.setattr(cli, "ONE_STOP_S", 0.0)
+        signal.raise_signal(signal.SIGTERM)
+        assert len(stops) == 2
+
+
 def test_a_background_job_that_ignores_ctrl_c_ends_by_sigterm() -> None:
     """As a shell starts it with `&`: SIGINT is ignored, and SIGTERM must not be lost with it."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -478,3 +478,14 @@ def test_what_a_script_says_by_hash_does_not_hang_on_its_folder(tmp_path: Path) 
         result = play("sample", TASKS, engine=f"scripted:{folder / 's.jsonl'}", memory=folder / "j.db")
         said.append([row.answer for row in result.results])
     assert said[0] == said[1] and len(set(said[0])) > 1
+
+
+def test_a_prompt_is_given_by_its_role(tmp_path: Path) -> None:
+    (tmp_path / "own.md").write_text("{% block question %}Own words: {{ question }}{% endblock %}")
+    own = str(tmp_path / "own.md")
+    one = plan("sample", TASKS, engine="scripted:hash", **{"prompts.solver": own})
+    assert one.options == plan("sample", TASKS, engine="scripted:hash", prompts={"solver": own}).options
+    with pytest.raises(UserError, match="`writer`; known: solver"):
+        plan("sample", TASKS, engine="scripted:hash", **{"prompts.writer": own})
+    with pytest.raises(UserError, match="give it as mapping"):
+        plan("sample", TASKS, engine="scripted:hash", prompts="own.md")
