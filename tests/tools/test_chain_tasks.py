@@ -25,7 +25,7 @@ FILES = {
     "check_known.jsonl": 400,
     "check_new.jsonl": 400,
     "check_dev.jsonl": 200,
-    "pairs_start.jsonl": 96,
+    "pairs_start.jsonl": 32,
 }
 
 
