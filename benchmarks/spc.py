@@ -123,15 +123,23 @@ def report(out: Path) -> None:
     for name in START:
         curves = {f"seed {seed}": _curve(out, seed, "round0", name) for seed in seeds}
         title = f"Development loss of {name}.yaml"
-        print("plot:", curves_plot(curves, out / f"{name}_loss.png", title=title, x_label="updates"))
+        print(
+            "plot:",
+            curves_plot(
+                curves, out / f"{name}_loss.png", title=title, x_label="updates", y_label="nats per token"
+            ),
+        )
     curves = {
         f"{name}, seed {seed}": _curve(out, seed, name, name)
         for name in ARMS
         for seed in seeds
         if journal_of(out, seed, name).exists()
     }
-    title = "Balanced accuracy on check_known (a part of it)"
-    print("plot:", curves_plot(curves, out / "arms.png", title=title, x_label="rounds"))
+    title = "Balanced accuracy on check_dev"
+    print(
+        "plot:",
+        curves_plot(curves, out / "arms.png", title=title, x_label="rounds", y_label="balanced accuracy"),
+    )
 
 
 def _spread(rows: Sequence[Row], mine: Sequence[Row]) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sparring.agents.engines.registry import EnginePool
-from sparring.errors import SandboxUnavailable, UserError
+from sparring.errors import UserError
 from sparring.graphs.cast import SAMPLING_FIELDS, Cast
 from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.console import existing
@@ -26,7 +26,7 @@ from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
 from sparring.memory.tasks import as_tasks, load_tasks
 from sparring.memory.types import canonical, digest
-from sparring.tools.checks import CHECKS
+from sparring.tools.checks import CHECKS, refuse_code
 
 DEFAULT_MEMORY = "sparring.db"
 T = TypeVar("T")
@@ -153,10 +153,7 @@ def plan(
         rows = load_tasks(tasks, limit, checks=CHECKS)
     else:
         rows = as_tasks(tasks, limit, checks=CHECKS)
-    if any(task.check == "code" for task in rows):
-        raise SandboxUnavailable(
-            "check `code` runs model-written code and needs the sandbox, which this version lacks"
-        )
+    refuse_code(task.check for task in rows)
     play = Play(protocol, tuple(rows), options=options, sampling=sampling, baseline=asked, **known)
     if play.copies < 1:
         raise UserError(f"copies must be at least 1, not {play.copies}")

@@ -15,7 +15,7 @@ parser's work.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -173,7 +173,21 @@ def _any_of(answer: str, reference: Any, each: str, ask: Ask | None) -> Finding 
 
 
 def _code(answer: str, reference: Any, each: str, ask: Ask | None) -> Finding:
-    raise SandboxUnavailable(
+    raise _sandboxless()
+
+
+def refuse_code(kinds: Iterable[str | None]) -> None:
+    """Say of tasks before they are played what `check` would say of their first answer.
+
+    Raises:
+        SandboxUnavailable: one of these kinds is `code`.
+    """
+    if "code" in kinds:
+        raise _sandboxless()
+
+
+def _sandboxless() -> SandboxUnavailable:
+    return SandboxUnavailable(
         "check `code` runs model-written code and needs the sandbox, which this version does not have; "
         "use tasks with `math`, `exact`, `choice` or `any_of`"
     )

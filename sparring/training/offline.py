@@ -87,6 +87,14 @@ def start_of(journal: Journal, run: str, policy: str) -> Version:
     return by_id(journal, first.from_version_id)
 
 
+def untrained_reference(policy: str, version: str) -> UserError:
+    """What is said where an update would be measured from a version without an adapter."""
+    return UserError(
+        f"policy `{policy}`: the reference of offline learning is a trained version and "
+        f"{version} has no adapter: train it on lessons first, or say `reference: base`"
+    )
+
+
 def was_taught(journal: Journal, policy: str, runs: Sequence[str]) -> bool:
     """Whether a policy was a pupil in one of some runs."""
     return bool(journal.read(_said(policy, runs, Turn.id).where(Turn.logprob_kind == GIVEN).limit(1)))
@@ -227,10 +235,7 @@ class Offline:
         if not played:
             return {}
         if reference is None and self.config.reference != "base":
-            raise UserError(
-                f"policy `{self.learner.name}`: the reference of offline learning is a trained version and "
-                f"{head.label} has no adapter: train it on lessons first, or say `reference: base`"
-            )
+            raise untrained_reference(self.learner.name, head.label)
         self.learner.refer(played, reference)
         for sample in played:
             sample.old = sample.reference

@@ -21,7 +21,7 @@ from sparring.training.config import EvolveConfig, OpponentsConfig, PlayConfig
 from sparring.training.evaluate import Measure
 from sparring.training.learner import named_reference
 from sparring.training.monitors import Monitor, make_monitor
-from sparring.training.offline import OfflineData, offline_data, start_of, was_taught
+from sparring.training.offline import OfflineData, offline_data, start_of, untrained_reference, was_taught
 
 GRADIENT = "policy_gradient"
 """The objective that needs the probabilities with which tokens were drawn."""
@@ -170,10 +170,7 @@ def _begins(config: EvolveConfig, journal: Journal, name: str) -> None:
     assert config.protocol is not None
     game = make_protocol(config.protocol, config.options).rivals is not None
     if game and policy.reference != "base" and adapter is None:
-        raise UserError(
-            f"policy `{name}`: the reference of offline learning is a trained version and "
-            f"{label} has no adapter: train it on lessons first, or say `reference: base`"
-        )
+        raise untrained_reference(name, label)
 
 
 def _tasks(source: str, limit: int | None = None) -> tuple[TaskRecord, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sparring.agents.engines.registry import EnginePool
-from sparring.errors import SandboxUnavailable, UserError, unknown
+from sparring.errors import UserError, unknown
 from sparring.graphs.cast import POLICY, policy_spec
 from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.play import Play
@@ -24,7 +24,7 @@ from sparring.memory.records import TaskRecord
 from sparring.memory.seeds import derive_seed
 from sparring.memory.tasks import load_tasks
 from sparring.memory.types import canonical, digest
-from sparring.tools.checks import CHECKS
+from sparring.tools.checks import CHECKS, refuse_code
 from sparring.training.league.config import TournamentConfig
 from sparring.training.league.record import final_ratings, read_event
 from sparring.training.league.schedule import Entrants, Pairing, check_schedule
@@ -144,10 +144,7 @@ def _tasks(config: TournamentConfig, protocol: Protocol) -> tuple[TaskRecord, ..
     wanted = config.tasks_per_pairing
     if wanted is not None and wanted > len(tasks):
         raise UserError(f"`tasks_per_pairing: {wanted}`, but `{config.tasks}` holds {len(tasks)} tasks")
-    if any(task.check == "code" for task in tasks):
-        raise SandboxUnavailable(
-            "check `code` runs model-written code and needs the sandbox, which this version lacks"
-        )
+    refuse_code(task.check for task in tasks)
     for task in tasks:
         protocol.accepts(task)
     return tuple(tasks)
