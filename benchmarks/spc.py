@@ -121,7 +121,7 @@ def report(out: Path) -> None:
             if mine := [row for row in rows if row["tasks"] == tasks and row["arm"] == name]:
                 print(f"| {tasks} | {name} | {' | '.join(_spread(rows, mine))} |")
     for name in START:
-        curves = {f"seed {seed}": _curve(out, seed, "round0", name) for seed in seeds}
+        curves = {f"seed {seed}": _curve(out, seed, "round0", name, "loss") for seed in seeds}
         title = f"Development loss of {name}.yaml"
         print(
             "plot:",
@@ -130,7 +130,7 @@ def report(out: Path) -> None:
             ),
         )
     curves = {
-        f"{name}, seed {seed}": _curve(out, seed, name, name)
+        f"{name}, seed {seed}": _curve(out, seed, name, name, SHOWN[0])
         for name in ARMS
         for seed in seeds
         if journal_of(out, seed, name).exists()
@@ -158,10 +158,11 @@ def _spread(rows: Sequence[Row], mine: Sequence[Row]) -> list[str]:
     return [f"{mean(column):.3f} [{min(column):.3f}, {max(column):.3f}]" for column in columns]
 
 
-def _curve(out: Path, seed: int, name: str, run: str) -> list[tuple[float, float, float, float]]:
+def _curve(out: Path, seed: int, name: str, run: str, figure: str) -> list[tuple[float, float, float, float]]:
+    """A figure at each evaluation of a run, without an interval."""
     with Journal.open(journal_of(out, seed, name)) as journal:
         points = read_story(journal, run).evaluations
-    return [(point["step"], point["mean"], point["low"], point["high"]) for point in points]
+    return [(point["step"], *(3 * [point["figures"][figure]])) for point in points]
 
 
 def main() -> None:
