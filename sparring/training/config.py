@@ -121,6 +121,7 @@ class EvaluateConfig(Strict):
     every: int = Field(default=10, ge=1)
     options: dict[str, Any] = Field(default_factory=dict)
     sampling: dict[str, Any] = Field(default_factory=lambda: {"temperature": 0.0})
+    """Over the run's own; what it says for all seats holds for those that the run samples otherwise."""
     copies: int = Field(default=1, ge=1)
     first: bool = True
     """Also before the first update."""

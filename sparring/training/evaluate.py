@@ -86,9 +86,11 @@ class Evaluator:
         for policy, number in self._seated(lineup, measure).items():
             mine = (role for role in config.policies[policy].roles if role in known)
             roles |= dict.fromkeys(mine, f"policy:{policy}@{number}")
+        # What a measure says for all holds for all: a role's own temperature in play does not make it warmer.
+        of_play = {k: v for k, v in config.sampling.items() if k.rpartition(".")[2] not in measure.sampling}
         sampling = {
             name: value
-            for name, value in {**config.sampling, **measure.sampling}.items()
+            for name, value in {**of_play, **measure.sampling}.items()
             if "." not in name or name.rsplit(".", 1)[0] in known
         }
         return Play(

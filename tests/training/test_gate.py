@@ -216,6 +216,19 @@ async def test_greedy_items_end_with_the_tasks_and_sampled_ones_go_on_in_copies(
                 assert found.candidate.n == items
 
 
+@pytest.mark.parametrize("measured", [{"temperature": 0.0}, {"temperature": 0.0, "solver.top_k": 3}])
+async def test_what_a_measure_says_for_all_holds_for_roles_that_play_otherwise(
+    journal: Journal, measured: dict[str, Any]
+) -> None:
+    versions(journal)
+    of_play = {"temperature": 1.0, "solver.temperature": 0.7, "solver.max_tokens": 9, "solver.top_k": 5}
+    async with EnginePool() as pool:
+        evaluator = Evaluator(config(sampling=of_play), journal, pool)
+        seat = evaluator.play({"solver": 0}, Measure(TASKS, {}, measured)).cast().sampling_of("solver")
+    assert (seat.temperature, seat.max_tokens) == (0.0, 9)
+    assert seat.top_k == measured.get("solver.top_k", 5)
+
+
 async def test_both_sides_have_the_same_tasks_and_seeds(journal: Journal) -> None:
     versions(journal)
     with drive(journal, "evo", kind="evolve"):
