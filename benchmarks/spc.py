@@ -3,12 +3,13 @@
     python -m benchmarks.spc --out spc [--seeds 0 1 2] [--minutes 60] [--arms spc latest lessons]
     python -m benchmarks.spc --out spc --report          # the table and the plots of what is there
 
-Per seed: the solver (solver.yaml) and round 0 (round0.yaml), both until their development loss stops
-falling; then, each in a copy of that journal: games with opponent bands (spc.yaml), newest against newest
-(latest.yaml), more supervision (lessons.yaml), in as many updates of as many rows. The critics are measured
-greedily by `step_check` on held-out chains with the training kinds of errors (check_known), with kinds absent
-from training (check_new), and on ProcessBench's GSM8K part where it is at hand (--processbench FILE). What is
-there is not played again, and what was stopped goes on; several calls may work on seeds of their own at once.
+Once: the solver (solver.yaml). Per seed: round 0 (round0.yaml), like the solver until its development loss
+stops falling; then, each in a copy of that journal: games with opponent bands (spc.yaml), newest against
+newest (latest.yaml), more supervision (lessons.yaml), in as many updates of as many rows. The critics are
+measured greedily by `step_check` on held-out chains with the training kinds of errors (check_known), with
+kinds absent from training (check_new), and on ProcessBench's GSM8K part where it is at hand
+(--processbench FILE). What is there is not played again, and what was stopped goes on; once the solver is
+there, several calls may work on seeds of their own at once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import argparse
 import asyncio
 import json
 import shutil
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -33,7 +36,6 @@ from sparring.training.plots import curves_plot
 from sparring.training.story import read_story
 
 CHAINS = Path(__file__).parents[1] / "examples" / "chains"
-START = ("solver", "round0")
 ARMS = ("spc", "latest", "lessons")
 SHOWN = ("balanced_accuracy", "correct_recall", "error_recall", "harmonic", "f1", "unreadable")
 Row = dict[str, Any]
@@ -48,23 +50,24 @@ def train(name: str, memory: Path, seed: int, minutes: float | None = None) -> N
     evolve(config.model_copy(update={"seed": seed, "minutes": minutes}), memory, told=Watch(quiet=False))
 
 
-def start(out: Path, seed: int) -> Path:
-    """The supervised start of a seed."""
-    memory = journal_of(out, seed, "round0")
-    for name in START:
-        train(name, memory, seed)
+def follow(out: Path, seed: int, name: str, before: Path, minutes: float | None = None) -> Path:
+    """A run in a journal of its own that begins as a copy of the one before it."""
+    memory = journal_of(out, seed, name)
+    if not memory.exists():
+        shutil.copytree(f"{before}.policies", f"{memory}.policies", dirs_exist_ok=True)
+        half = memory.with_suffix(".half")
+        half.unlink(missing_ok=True)
+        with closing(sqlite3.connect(before)) as journal, closing(sqlite3.connect(half)) as copy:
+            journal.backup(copy)
+        half.rename(memory)
+    train(name, memory, seed, minutes)
     return memory
 
 
-def arm(out: Path, seed: int, name: str, minutes: float) -> Path:
-    """One arm of a seed, from a copy of its start."""
-    memory, begun = journal_of(out, seed, name), journal_of(out, seed, "round0")
-    if not memory.exists():
-        with Journal.open(begun) as journal:  # folds the log into the file
-            journal.run_row("round0")
-        shutil.copytree(f"{begun}.policies", f"{memory}.policies", dirs_exist_ok=True)
-        shutil.copy(begun, memory)
-    train(name, memory, seed, minutes)
+def solver(out: Path) -> Path:
+    """One solver validates the attacks of all seeds."""
+    memory = journal_of(out, 0, "solver")
+    train("solver", memory, 0)
     return memory
 
 
@@ -93,8 +96,9 @@ def measured(memory: Path, tasks: Mapping[str, str], limit: int | None) -> dict[
 
 def play_seed(options: argparse.Namespace, seed: int, sets: Mapping[str, str]) -> None:
     """All that belongs to a seed; its figures in a file of their own."""
-    memories = {"round0": start(options.out, seed)}
-    memories |= {name: arm(options.out, seed, name, options.minutes) for name in options.arms}
+    begun = follow(options.out, seed, "round0", solver(options.out))
+    arms = {name: follow(options.out, seed, name, begun, options.minutes) for name in options.arms}
+    memories = {"round0": begun, **arms}
     rows: list[Row] = []
     for name, memory in memories.items():
         for tasks, found in measured(memory, sets, options.limit).items():
@@ -120,8 +124,8 @@ def report(out: Path) -> None:
         for name in ("round0", *ARMS):
             if mine := [row for row in rows if row["tasks"] == tasks and row["arm"] == name]:
                 print(f"| {tasks} | {name} | {' | '.join(_spread(rows, mine))} |")
-    for name in START:
-        curves = {f"seed {seed}": _curve(out, seed, "round0", name, "loss") for seed in seeds}
+    for name, numbers in (("solver", [0]), ("round0", seeds)):
+        curves = {f"seed {seed}": _curve(out, seed, name, "loss") for seed in numbers}
         title = f"Development loss of {name}.yaml"
         print(
             "plot:",
@@ -130,7 +134,7 @@ def report(out: Path) -> None:
             ),
         )
     curves = {
-        f"{name}, seed {seed}": _curve(out, seed, name, name, SHOWN[0])
+        f"{name}, seed {seed}": _curve(out, seed, name, SHOWN[0])
         for name in ARMS
         for seed in seeds
         if journal_of(out, seed, name).exists()
@@ -158,10 +162,10 @@ def _spread(rows: Sequence[Row], mine: Sequence[Row]) -> list[str]:
     return [f"{mean(column):.3f} [{min(column):.3f}, {max(column):.3f}]" for column in columns]
 
 
-def _curve(out: Path, seed: int, name: str, run: str, figure: str) -> list[tuple[float, float, float, float]]:
+def _curve(out: Path, seed: int, name: str, figure: str) -> list[tuple[float, float, float, float]]:
     """A figure at each evaluation of a run, without an interval."""
     with Journal.open(journal_of(out, seed, name)) as journal:
-        points = read_story(journal, run).evaluations
+        points = read_story(journal, name).evaluations
     return [(point["step"], *(3 * [point["figures"][figure]])) for point in points]
 
 
