@@ -1,28 +1,16 @@
-"""What `sparring evolve` is told: a YAML file, read strictly.
-
-A mistake is one line that says which field is wrong. Paths in the file are relative to it.
-"""
+"""What `sparring evolve` is told."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from sparring.errors import UserError
+from sparring.training.config_file import RunConfig, Strict, read_config, what_is_played
 
 PER_HOUR = 3600.0
-S = TypeVar("S", bound="Strict")
-Placing = Callable[[dict[str, Any], Path], dict[str, Any]]
-"""From fields and the folder of the file they stand in to fields whose files are found."""
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Bounded(Strict):
@@ -194,8 +182,10 @@ class ExploreConfig(Bounded):
     high: float = Field(default=1.5, gt=0)
 
 
-class EvolveConfig(Strict):
+class EvolveConfig(RunConfig):
     """An evolution run."""
+
+    changeable = frozenset({"plots", "concurrency", "minutes", "keep"})
 
     run: str
     seed: int = 0
@@ -250,11 +240,6 @@ class EvolveConfig(Strict):
         self.cadence()
         return self
 
-    def identity(self) -> dict[str, Any]:
-        """What makes the run what it is: with anything else changed it may go on as the same one."""
-        kept = {"plots", "concurrency", "minutes", "keep"}
-        return {name: value for name, value in self.model_dump(mode="json").items() if name not in kept}
-
     def cadence(self) -> tuple[int, float]:
         """(turns, seconds) between updates from a source; 0 where it does not count."""
         if self.every is None:
@@ -269,101 +254,6 @@ class EvolveConfig(Strict):
 def load_config(source: str | Path | dict[str, Any]) -> EvolveConfig:
     """Read the configuration of an evolution; see `read_config`."""
     return read_config(EvolveConfig, source, _placed)
-
-
-def read_config(kind: type[S], source: str | Path | dict[str, Any], placed: Placing) -> S:
-    """Read a configuration: a YAML file, or what would stand in one.
-
-    `extends: FILE` takes another file's fields and overrides those that are given, mapping by mapping.
-
-    Args:
-        placed: finds the files that fields name beside the one that names them.
-
-    Raises:
-        UserError: no such file, no YAML, or a field that is wrong; the message names it.
-    """
-    if isinstance(source, dict):
-        return _checked(kind, placed(source, Path.cwd()), "configuration")
-    values = _read(Path(source).expanduser(), placed, ())
-    return _checked(kind, values, f"configuration `{source}`")
-
-
-class _Unique(yaml.SafeLoader):
-    """YAML in which a key stands once in a mapping; PyYAML would keep the last and say nothing."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        found = set()
-        for key, _ in node.value:  # not merged yet: what overrides a key of `<<: *anchor` is no second one
-            name = key.tag, key.value if isinstance(key, yaml.ScalarNode) else id(key)
-            if name in found and key.tag != "tag:yaml.org,2002:merge":
-                line = key.start_mark.line + 1
-                raise UserError(
-                    f"configuration `{self.name}`, line {line}: key `{key.value}` is there already; keep one"
-                )
-            found.add(name)
-        return node
-
-
-def _read(path: Path, placed: Placing, above: tuple[Path, ...]) -> dict[str, Any]:
-    """The fields of a file and of what it extends."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            values = yaml.load(file, _Unique)
-    except OSError as error:
-        raise UserError(f"configuration `{path}` cannot be read: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"configuration `{path}` is no YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise UserError(f"configuration `{path}`: expected fields such as `run: NAME`")
-    values = placed(values, path.resolve().parent)
-    base = values.pop("extends", None)
-    if base is None:
-        return values
-    if not isinstance(base, str) or path.resolve() in above:
-        raise UserError(
-            f"configuration `{path}`, `extends`: name another file, and none that extends this one"
-        )
-    return _merged(_read(path.parent / base, placed, (*above, path.resolve())), values)
-
-
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`; what is a mapping in both is merged, anything else replaced."""
-    both = {
-        name: _merged(base[name], value)
-        for name, value in over.items()
-        if isinstance(value, dict) and isinstance(base.get(name), dict)
-    }
-    return {**base, **over, **both}
-
-
-def _checked(kind: type[S], values: dict[str, Any], where: str) -> S:
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the whole"
-        said = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            said = "there is no such field"
-        raise UserError(f"{where}, `{field}`: {said}") from None
-
-
-def beside(folder: Path, name: Any) -> Any:
-    """A file's name as found in the folder of the file that names it; anything else as it is."""
-    return str(folder / name) if isinstance(name, str) and (folder / name).is_file() else name
-
-
-def what_is_played(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The values with their task file and prompts found."""
-    values = dict(values)
-    if "tasks" in values:
-        values["tasks"] = beside(folder, values["tasks"])
-    options = values.get("options")
-    if isinstance(options, dict) and isinstance(options.get("prompts"), dict):
-        prompts = {name: beside(folder, file) for name, file in options["prompts"].items()}
-        values["options"] = {**options, "prompts": prompts}
-    return values
 
 
 def _placed(values: dict[str, Any], folder: Path) -> dict[str, Any]:

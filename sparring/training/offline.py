@@ -26,7 +26,8 @@ from sparring.memory.samples import training_turns
 from sparring.memory.schema import Agent, Episode, PolicyVersion, Reward, Turn, Update, UpdateTurn
 from sparring.memory.updates import updates_of
 from sparring.training.balance import Balance, Played, select
-from sparring.training.config import PolicyConfig, Strict
+from sparring.training.config import PolicyConfig
+from sparring.training.config_file import Strict
 from sparring.training.experience import Sample
 from sparring.training.learner import Learner
 from sparring.training.losses import PolicyLoss

@@ -236,3 +236,32 @@ def test_what_may_change_in_a_run_that_goes_on() -> None:
     first = load_config(GOOD).identity()
     assert load_config({**GOOD, "plots": "elsewhere", "concurrency": 3, "minutes": 2.0}).identity() == first
     assert load_config({**GOOD, "seed": 1}).identity() != first
+
+
+def test_a_run_goes_on_wherever_its_files_lie_and_not_with_others(tmp_path: Path) -> None:
+    def laid_out(folder: str) -> Path:
+        (there := tmp_path / folder).mkdir()
+        (there / "tasks.jsonl").write_text('{"id": "a", "question": "?", "answer": "1"}\n')
+        (there / "held.jsonl").write_text('{"id": "b", "question": "?", "answer": "2"}\n')
+        (there / "solver.md").write_text("words")
+        values = {
+            **GOOD,
+            "tasks": "tasks.jsonl",
+            "options": {"prompts": {"solver": "solver.md"}},
+            "evaluate": {"tasks": "held.jsonl"},
+        }
+        (there / "run.yaml").write_text(yaml.safe_dump(values))
+        return there
+
+    def identity(folder: Path) -> dict[str, Any]:
+        return load_config(folder / "run.yaml").identity()
+
+    here, there = laid_out("here"), laid_out("there")
+    first = identity(here)
+    assert first == identity(there) and str(tmp_path) not in str(first)
+    for file, field in (("tasks.jsonl", "tasks"), ("held.jsonl", "evaluate"), ("solver.md", "options")):
+        with (there / file).open("a") as more:
+            more.write(" ")
+        changed = identity(there)
+        assert {name for name in first if first[name] != changed[name]} == {field}
+        (there / file).write_bytes((here / file).read_bytes())

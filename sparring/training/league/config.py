@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from sparring.graphs.cast import SCRIPT
-from sparring.training.config import Strict, beside, read_config, what_is_played
+from sparring.training.config_file import RunConfig, Strict, beside, read_config, what_is_played
 
 BETWEEN = " vs "
 """Stands between two players in the name of the run that holds their games."""
@@ -76,8 +76,10 @@ class SeedingConfig(Strict):
         return {} if value == "given" else value
 
 
-class TournamentConfig(Strict):
+class TournamentConfig(RunConfig):
     """A tournament."""
+
+    changeable = frozenset({"plots", "concurrency", "give_up"})
 
     run: str
     seed: int = 0
@@ -117,11 +119,6 @@ class TournamentConfig(Strict):
             if BETWEEN in name:
                 raise ValueError(f"player name `{name}`: `{BETWEEN}` stands between the names of two players")
         return value
-
-    def identity(self) -> dict[str, Any]:
-        """What makes the run what it is: with anything else changed it may go on as the same one."""
-        kept = {"plots", "concurrency", "give_up"}
-        return {name: value for name, value in self.model_dump(mode="json").items() if name not in kept}
 
 
 def load_tournament(source: str | Path | dict[str, Any]) -> TournamentConfig:
