@@ -20,6 +20,7 @@ PROTOCOLS = {
     "sneaky": "sparring.graphs.sneaky:SneakyGame",
     "sneaky_lesson": "sparring.graphs.sneaky_lesson:SneakyLesson",
     "duel": "sparring.graphs.duel:Duel",
+    "discuss": "sparring.graphs.discuss:Discuss",
 }
 """Name -> class; a module's `PRESETS` hold the options that a name stands for."""
 

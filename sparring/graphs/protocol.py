@@ -70,10 +70,20 @@ class Protocol(BaseModel, ABC):
                 raise unknown(f"role of protocol `{self.name}` in `prompts`", name, known)
         return self
 
-    def role(self, seat: str, parsers: Mapping[str, Parser[Any]], variables: Collection[str]) -> Role:
-        """The role of a seat, named before its dot, with the prompt that was chosen for it."""
+    def role(
+        self,
+        seat: str,
+        parsers: Mapping[str, Parser[Any]],
+        variables: Collection[str],
+        shipped: str | None = None,
+    ) -> Role:
+        """The role of a seat, named before its dot, with the prompt that was chosen for it.
+
+        Args:
+            shipped: the prompt where none was chosen; None: the one with the role's name.
+        """
         name = seat.split(".")[0]
-        return Role.of(name, parsers, variables, self.prompts.get(seat, self.prompts.get(name)))
+        return Role.of(name, parsers, variables, self.prompts.get(seat, self.prompts.get(name, shipped)))
 
     @abstractmethod
     def seats(self) -> dict[str, Role]:

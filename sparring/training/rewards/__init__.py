@@ -12,6 +12,7 @@ REWARDS = {
     "verifier": "sparring.training.rewards.verifier:Verifier",
     "shuffled": "sparring.training.rewards.shuffled:Shuffled",
     "spc": "sparring.training.rewards.spc:SneakyRewards",
+    "comas": "sparring.training.rewards.comas:InteractionRewards",
 }
 
 

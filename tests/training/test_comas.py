@@ -1,0 +1,155 @@
+"""CoMAS's rewards: the truth table of specs/comas.md section 2, and what the paper leaves open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sparring.errors import UserError
+from sparring.training.rewards import make_reward
+from sparring.training.rewards.base import EpisodeRow, Paid, TurnRow
+
+Values = dict[str, float | None]
+
+
+def turn(key: str, parsed: Any, status: str = "ok", *, final: bool = True, attempt: int = 0) -> TurnRow:
+    role = {"solve": "solver", "evaluate": "evaluator", "score": "scorer"}[key.split("/")[1]]
+    number = sum(ord(letter) << (8 * place) for place, letter in enumerate(key)) + (attempt << 200)
+    return TurnRow(number, key, attempt, final, role, role, 1, status, "text", parsed, 3)
+
+
+def scored(key: str, value: int | None, status: str = "parse_error", low: int = 1, high: int = 3) -> TurnRow:
+    if value is None:
+        return turn(key, None, status)
+    return turn(key, {"score": value, "low": low, "high": high, "reason": "so"})
+
+
+def of(*turns: TurnRow, protocol: str = "discuss") -> EpisodeRow:
+    return EpisodeRow("e", 1, "r", protocol, "done", None, "t", "q", "9", "math", None, turns, (), ())
+
+
+def rewards(*turns: TurnRow, **options: Any) -> dict[str, Paid]:
+    keys = {row.id: row.key for row in turns}
+    paid = make_reward("comas", options)(of(*turns))
+    found = {keys[reward.turn_id]: reward for reward in paid}
+    assert len(found) == len(paid)
+    return found
+
+
+def values(*turns: TurnRow, **options: Any) -> Values:
+    return {key: reward.value for key, reward in rewards(*turns, **options).items()}
+
+
+SOLUTION, CRITIQUE = turn("0/solve/0", {"answer": "4"}), turn("0/evaluate/0/0", {"text": "fine"})
+
+
+@pytest.mark.parametrize("compat", ["ours", "official"])
+@pytest.mark.parametrize(
+    ("score", "solver", "evaluator"), [(1, 0.0, 1.0), (2, 0.5, 0.5), (3, 1.0, 0.0)]
+)  # executed on the official `CoMASReward.run`, says the spec
+def test_the_truth_table(compat: str, score: int, solver: float, evaluator: float) -> None:
+    found = values(SOLUTION, CRITIQUE, scored("0/score/0/0", score), compat=compat)
+    assert found == {"0/solve/0": solver, "0/evaluate/0/0": evaluator, "0/score/0/0": 0.0}
+    assert solver + evaluator == 1.0  # the game is of constant sum
+
+
+@pytest.mark.parametrize(("compat", "others"), [("ours", None), ("official", 0.0)])
+@pytest.mark.parametrize("status", ["parse_error", "refused"])
+def test_a_score_that_cannot_be_read_is_its_authors_fault_alone(
+    compat: str, others: float | None, status: str
+) -> None:
+    found = values(SOLUTION, CRITIQUE, scored("0/score/0/0", None, status), compat=compat)
+    assert found == {"0/solve/0": others, "0/evaluate/0/0": others, "0/score/0/0": -1.0}
+
+
+def test_several_evaluations_of_a_solution() -> None:
+    """The solver: the mean over the readable scores; an evaluator: the score of its own evaluation."""
+    reviews = [turn(f"0/evaluate/0/{nth}", {"text": "?"}) for nth in range(3)]
+    scores = [scored("0/score/0/0", 3), scored("0/score/0/1", None), scored("0/score/0/2", 2)]
+    found = rewards(SOLUTION, *reviews, *scores)
+    assert found["0/solve/0"].value == 0.75
+    assert [found[f"0/evaluate/0/{nth}"].value for nth in range(3)] == [0.0, None, 0.5]
+    assert [found[f"0/score/0/{nth}"].value for nth in range(3)] == [0.0, -1.0, 0.0]
+    assert set(found["0/solve/0"].turns) == {SOLUTION.id, *(row.id for row in scores)}
+    assert set(found["0/evaluate/0/2"].turns) == {reviews[2].id, scores[2].id}
+    none = rewards(SOLUTION, *reviews, *(scored(f"0/score/0/{nth}", None) for nth in range(3)))
+    assert none["0/solve/0"].value is None and none["0/solve/0"].reason == "no readable score"
+
+
+def test_solutions_of_other_slots_and_rounds_are_apart() -> None:
+    turns = []
+    for place, value in {"0/0": 1, "0/1": 2, "1/0": 3}.items():
+        number, slot = place.split("/")
+        turns += [
+            turn(f"{number}/solve/{slot}", {"answer": "4"}),
+            turn(f"{number}/evaluate/{slot}/0", {"text": "?"}),
+            scored(f"{number}/score/{slot}/0", value),
+        ]
+    found = values(*turns)
+    assert [found[f"{number}/solve/{slot}"] for number, slot in ("00", "01", "10")] == [0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "value", "share"), [(0, 10, 7, 0.7), (-1, 1, -1, 0.0), (1, 2, 2, 1.0)]
+)
+def test_another_scale(low: int, high: int, value: int, share: float) -> None:
+    found = values(SOLUTION, CRITIQUE, scored("0/score/0/0", value, low=low, high=high))
+    assert (found["0/solve/0"], found["0/evaluate/0/0"]) == pytest.approx((share, 1 - share))
+
+
+@pytest.mark.parametrize("compat", ["ours", "official"])
+def test_what_was_cut_off_is_masked_and_what_judged_it_is_not(compat: str) -> None:
+    """A truncated solution was scored all the same; a truncated score scores nobody."""
+    cut = turn("0/solve/0", {"answer": "4"}, "truncated")
+    found = values(cut, CRITIQUE, scored("0/score/0/0", 1), compat=compat)
+    assert found == {"0/solve/0": None, "0/evaluate/0/0": 1.0, "0/score/0/0": 0.0}
+    half = turn("0/score/0/0", {"score": 3, "low": 1, "high": 3, "reason": ""}, "truncated")
+    others = None if compat == "ours" else 0.0
+    found = values(SOLUTION, CRITIQUE, half, compat=compat)
+    assert found == {"0/solve/0": others, "0/evaluate/0/0": others, "0/score/0/0": None}
+
+
+@pytest.mark.parametrize("compat", ["ours", "official"])
+@pytest.mark.parametrize("status", ["timeout", "engine_error"])
+def test_an_outage_pays_nobody(compat: str, status: str) -> None:
+    """The judge's world failed: NULL for it, and no reward is made up for those it was to judge."""
+    found = values(SOLUTION, CRITIQUE, turn("0/score/0/0", None, status), compat=compat)
+    assert found == {"0/solve/0": None, "0/evaluate/0/0": None, "0/score/0/0": None}
+
+
+def test_an_unreadable_solution_is_judged_like_any_other_and_a_missing_score_pays_nobody() -> None:
+    unread = turn("0/solve/0", None, "parse_error")
+    assert values(unread, CRITIQUE, scored("0/score/0/0", 1))["0/solve/0"] == 0.0
+    assert values(SOLUTION, CRITIQUE) == {"0/solve/0": None, "0/evaluate/0/0": None}
+    assert values(SOLUTION, CRITIQUE, compat="official") == {"0/solve/0": None, "0/evaluate/0/0": None}
+
+
+def test_an_attempt_that_was_tried_again_does_not_count() -> None:
+    first = turn("0/score/0/0", None, "engine_error", final=False)
+    again = turn("0/score/0/0", {"score": 3, "low": 1, "high": 3, "reason": ""}, attempt=1)
+    paid = {
+        reward.turn_id: reward.value for reward in make_reward("comas")(of(SOLUTION, CRITIQUE, first, again))
+    }
+    assert paid == {SOLUTION.id: 1.0, CRITIQUE.id: 0.0, again.id: 0.0, first.id: None}
+
+
+def test_without_evaluation_a_scorer_earns_what_it_takes() -> None:
+    found = values(SOLUTION, scored("0/score/0/0", 1))
+    assert found == {"0/solve/0": 0.0, "0/score/0/0": 1.0}
+    assert values(SOLUTION, scored("0/score/0/0", None)) == {"0/solve/0": None, "0/score/0/0": -1.0}
+
+
+def test_without_scoring_the_votes_pay() -> None:
+    votes = [turn(f"0/evaluate/0/{nth}", {"correct": vote}) for nth, vote in enumerate((True, True, False))]
+    found = values(SOLUTION, *votes, turn("0/evaluate/0/3", None, "parse_error"))
+    assert found["0/solve/0"] == pytest.approx(2 / 3)
+    assert [found[f"0/evaluate/0/{nth}"] for nth in range(4)] == [0.5, 0.5, 0.0, 0.0]
+    alone = values(SOLUTION, votes[2])
+    assert alone == {"0/solve/0": 0.0, "0/evaluate/0/2": None}
+
+
+def test_other_protocols_and_an_incentive_to_be_unreadable() -> None:
+    assert make_reward("comas")(of(turn("0/solve/0", None), protocol="debate")) == []
+    with pytest.raises(UserError, match="fault"):
+        make_reward("comas", {"fault": 0.5})
