@@ -13,6 +13,8 @@ REWARDS = {
     "shuffled": "sparring.training.rewards.shuffled:Shuffled",
     "spc": "sparring.training.rewards.spc:SneakyRewards",
     "comas": "sparring.training.rewards.comas:InteractionRewards",
+    "marti": "sparring.training.rewards.credit:MartiShaping",
+    "maporl": "sparring.training.rewards.credit:MaporlCredit",
 }
 
 
