@@ -28,9 +28,9 @@ def debate(
             )
     turns.append(TurnRow(99, "2/judge", 0, True, "judge", "p", 1, "ok", "text", {"answer": RIGHT}, 3))
     events = () if verdict is None else (EventRow(1, "verdict", "0", {"correct": verdict}),)
-    answer = None if verdict is None else {"answer": RIGHT}
+    outcome = None if verdict is None else {"answer": RIGHT}
     return EpisodeRow(
-        "e", 1, "r", "du", "done", answer, "t", "q", RIGHT, "math", None, tuple(turns), events, ()
+        "e", 1, "r", "du", "done", outcome, "t", "q", RIGHT, "math", None, tuple(turns), events, ()
     )
 
 
@@ -119,7 +119,7 @@ def test_without_a_discount_a_turn_earns_its_own() -> None:
     ],
 )
 def test_the_bonus_rewards_the_truth(rounds: list[str], key: str, bonus: str) -> None:
-    """One case a row of the docstring; whichever option it names, and no other one, changes the turn's pay."""
+    """One case a row; the option it names, and no other one, changes the turn's pay."""
     plain = paid("maporl", debate(rounds))[key]
     assert plain is not None
     sign, name, share = -1 if bonus.startswith("-") else 1, bonus.strip("-/2"), 2 if "/" in bonus else 1
@@ -133,12 +133,11 @@ def test_credit_over_comas_rewards() -> None:
     rows = []
     for number, values in enumerate([(1, 3), (3, 3)]):
         for slot, score in enumerate(values):
-            rows += [
-                TurnRow(100 * number + 10 * slot, f"{number}/solve/{slot}", 0, True, "solver", "p", 1, "ok",
-                        "text", {"answer": "9"}, 3),
-                TurnRow(100 * number + 10 * slot + 1, f"{number}/score/{slot}/0", 0, True, "scorer", "p", 1, "ok",
-                        "text", {"score": score, "low": 1, "high": 3, "reason": ""}, 3),
-            ]  # fmt: skip
+            said: dict[str, Any] = {f"{number}/solve/{slot}": {"answer": "9"}}
+            said[f"{number}/score/{slot}/0"] = {"score": score, "low": 1, "high": 3, "reason": ""}
+            for key, parsed in said.items():
+                role = "solver" if "solve" in key else "scorer"
+                rows.append(TurnRow(len(rows), key, 0, True, role, "p", 1, "ok", "text", parsed, 3))
     episode = EpisodeRow(
         "e", 1, "r", "discuss", "done", None, "t", "q", None, "math", None, tuple(rows), (), ()
     )
