@@ -130,7 +130,7 @@ def test_the_bonus_rewards_the_truth(rounds: list[str], key: str, bonus: str) ->
 
 def test_credit_over_comas_rewards() -> None:
     """The same functions over another reward: the solutions of a discussion, by their scores."""
-    rows = []
+    rows: list[TurnRow] = []
     for number, values in enumerate([(1, 3), (3, 3)]):
         for slot, score in enumerate(values):
             said: dict[str, Any] = {f"{number}/solve/{slot}": {"answer": "9"}}
