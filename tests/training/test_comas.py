@@ -110,6 +110,14 @@ def test_what_was_cut_off_is_masked_and_what_judged_it_is_not(compat: str) -> No
     assert found == {"0/solve/0": others, "0/evaluate/0/0": others, "0/score/0/0": None}
 
 
+def test_what_was_cut_off_can_be_paid_but_half_a_score_is_none() -> None:
+    cut = [turn(key, {"answer": "4", "text": "?"}, "truncated") for key in ("0/solve/0", "0/evaluate/0/0")]
+    found = values(*cut, scored("0/score/0/0", 3), mask_truncated=False)
+    assert found == {"0/solve/0": 1.0, "0/evaluate/0/0": 0.0, "0/score/0/0": 0.0}
+    half = turn("0/score/0/0", {"score": 3, "low": 1, "high": 3, "reason": ""}, "truncated")
+    assert set(values(*cut, half, mask_truncated=False).values()) == {None}
+
+
 @pytest.mark.parametrize("compat", ["ours", "official"])
 @pytest.mark.parametrize("status", ["timeout", "engine_error"])
 def test_an_outage_pays_nobody(compat: str, status: str) -> None:

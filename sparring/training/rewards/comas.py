@@ -40,6 +40,8 @@ class InteractionRewards(RewardFunction):
     """`official`: where a score cannot be read, solver and evaluator get 0 and are trained on it."""
     fault: float = Field(default=-1.0, le=0.0)
     """The scorer's, for a score that cannot be read."""
+    mask_truncated: bool = True
+    """Leave solutions and evaluations that were cut off out of training; False pays them like others."""
 
     def rewards(self, episode: EpisodeRow) -> Iterable[Paid]:
         if episode.protocol != "discuss":
@@ -56,42 +58,47 @@ class InteractionRewards(RewardFunction):
         mean = sum(valid) / len(valid) if valid else none
         if said.solution is not None:
             why = f"mean of {len(valid)} of {len(shares)} scores" if valid else "no readable score"
-            yield _paid(said.solution, mean, why, read)
+            yield self._paid(said.solution, mean, why, read)
         for nth, turn in said.evaluations.items():
             share, judge = shares.get(nth), said.scores.get(nth)
             value = unread.get(nth) if share is None else 1 - share
             why = "no readable score" if share is None else "the score of its evaluation, the other way round"
-            yield _paid(turn, value, why, [judge.id] if judge else [])
+            yield self._paid(turn, value, why, [judge.id] if judge else [])
         for nth, turn in said.scores.items():
             share = shares[nth]
             if share is None:
-                yield _paid(turn, self.fault, turn.status)
+                yield self._paid(turn, self.fault, turn.status)
             elif said.evaluations:
-                yield _paid(turn, 0.0, "a readable score")
+                yield self._paid(turn, 0.0, "a readable score")
             else:
-                yield _paid(turn, 1 - share, "what it took from the solution")
+                yield self._paid(turn, 1 - share, "what it took from the solution")
+
+    def _paid(self, turn: TurnRow, value: float | None, why: str, read: Sequence[int] = ()) -> Paid:
+        """One reward; of a text that was cut off none, whatever others made of it."""
+        if turn.status == "truncated" and (self.mask_truncated or "/score/" in turn.key):
+            return Paid(turn.id, None, "truncated, masked", turns=(turn.id,))
+        return Paid(turn.id, value, why, turns=(turn.id, *(other for other in read if other != turn.id)))
 
     def _unread(self, judge: TurnRow) -> float | None:
         """What a score that cannot be read makes of what it is about; an outage never pays."""
         return 0.0 if self.compat == "official" and judge.status not in WORLD_FAULT else None
 
-    @staticmethod
-    def _voted(said: _Solution) -> Iterable[Paid]:
+    def _voted(self, said: _Solution) -> Iterable[Paid]:
         """Without scoring: the more votes agree, the more everybody earns."""
         votes = {nth: _vote(turn) for nth, turn in said.evaluations.items()}
         valid = [vote for vote in votes.values() if vote is not None]
         read = [turn.id for turn in said.evaluations.values()]
         if said.solution is not None:
             mean = sum(valid) / len(valid) if valid else None
-            yield _paid(said.solution, mean, f"share of {len(valid)} votes for it", read)
+            yield self._paid(said.solution, mean, f"share of {len(valid)} votes for it", read)
         for nth, turn in said.evaluations.items():
             vote = votes[nth]
             if vote is None:
-                yield _paid(turn, 0.0, turn.status)
+                yield self._paid(turn, 0.0, turn.status)
                 continue
             others = [other for n, other in votes.items() if n != nth and other is not None]
             agree = sum(other == vote for other in others) / len(others) if others else None
-            yield _paid(turn, agree, f"share of {len(others)} other votes that agree", read)
+            yield self._paid(turn, agree, f"share of {len(others)} other votes that agree", read)
 
 
 class _Solution:
@@ -134,10 +141,3 @@ def _share(turn: TurnRow) -> float | None:
 
 def _vote(turn: TurnRow) -> bool | None:
     return turn.parsed.get("correct") if turn.status == "ok" and isinstance(turn.parsed, dict) else None
-
-
-def _paid(turn: TurnRow, value: float | None, why: str, read: Sequence[int] = ()) -> Paid:
-    """One reward; of a text that was cut off none, whatever others made of it."""
-    if turn.status == "truncated":
-        return Paid(turn.id, None, "truncated, masked", turns=(turn.id,))
-    return Paid(turn.id, value, why, turns=(turn.id, *(other for other in read if other != turn.id)))

@@ -1,0 +1,183 @@
+"""Several policies that learn together from one journal of discussions: own, shared, frozen ones."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evolve_support import Fault, Life, difference, journaled, model, nursery, save_tasks
+from sqlalchemy import select
+
+from sparring.memory.journal import Journal
+from sparring.memory.schema import Agent, PolicyVersion, Reward, Turn, Update, UpdateTurn
+
+RUN, STEPS, AGENTS, ROUNDS, TASKS = "comas", 2, 3, 2, 2
+JUDGE = ["fine <score>1</score>", "fine <score>2</score>", "fine <score>3</score>", "no score"]
+SAYS = [
+    {"match": "^judge", "replies": JUDGE},
+    {"match": "^review", "replies": ["all wrong"]},
+    {"replies": ["one", "two"]},
+]
+
+
+def discussions(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Two policies on one base solve and evaluate; a third agent is a script, as are all judges."""
+    prompts = {
+        "solver": "{% block solve %}{{ question }}{{ discussion | length }}{% endblock %}",
+        "evaluator": "{% block evaluate %}review{{ solution }}{% endblock %}",
+        "scorer": "{% block score %}judge{{ solution }}{% endblock %}",
+    }
+    for role, text in prompts.items():
+        (folder / f"{role}.md").write_text(text)
+    script = folder / "script.jsonl"
+    script.write_text("".join(json.dumps(rule) + "\n" for rule in SAYS))
+    options = {
+        "agents": AGENTS,
+        "rounds": ROUNDS,
+        "answer": "text",
+        "prompts": {role: str(folder / f"{role}.md") for role in prompts},
+    }
+    scripted = f"scripted:{script}"
+    return {
+        "run": RUN,
+        "seed": 5,
+        "protocol": "discuss",
+        "options": options,
+        "engine": model(),
+        "roles": {"scorer": scripted, "solver.3": scripted, "evaluator.3": scripted},
+        "sampling": {"max_tokens": 4, "temperature": 1.0},
+        "tasks": save_tasks(folder / "train.jsonl", 0, 8),
+        "play": {"tasks": TASKS},
+        "policies": {name: policy(n) for n, name in enumerate(("ada", "bo"), start=1)},
+        "steps": STEPS,
+        "concurrency": 1,
+        **changes,
+    }
+
+
+def policy(number: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "roles": [f"solver.{number}", f"evaluator.{number}"],
+        "reward": {"name": "comas", "mask_truncated": False},  # this model never ends by itself
+        "lora": {"rank": 2, "alpha": 4},
+        "train": {"learning_rate": 5e-3, "minibatches": 2, "old": "recompute", "tokens": 64},
+        **changes,
+    }
+
+
+def ended(life: Life) -> None:
+    assert (life.status, life.error) == (0, None)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    folder = tmp_path_factory.mktemp("comas")
+    config = discussions(folder)
+    ended(nursery().live(config, folder / "journal.db"))
+    return config, folder / "journal.db"
+
+
+def taken(memory: Path) -> dict[tuple[str, int], list[Any]]:
+    """(policy, step) -> the turns of its update: whose they are, role, key, reward."""
+    query = (
+        select(Update.policy, Update.step, PolicyVersion.policy.label("said_by"), Agent.role, Turn.key)
+        .add_columns(Reward.value)
+        .join(UpdateTurn, UpdateTurn.update_id == Update.id)
+        .join(Turn, Turn.id == UpdateTurn.turn_id)
+        .join(PolicyVersion, PolicyVersion.id == Turn.policy_version_id)
+        .join(Agent, Agent.id == Turn.agent_id)
+        .outerjoin(Reward, Reward.turn_id == Turn.id)
+    )  # fmt: skip
+    found = defaultdict(list)
+    with Journal.open(str(memory)) as journal:
+        for row in journal.read(query):
+            found[row.policy, row.step].append(row)
+    return dict(found)
+
+
+def test_every_policy_learns_from_its_own_turns_in_every_role(undisturbed: Any) -> None:
+    updates = taken(undisturbed[1])
+    assert set(updates) == {(name, step) for name in ("ada", "bo") for step in range(STEPS)}
+    for (name, _), rows in updates.items():
+        assert {row.said_by for row in rows} == {name}
+        assert {row.role for row in rows} == {"solver", "evaluator"}
+        assert all(row.value is not None for row in rows)  # what a judge left unreadable teaches nobody
+        assert 0 < len(rows) <= 2 * ROUNDS * TASKS
+
+
+def test_adapters_move_apart_and_who_is_frozen_has_no_versions(undisturbed: Any) -> None:
+    with Journal.open(str(undisturbed[1])) as journal:
+        rows = journal.read(select(PolicyVersion.policy, PolicyVersion.number, PolicyVersion.adapter_hash))
+        bases = {row.base_hash for row in journal.read(select(PolicyVersion.base_hash, PolicyVersion.policy))
+                 if row.base_hash}  # fmt: skip
+    learned = [row for row in rows if row.policy in ("ada", "bo")]
+    assert sorted((row.policy, row.number) for row in learned) == [
+        (name, number) for name in ("ada", "bo") for number in range(STEPS + 1)
+    ]
+    hashes = [row.adapter_hash for row in learned if row.number]
+    assert len(set(hashes)) == len(hashes) == 2 * STEPS
+    assert {row.number for row in rows if row.policy not in ("ada", "bo")} == {0} and len(bases) > 1
+
+
+def test_one_journal_pays_all_roles_once(undisturbed: Any) -> None:
+    with Journal.open(str(undisturbed[1])) as journal:
+        rows = journal.read(
+            select(Turn.key, Turn.status, Reward.value).outerjoin(Reward, Reward.turn_id == Turn.id)
+        )
+    assert len(rows) == 3 * AGENTS * ROUNDS * TASKS * STEPS  # three roles, and no turn is paid twice
+    for row in rows:
+        if "/score/" in row.key:
+            assert row.value == (0.0 if row.status == "ok" else -1.0)
+    assert {row.value for row in rows if "/score/" not in row.key} >= {0.0, 0.5, 1.0, None}
+
+
+KILLS = {
+    "in play": Fault("sparring.graphs.player:Player._close", nth=2),
+    "after one of two was published": Fault("sparring.training.team:publish", "after", nth=1),
+    "before the second update of a step": Fault(
+        "sparring.training.trainer:PolicyTrainer.training_step", nth=3
+    ),
+}
+
+
+def test_killed_anywhere_it_comes_to_the_same(undisturbed: Any, tmp_path: Path) -> None:
+    config, reference = undisturbed
+    memory = tmp_path / "journal.db"
+    for stage, fault in KILLS.items():
+        life = nursery().live(config, memory, [fault])
+        assert life.killed, f"{stage}: the run ended with {life.status} {life.error} before it came there"
+    ended(nursery().live(config, memory))
+    assert difference(journaled(memory, RUN), journaled(reference, RUN)) is None
+
+
+def test_one_policy_in_all_seats(tmp_path: Path) -> None:
+    config = discussions(tmp_path, steps=1)
+    config["policies"] = {"all": policy(1, roles=["solver", "evaluator"])}
+    config["roles"] = {"scorer": config["roles"]["scorer"]}
+    ended(nursery().live(config, tmp_path / "journal.db"))
+    [rows] = taken(tmp_path / "journal.db").values()
+    assert {row.said_by for row in rows} == {"all"}
+    assert {row.key.split("/")[2] for row in rows} == {"0", "1", "2"}
+
+
+def test_an_agent_stays_frozen_at_a_version_of_its_own(undisturbed: Any, tmp_path: Path) -> None:
+    """A policy that another run trains on speaks at the version it had, and nothing of it moves."""
+    memory = tmp_path / "journal.db"
+    first = discussions(tmp_path, steps=1)
+    ended(nursery().live(first, memory))
+    spec = "policy:bo@training"
+    second = {**first, "run": "again", "policies": {"ada": policy(1)}}
+    second["roles"] = first["roles"] | {"solver.2": spec, "evaluator.2": spec}
+    ended(nursery().live(second, memory))
+    with Journal.open(str(memory)) as journal:
+        said = journal.read(
+            select(PolicyVersion.policy, PolicyVersion.number, Turn.key)
+            .join(Turn, Turn.policy_version_id == PolicyVersion.id)
+            .where(PolicyVersion.policy == "bo", PolicyVersion.number == 1)
+        )
+        newest = max(row.number for row in journal.read(
+            select(PolicyVersion.number).where(PolicyVersion.policy == "bo")))  # fmt: skip
+    assert newest == 1 and {row.key.split("/")[1] for row in said} == {"solve", "evaluate"}
