@@ -29,8 +29,9 @@ from sparring.memory.updates import DONE, EMPTY, OPEN, STOPPED
 from sparring.training.config import EvolveConfig, load_config
 from sparring.training.feed import Fed, episodes_of, make_feed
 from sparring.training.judging import Judge
+from sparring.training.knobs import adapt_entropy, steer
 from sparring.training.measures import measure
-from sparring.training.monitors import Alarm, adapt_entropy, steer
+from sparring.training.monitors import PLAY, Alarm
 from sparring.training.observing import observe
 from sparring.training.opponents import games_of
 from sparring.training.preflight import Plan, preflight, present, sides
@@ -173,17 +174,17 @@ class Evolution:
         episodes = await asyncio.to_thread(read_episodes, self.journal, numbers)
         self.state.seconds += sum(seconds.values())
         record: dict[str, Any] = {"seconds": seconds, "elapsed": self.state.seconds, "policies": {}}
+        if self._protocol is not None:
+            record |= await asyncio.to_thread(self._played, self._protocol, step)
         alarms: dict[str, list[Alarm]] = {}
         for name, member in self.team.members.items():
             made = dict(figures.get(name, {}))
             seen = observe(self.journal, episodes, name, member.ref, made.get("entropy"))
             metrics = {**made, **measure(seen), **self.state.knobs[name]}
-            self.state.history.setdefault(name, []).append(metrics)
+            self.state.history.setdefault(name, []).append(_watched(metrics, record))
             record["policies"][name] = metrics
             alarms[name] = self._alarms(name)
             self._steer(member, metrics, alarms[name])
-        if self._protocol is not None:
-            record |= await asyncio.to_thread(self._played, self._protocol, step)
         record["alarms"] = {name: [asdict(alarm) for alarm in found] for name, found in alarms.items()}
         record["knobs"] = self.state.knobs
         record["stopped"] = self.state.stopped
@@ -247,8 +248,13 @@ class Evolution:
             state.seconds = record["elapsed"]
             state.knobs, state.stopped = record["knobs"], record["stopped"]
             for name, metrics in record["policies"].items():
-                state.history.setdefault(name, []).append(metrics)
+                state.history.setdefault(name, []).append(_watched(metrics, record))
         return state
+
+
+def _watched(metrics: dict[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """What monitors read of a policy's step: its metrics, and what the protocol measured of the play."""
+    return metrics | {f"{PLAY}{name}": value for name, value in record.get("figures", {}).items()}
 
 
 class _Clock:

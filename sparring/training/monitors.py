@@ -2,14 +2,14 @@
 
 A `Monitor` reads the history of metrics (`sparring.training.measures`, with what the trainer adds) and
 raises an `Alarm` that warns, stops, or changes sampling. Pure functions: they hold no state, so a resumed
-run raises the alarms it would have raised. `steer` and `adapt_entropy` turn the knobs.
+run raises the alarms it would have raised. `sparring.training.knobs` turns what they want turned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import exp, isfinite, log, prod
+from math import isfinite
 from numbers import Real
 from typing import Any, ClassVar, Literal, Self
 
@@ -20,7 +20,7 @@ from sparring.errors import UserError, made, unknown
 from sparring.training.measures import PLACES, Observed, measure
 
 __all__ = [  # with what is measured, so that the loop needs one import
-    "MONITORS", "Alarm", "Monitor", "Observed", "adapt_entropy", "make_monitor", "measure", "steer",
+    "MONITORS", "PLAY", "Alarm", "Monitor", "Observed", "make_monitor", "measure",
 ]  # fmt: skip
 
 KNOBS = {"temperature": (0.3, 1.5), "entropy_coefficient": (1e-4, 0.3)}
@@ -70,12 +70,17 @@ class Monitor(BaseModel):
         low, high = KNOBS[self.knob]
         return (low if self.min is None else self.min, high if self.max is None else self.max)
 
+    @property
+    def watched(self) -> str:
+        """The metric that is looked at."""
+        return self.metric
+
     def check(self, history: Sequence[Mapping[str, Any]]) -> Alarm | None:
         """Whether something is wrong now, at the last of the steps (metrics, oldest first)."""
         rows = history[self.warmup :]
-        if not rows or _number(rows[-1], self.metric) is None:
+        if not rows or _number(rows[-1], self.watched) is None:
             return None
-        rows = [row for row in rows if _number(row, self.metric) is not None]
+        rows = [row for row in rows if _number(row, self.watched) is not None]
         said = self._trend(rows) if len(rows) >= self.patience else None
         return None if said is None else self._alarm(rows[-1], said)
 
@@ -97,12 +102,12 @@ class Monitor(BaseModel):
             "sample": f" `{self.knob}` is multiplied by {self.factor:g}, within {low:g} to {high:g}.",
         }[self.action]
         steps = "at this step" if self.patience == 1 else f"for {self.patience} steps"
-        value = _number(row, self.metric)
-        message = f"{self.name}: {self.metric} {value:.4g} {said} {steps}. {self.advice}{done}"
+        value = _number(row, self.watched)
+        message = f"{self.name}: {self.watched} {value:.4g} {said} {steps}. {self.advice}{done}"
         return Alarm(self.name, self.action, message, self._values(row), change)
 
     def _values(self, row: Mapping[str, Any]) -> dict[str, float]:
-        return {self.metric: _number(row, self.metric) or 0.0}
+        return {self.watched: _number(row, self.watched) or 0.0}
 
 
 def _number(row: Mapping[str, Any], name: str) -> float | None:
@@ -198,7 +203,10 @@ class NullRewards(_Floor):
 
     name = "null_rewards"
     metric = "rewarded"
-    advice = "Most turns cannot be paid: look for engine errors, or for a judge that cannot be read."
+    advice = (
+        "There is nothing to learn from, most turns cannot be paid: look for engine errors, or for a judge "
+        "that cannot be read."
+    )
 
     floor: float = 0.5
 
@@ -258,9 +266,38 @@ class Balance(Monitor):
         return f"is more than {self.drop:.0%} below its best, {best:.4g}," if fallen else None
 
 
+PLAY = "play/"
+"""Begins the names of what a protocol measures of its play, among the metrics of a policy."""
+
+
+class Figure(Monitor):
+    """A figure of the play leaves its bounds: in CoMAS's discussions `solver_reward` towards 0, where judges
+    get ever stricter, or towards 1, where everybody approves of everything."""
+
+    name = "figure"
+    metric = PLAY
+    advice = (
+        "What is paid for is no longer what is wanted: read some turns, and look at how they were judged."
+    )
+
+    figure: str = "solver_reward"
+    """Its name, as the protocol's `figures` gives it."""
+    low: float = 0.05
+    high: float = 0.95
+
+    @property
+    def watched(self) -> str:
+        return f"{PLAY}{self.figure}"
+
+    def _wrong(self, row: Mapping[str, Any]) -> str | None:
+        if row[self.watched] < self.low:
+            return f"is below {self.low:g}"
+        return f"is above {self.high:g}" if row[self.watched] > self.high else None
+
+
 KINDS = (
     RewardCollapse, EntropyFloor, DuplicateRate, TruncationRate, ParseRate, NullRewards, Copying, OneAnswer,
-    Balance,
+    Balance, Figure,
 )  # fmt: skip
 MONITORS: dict[str, type[Monitor]] = {kind.name: kind for kind in KINDS}
 
@@ -281,67 +318,3 @@ def make_monitor(given: str | Mapping[str, Any]) -> Monitor:
         raise unknown("monitor", name, MONITORS)
     own = {option: value for option, value in options.items() if option != "monitor"}
     return made(MONITORS[name], own, f"monitor `{name}`")
-
-
-# --- turning the knobs -------------------------------------------------------------------------------
-
-
-def steer(
-    monitors: Sequence[Monitor],
-    alarms: Sequence[Alarm],
-    settings: Mapping[str, float],
-    home: Mapping[str, float],
-) -> dict[str, float]:
-    """Settings of the next step: alarms push a knob by their factors, without an alarm it steps back home.
-
-    Args:
-        monitors: all that watch this policy; only those with action `sample` steer.
-        settings: knob -> value now.
-        home: knob -> value as configured, where a knob returns to once its alarms are over.
-    """
-    result = dict(settings)
-    for knob in settings:
-        mine = [m for m in monitors if m.action == "sample" and m.knob == knob]
-        if not mine:
-            continue
-        low, high = max(m.bounds[0] for m in mine), min(m.bounds[1] for m in mine)
-        pushes = [alarm.change[knob] for alarm in alarms if knob in alarm.change]
-        if pushes:
-            result[knob] = max(low, min(settings[knob] * prod(pushes), high))
-        else:
-            back = max(max(m.factor, 1 / m.factor) for m in mine)
-            result[knob] = _towards(settings[knob], home[knob], back, low)
-    return result
-
-
-def _towards(value: float, home: float, factor: float, low: float) -> float:
-    """One step by `factor` from `value` to `home`, which it never passes; home may be 0, below `low`."""
-    if value > home:
-        nearer = value / factor
-        return nearer if nearer > max(home, low) else home
-    return min(home, max(value * factor, low))
-
-
-def adapt_entropy(
-    coefficient: float, entropy: float | None, target: float, rate: float, bounds: tuple[float, float]
-) -> float:
-    """The next entropy coefficient c: ln c grows by rate * (target - entropy), held within bounds.
-
-    The temperature update of soft actor-critic (Haarnoja et al. 1812.05905, eq. 18) in log space, so that c
-    stays positive. A step without a measured entropy changes nothing.
-
-    Args:
-        entropy: mean over tokens, in nats.
-        target: nats; below it the coefficient rises.
-        rate: per step, 1/nats.
-        bounds: lowest and highest coefficient, both above 0.
-    """
-    low, high = bounds
-    if not 0 < low <= high:
-        raise UserError(
-            f"bounds of the entropy coefficient must be above 0 and in order, not {low:g} to {high:g}"
-        )
-    start = max(low, min(coefficient, high))
-    if entropy is None or not isfinite(entropy):
-        return start
-    return max(low, min(exp(log(start) + rate * (target - entropy)), high))

@@ -181,3 +181,27 @@ def test_an_agent_stays_frozen_at_a_version_of_its_own(undisturbed: Any, tmp_pat
         newest = max(row.number for row in journal.read(
             select(PolicyVersion.number).where(PolicyVersion.policy == "bo")))  # fmt: skip
     assert newest == 1 and {row.key.split("/")[1] for row in said} == {"solve", "evaluate"}
+
+
+@pytest.mark.parametrize(
+    ("judge", "monitor", "said"),
+    [
+        (["<score>3</score>"], {"monitor": "figure"}, "play/solver_reward 1 is above 0.95"),
+        (["<score>1</score>"], {"monitor": "figure"}, "play/solver_reward 0 is below 0.05"),
+        (["well"], {"monitor": "null_rewards"}, "nothing to learn from"),
+    ],
+)
+def test_a_collapse_stops_the_run(
+    tmp_path: Path, judge: list[str], monitor: dict[str, Any], said: str
+) -> None:
+    """Everybody approves, nobody does, nobody can be read: the two failures of the paper and ours."""
+    config = discussions(tmp_path, monitors=[{**monitor, "patience": 1, "action": "stop"}])
+    (tmp_path / "script.jsonl").write_text(json.dumps({"replies": judge}) + "\n")
+    life = nursery().live(config, tmp_path / "journal.db")
+    assert [numbers["step"] for numbers in life.told("step")] == [0]
+    assert all(said in alarm["message"] for alarm in life.told("alarm"))
+    assert {alarm["policy"] for alarm in life.told("alarm")} == {"ada", "bo"}
+    with Journal.open(str(tmp_path / "journal.db")) as journal:
+        assert journal.run_row(RUN).status == "stopped"
+    life = nursery().live(config, tmp_path / "journal.db")  # and it stays stopped
+    assert life.told("step") == []

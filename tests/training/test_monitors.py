@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 
 from sparring.errors import UserError
+from sparring.training.knobs import adapt_entropy, steer
 from sparring.training.measures import PLACES, balance_score, copying, pass_at
 from sparring.training.monitors import (
     KNOBS,
     MONITORS,
     Alarm,
     Observed,
-    adapt_entropy,
     make_monitor,
     measure,
-    steer,
 )
 
 NAN = float("nan")
@@ -180,6 +179,7 @@ def test_monstrous_numbers_are_text() -> None:
 GOOD = {
     "reward": 0.5, "entropy": 1.0, "duplicate_rate": 0.2, "truncation_rate": 0.0, "parse_rate": 1.0,
     "rewarded": 1.0, "copied": 0.2, "copied_reference": 0.1, "balance": 0.5,
+    "play/solver_reward": 0.5,
 }  # fmt: skip
 BAD: list[tuple[str, dict[str, Any]]] = [
     ("reward_collapse", {"reward": 0.0}),
@@ -191,6 +191,8 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("null_rewards", {"rewarded": 0.1}),
     ("copying", {"copied": 0.9, "copied_reference": 0.3}),
     ("balance", {"balance": 0.3}),
+    ("figure", {"play/solver_reward": 0.01}),
+    ("figure", {"play/solver_reward": 0.99}),
 ]
 
 
@@ -233,6 +235,16 @@ def test_warmup_steps_never_count() -> None:
     bad = {"parse_rate": 0.0}
     assert monitor.check([bad] * 4) is None
     assert monitor.check([bad] * 5) is not None
+
+
+def test_any_figure_of_the_play_can_be_watched_and_stop_a_run() -> None:
+    monitor = make_monitor(
+        {"monitor": "figure", "figure": "repeated", "high": 0.8, "patience": 1, "action": "stop"}
+    )
+    assert monitor.check([{"play/repeated": 0.8, "play/solver_reward": 1.0}]) is None
+    alarm = monitor.check([{"play/repeated": 0.81}])
+    assert alarm is not None and alarm.action == "stop" and alarm.values == {"play/repeated": 0.81}
+    assert "play/repeated 0.81 is above 0.8 at this step" in alarm.message
 
 
 def test_flipping_between_the_extremes_is_no_collapse() -> None:
