@@ -21,6 +21,7 @@ PROTOCOLS = {
     "sneaky_lesson": "sparring.graphs.sneaky_lesson:SneakyLesson",
     "duel": "sparring.graphs.duel:Duel",
     "discuss": "sparring.graphs.discuss:Discuss",
+    "judge_check": "sparring.graphs.judge_check:JudgeCheck",
 }
 """Name -> class; a module's `PRESETS` hold the options that a name stands for."""
 

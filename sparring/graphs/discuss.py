@@ -31,25 +31,23 @@ from typing import Annotated, Any, ClassVar, Literal, TypedDict
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Send
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from sparring.agents.parsing import note, statement, verdict
 from sparring.agents.roles import Role
-from sparring.agents.scores import score, without_scores
+from sparring.agents.scores import without_scores
 from sparring.graphs.aggregate import Ballot, aggregator
 from sparring.graphs.context import Context
 from sparring.graphs.debate_views import heard
 from sparring.graphs.discuss_figures import discussion_figures
+from sparring.graphs.discuss_seats import EVALUATOR, SCORER, SOLVER, Scale, contributor, ordered, reviewer
 from sparring.graphs.protocol import Outcome, Protocol, voted
 from sparring.graphs.roster import Assignment, Roster, deal, reviewers
 from sparring.memory.journal import Journal
 
-SOLVER, EVALUATOR, SCORER = "solver", "evaluator", "scorer"
-"""The roles; the keys of their turns are ROUND/solve/SLOT, ROUND/evaluate/SLOT/N and ROUND/score/SLOT/N."""
-
 
 class Said(TypedDict):
-    """A solution, an evaluation or a score."""
+    """A solution, an evaluation or a score; its turn's key is ROUND/solve/SLOT, ROUND/evaluate/SLOT/NTH or
+    ROUND/score/SLOT/NTH."""
 
     round: int
     slot: int
@@ -96,22 +94,19 @@ class Discuss(Protocol):
     """sequential: kappa, rounds that are read."""
     assignment: Assignment = "balanced"
     evaluators_read: Literal["solution", "discussion"] = "solution"
-    scale: tuple[int, int] = (1, 3)
-    """Lowest and highest score."""
+    scale: Scale = (1, 3)
     ablation: Literal["no_scoring"] | None = None
     """`no_scoring`: evaluators vote on solutions instead of criticising them, and nothing is scored. The
-    other ablation is `evaluations: 0`: the scorer reads the solution alone."""
+    other ablation is `evaluations: 0`: the scorer reads the solution alone. Both together: only solutions."""
     answer: str = "line"
     """Answer format of solutions."""
 
+    _scale = field_validator("scale")(ordered)
+
     @model_validator(mode="after")
     def _possible(self) -> Discuss:
-        if self.scale[0] >= self.scale[1]:
-            raise ValueError(f"`scale`: the highest score {self.scale[1]} must be above {self.scale[0]}")
         if self.assignment == "no_self_review" and self.agents < 2:
             raise ValueError("`assignment: no_self_review` needs two agents or more")
-        if self.ablation == "no_scoring" and self.evaluations == 0:
-            raise ValueError("`ablation: no_scoring` needs `evaluations`: their votes are the reward")
         return self
 
     @property
@@ -130,20 +125,14 @@ class Discuss(Protocol):
 
     def seats(self) -> dict[str, Role]:
         """Every agent has up to three seats, one a role: `solver.1`, `evaluator.1`, `scorer.1`."""
-        read = ["question", "discussion", "solution"]
-        judged: dict[str, Any] = {"evaluate": note} if self.scored else {"vote": verdict}
         seats: dict[str, Role] = {}
         for number in range(1, self.agents + 1):
             seat = f"{SOLVER}.{number}"
-            seats[seat] = self.role(seat, {"solve": statement(self.answer)}, read[:2], "discussant")
-            if self.evaluations:
-                seat = f"{EVALUATOR}.{number}"
-                seats[seat] = self.role(seat, judged, read)
-            if self.scored:
-                scored = {"score": score(*self.scale)}
-                variables = ["question", "solution", "evaluation", "low", "high"]
-                seat = f"{SCORER}.{number}"
-                seats[seat] = self.role(seat, scored, variables)
+            seats[seat] = contributor(self, seat, self.answer)
+            for role, used in ((EVALUATOR, bool(self.evaluations)), (SCORER, self.scored)):
+                if used:
+                    seat = f"{role}.{number}"
+                    seats[seat] = reviewer(self, seat, self.scale, votes=not self.scored)
         return seats
 
     def figures(self, journal: Journal, run: str, episodes: Sequence[int] | None = None) -> dict[str, float]:

@@ -369,7 +369,6 @@ async def test_a_single_agent_discusses_with_itself(tmp_path: Path) -> None:
         ({"scale": [3, 1]}, "highest score"),
         ({"scale": [2, 2]}, "highest score"),
         ({"agents": 1, "assignment": "no_self_review"}, "two agents"),
-        ({"evaluations": 0, "ablation": "no_scoring"}, "votes"),
         ({"agents": 0}, "agents"),
         ({"evaluations": -1}, "evaluations"),
         ({"schedule": "both"}, "schedule"),

@@ -12,7 +12,8 @@ from evolve_support import Fault, Life, difference, journaled, model, nursery, s
 from sqlalchemy import select
 
 from sparring.memory.journal import Journal
-from sparring.memory.schema import Agent, PolicyVersion, Reward, Turn, Update, UpdateTurn
+from sparring.memory.schema import Agent, Episode, PolicyVersion, Reward, Turn, Update, UpdateTurn
+from sparring.training.story import read_story
 
 RUN, STEPS, AGENTS, ROUNDS, TASKS = "comas", 2, 3, 2, 2
 JUDGE = ["fine <score>1</score>", "fine <score>2</score>", "fine <score>3</score>", "no score"]
@@ -58,6 +59,19 @@ def discussions(folder: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
+def probe(folder: Path) -> dict[str, Any]:
+    """Labelled solutions that the judges are asked about after each step."""
+    rows = [{"id": f"p{n}", "question": "?", "solution": f"{n}", "answer": "right"} for n in range(2)]
+    (folder / "probe.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prompts = {role: str(folder / f"{role}.md") for role in ("evaluator", "scorer")}
+    return {
+        "protocol": "judge_check",
+        "tasks": str(folder / "probe.jsonl"),
+        "every": 1,
+        "options": {"agents": AGENTS, "prompts": prompts},
+    }
+
+
 def policy(number: int, **changes: Any) -> dict[str, Any]:
     return {
         "roles": [f"solver.{number}", f"evaluator.{number}"],
@@ -75,7 +89,7 @@ def ended(life: Life) -> None:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     folder = tmp_path_factory.mktemp("comas")
-    config = discussions(folder)
+    config = discussions(folder, evaluate=probe(folder))
     ended(nursery().live(config, folder / "journal.db"))
     return config, folder / "journal.db"
 
@@ -122,10 +136,32 @@ def test_adapters_move_apart_and_who_is_frozen_has_no_versions(undisturbed: Any)
     assert {row.number for row in rows if row.policy not in ("ada", "bo")} == {0} and len(bases) > 1
 
 
+def test_judges_are_probed_at_every_step_each_by_its_own_version(undisturbed: Any) -> None:
+    with Journal.open(str(undisturbed[1])) as journal:
+        rows = journal.read(
+            select(Episode.run_id, Turn.key, PolicyVersion.policy, PolicyVersion.number)
+            .join(Turn, Turn.episode_number == Episode.number)
+            .join(PolicyVersion, PolicyVersion.id == Turn.policy_version_id)
+            .where(Episode.run_id.startswith(f"{RUN}.evaluation/"))
+        )
+        points = read_story(journal, RUN).evaluations
+    seen = {(row.key, row.policy, row.number) for row in rows if row.policy in ("ada", "bo")}
+    assert seen == {
+        (f"evaluate/{agent}", name, number)
+        for agent, name in ((1, "ada"), (2, "bo"))
+        for number in range(STEPS + 1)
+    }
+    assert [point["step"] for point in points] == list(range(STEPS + 1))
+    assert all({"judged", "right"} <= set(point["figures"]) for point in points)
+
+
 def test_one_journal_pays_all_roles_once(undisturbed: Any) -> None:
     with Journal.open(str(undisturbed[1])) as journal:
         rows = journal.read(
-            select(Turn.key, Turn.status, Reward.value).outerjoin(Reward, Reward.turn_id == Turn.id)
+            select(Turn.key, Turn.status, Reward.value)
+            .join(Episode, Episode.number == Turn.episode_number)
+            .outerjoin(Reward, Reward.turn_id == Turn.id)
+            .where(Episode.run_id == RUN)
         )
     assert len(rows) == 3 * AGENTS * ROUNDS * TASKS * STEPS  # three roles, and no turn is paid twice
     for row in rows:

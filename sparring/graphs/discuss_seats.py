@@ -1,0 +1,33 @@
+"""The seats of a discussion: who solves, evaluates and scores, and how their words are read."""
+
+from __future__ import annotations
+
+from sparring.agents.parsing import note, statement, verdict
+from sparring.agents.roles import Role
+from sparring.agents.scores import score
+from sparring.graphs.protocol import Protocol
+
+SOLVER, EVALUATOR, SCORER = "solver", "evaluator", "scorer"
+Scale = tuple[int, int]
+"""Lowest and highest score."""
+
+
+def ordered(scale: Scale) -> Scale:
+    """The scale, if it is one."""
+    if scale[0] >= scale[1]:
+        raise ValueError(f"the highest score {scale[1]} must be above {scale[0]}")
+    return scale
+
+
+def contributor(protocol: Protocol, seat: str, answer: str) -> Role:
+    """Who solves; `answer` is the format of its solutions."""
+    return protocol.role(seat, {"solve": statement(answer)}, ["question", "discussion"], "discussant")
+
+
+def reviewer(protocol: Protocol, seat: str, scale: Scale, *, votes: bool = False) -> Role:
+    """Who evaluates, or votes instead, or scores, by the seat's name."""
+    if seat.startswith(SCORER):
+        read = ["question", "solution", "evaluation", "low", "high"]
+        return protocol.role(seat, {"score": score(*scale)}, read)
+    occasions = {"vote": verdict} if votes else {"evaluate": note}
+    return protocol.role(seat, occasions, ["question", "discussion", "solution"])
