@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sparring.agents.engines.base import Sampling
@@ -65,7 +65,7 @@ def preflight(config: EvolveConfig) -> Plan:
     heat = {name: Sampling().temperature for name in config.policies}
     if tasks or measures:
         heat = _cast(config, play=bool(tasks))
-        _accepted(config, tasks, measures.values())
+        _accepted(config, tasks, measures)
     if "gate" in measures:
         _apart(measures["gate"].tasks, tasks, "`tasks`, which are trained on")
     if {"gate", "evaluate"} <= measures.keys():
@@ -83,12 +83,19 @@ def preflight(config: EvolveConfig) -> Plan:
     return Plan(tasks, measures, [make_monitor(given) for given in config.monitors], heat)
 
 
-def _accepted(config: EvolveConfig, tasks: Iterable[TaskRecord], measures: Iterable[Measure]) -> None:
-    """Whether what is to be played can be, task by task."""
+def _accepted(config: EvolveConfig, tasks: Iterable[TaskRecord], measures: Mapping[str, Measure]) -> None:
+    """Whether what is to be played can be, task by task, and whether it measures what learns."""
     assert config.protocol is not None
-    played = make_protocol(config.protocol, config.options)
-    pairs = [(played, tasks)]
-    pairs += [(make_protocol(*measure.played(config)), measure.tasks) for measure in measures]
+    pairs = [(make_protocol(config.protocol, config.options), tasks)]
+    learning = {role for policy in config.policies.values() for role in policy.roles}
+    for name, measure in measures.items():
+        protocol = make_protocol(*measure.played(config))
+        if not protocol.names & learning:
+            raise UserError(
+                f"`{name}`: in protocol `{protocol.name}` nobody plays who learns; it seats "
+                f"{', '.join(protocol.seats())}, and what learns is {', '.join(sorted(learning))}"
+            )
+        pairs.append((protocol, measure.tasks))
     for protocol, given in pairs:
         for task in given:
             protocol.accepts(task)

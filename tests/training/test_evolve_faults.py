@@ -342,6 +342,15 @@ def test_the_name_of_a_refused_run_is_free(tmp_path: Path) -> None:
     assert nursery().live(config, memory).status == 0
 
 
+def test_what_measures_nobody_who_learns_is_refused(tmp_path: Path) -> None:
+    """Else the base would be measured, again and again."""
+    evaluate = {"tasks": save_tasks(tmp_path / "held.jsonl", 20, 2), "protocol": "duel"}
+    wrong = small(tmp_path, model(), gate=None, evaluate=evaluate | {"protocol": "step_check"})
+    with pytest.raises(UserError, match=r"`evaluate`: in protocol `step_check` nobody plays .* is solver"):
+        preflight(load_config(wrong))
+    preflight(load_config(small(tmp_path, model(), gate=None, evaluate=evaluate)))
+
+
 def test_the_gate_shares_its_tasks_with_nothing(tmp_path: Path) -> None:
     config = small(tmp_path, model())
     shared = save_tasks(tmp_path / "shared.jsonl", 3, 4)
