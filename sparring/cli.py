@@ -73,7 +73,9 @@ def about() -> None:
 
 @app.command()
 def play(  # noqa: PLR0913 - a parameter for each option
-    protocol: Annotated[str, typer.Argument(help="sample, debate, du, mad, reconcile.")],
+    protocol: Annotated[
+        str, typer.Argument(help="Such as sample, du, discuss, sneaky; unknown ones list all.")
+    ],
     tasks: Annotated[str, typer.Option(metavar="FILE|NAME", help="A task file, or a shipped set.")],
     engine: Annotated[str | None, typer.Option(metavar="SPEC", help="Engine of every role.")] = None,
     role: Annotated[list[str] | None, typer.Option(metavar="ROLE=SPEC", help="Engine of one role.")] = None,
