@@ -20,6 +20,7 @@ PROTOCOLS = {
     "sneaky": "sparring.graphs.sneaky:SneakyGame",
     "sneaky_lesson": "sparring.graphs.sneaky_lesson:SneakyLesson",
     "duel": "sparring.graphs.duel:Duel",
+    "conversation": "sparring.graphs.conversation:Conversation",
     "discuss": "sparring.graphs.discuss:Discuss",
     "judge_check": "sparring.graphs.judge_check:JudgeCheck",
 }

@@ -124,9 +124,9 @@ class Discuss(Protocol):
         return self.rounds * self.slots * (1 + self.evaluations + scores)
 
     def seats(self) -> dict[str, Role]:
-        """Every agent has up to three seats, one a role: `solver.1`, `evaluator.1`, `scorer.1`."""
+        """Every agent has up to three seats, one a role: `solver.0`, `evaluator.0`, `scorer.0`."""
         seats: dict[str, Role] = {}
-        for number in range(1, self.agents + 1):
+        for number in range(self.agents):
             seat = f"{SOLVER}.{number}"
             seats[seat] = contributor(self, seat, self.answer)
             for role, used in ((EVALUATOR, bool(self.evaluations)), (SCORER, self.scored)):
@@ -199,7 +199,7 @@ class Discuss(Protocol):
         number, slot, _ = state["place"]
         agent = state["rosters"][number]["solvers"][slot]
         shown = {"question": state["question"], "discussion": self._history(state, number)}
-        seat, key = f"{SOLVER}.{agent + 1}", f"{number}/solve/{slot}"
+        seat, key = f"{SOLVER}.{agent}", f"{number}/solve/{slot}"
         return {"solutions": [await self._say(state, runtime, seat, key, "solve", shown)]}
 
     async def evaluate(self, state: DiscussState, runtime: Runtime[Context]) -> DiscussState:
@@ -212,7 +212,7 @@ class Discuss(Protocol):
             "discussion": self._history(state, number) if whole else [],
             "solution": _solution(state, number, slot),
         }
-        seat, key = f"{EVALUATOR}.{agent + 1}", f"{number}/evaluate/{slot}/{nth}"
+        seat, key = f"{EVALUATOR}.{agent}", f"{number}/evaluate/{slot}/{nth}"
         occasion = "evaluate" if self.scored else "vote"
         return {"evaluations": [await self._say(state, runtime, seat, key, occasion, shown)]}
 
@@ -228,7 +228,7 @@ class Discuss(Protocol):
             "low": self.scale[0],
             "high": self.scale[1],
         }
-        seat, key = f"{SCORER}.{agent + 1}", f"{number}/score/{slot}/{nth}"
+        seat, key = f"{SCORER}.{agent}", f"{number}/score/{slot}/{nth}"
         return {"scores": [await self._say(state, runtime, seat, key, "score", shown)]}
 
     @staticmethod

@@ -57,7 +57,7 @@ class JudgeCheck(Protocol):
         roles = [*([EVALUATOR] if self.evaluate else []), SCORER]
         return {
             seat: reviewer(self, seat, self.scale)
-            for number in range(1, self.agents + 1)
+            for number in range(self.agents)
             for seat in (f"{role}.{number}" for role in roles)
         }
 
@@ -83,7 +83,7 @@ class JudgeCheck(Protocol):
 
     async def judge(self, state: JudgeCheckState, runtime: Runtime[Context]) -> JudgeCheckState:
         """Every agent for itself."""
-        asked = (self._score(state, runtime.context, number) for number in range(1, self.agents + 1))
+        asked = (self._score(state, runtime.context, number) for number in range(self.agents))
         return {"scores": list(await asyncio.gather(*asked))}
 
     async def _score(self, state: JudgeCheckState, context: Context, number: int) -> int | None:

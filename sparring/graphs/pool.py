@@ -69,7 +69,7 @@ def compare(journal: Journal, run: str, by_task: Mapping[str, Sequence[Result]])
     beside = run + SUFFIX
     if not journal.has_run(beside) or journal.run_row(beside).parent_id != run:
         return None
-    pools, no_answer = _pools(journal, beside)
+    pools, no_answer = pools_of(journal, [beside])
     shared = [task for task in by_task if task in pools]
     if not shared:
         return None
@@ -115,9 +115,10 @@ def _final_calls(journal: Journal, run: str) -> dict[str, int]:
         return {episode: count for episode, count in connection.execute(query)}
 
 
-def _pools(journal: Journal, run: str) -> tuple[dict[str, Samples], int]:
-    """Task -> its samples, judged and grouped once; and how many of them have no answer."""
+def pools_of(journal: Journal, runs: Sequence[str]) -> tuple[dict[str, Samples], int]:
+    """Task -> its samples of some runs, judged and grouped once; and how many of them have no answer."""
     columns = (
+        Episode.run_id,
         Episode.task_id,
         Episode.copy,
         Turn.key,
@@ -128,9 +129,9 @@ def _pools(journal: Journal, run: str) -> tuple[dict[str, Samples], int]:
     query = (
         select(*columns)
         .join(Episode, Episode.number == Turn.episode_number)
-        .where(Episode.run_id == run, Episode.status.in_(FINISHED), Turn.final)
+        .where(Episode.run_id.in_(runs), Episode.status.in_(FINISHED), Turn.final)
     )
-    asked = select(Task).join(Episode, Episode.task_id == Task.id).where(Episode.run_id == run)
+    asked = select(Task).join(Episode, Episode.task_id == Task.id).where(Episode.run_id.in_(runs))
     rows: dict[str, list[Any]] = defaultdict(list)
     with journal.engine.connect() as connection:
         for row in connection.execute(query):
@@ -141,7 +142,7 @@ def _pools(journal: Journal, run: str) -> tuple[dict[str, Samples], int]:
         task = tasks[key]
         if task.answer is None:
             continue
-        turns.sort(key=lambda row: (row.copy, natural(row.key)))
+        turns.sort(key=lambda row: (row.copy, natural(row.key), row.run_id))
         answers = [answer_of(row.parsed) for row in turns]
         missing += answers.count(None)
         pools[task.name] = _samples(task, turns, answers)

@@ -86,7 +86,7 @@ def fresh(tmp_path: Path) -> Any:
 def test_parallel_counts_of_the_released_code(fresh: Any, agents: int, rounds: int) -> None:
     played = fresh(agents=agents, rounds=rounds)
     spoke = Counter(call.seat for call in played.stage.calls)
-    names = [f"{role}.{n}" for role in ENDS for n in range(1, agents + 1)]
+    names = [f"{role}.{n}" for role in ENDS for n in range(agents)]
     assert spoke == Counter(dict.fromkeys(names, rounds))  # spec 1.3: l * R of each kind, R an agent
     assert sum(spoke.values()) == 3 * agents * rounds == played.stage.protocol.max_calls
     for number in range(rounds):
@@ -333,7 +333,7 @@ async def test_a_dead_engine_fails_its_own_discussion_only(tmp_path: Path) -> No
 
     roles = {
         "solver": ScriptedEngine(lambda r, s: "Answer: 4"),
-        "solver.2": ScriptedEngine(solver),
+        "solver.1": ScriptedEngine(solver),
         "evaluator": ScriptedEngine(lambda r, s: "fine"),
         "scorer": ScriptedEngine(lambda r, s: "<score>3</score>"),
     }

@@ -37,7 +37,7 @@ def judge(place: int) -> ScriptedEngine:
 async def checked(memory: Path, **options: Any) -> tuple[dict[str, str | None], dict[str, float], int]:
     """Task -> what the judges say together, figures, calls."""
     alone = options.get("evaluate") is False
-    roles: dict[str, Any] = {f"scorer.{n + 1}": judge(n + 2 * alone) for n in range(options["agents"])}
+    roles: dict[str, Any] = {f"scorer.{n}": judge(n + 2 * alone) for n in range(options["agents"])}
     if not alone:
         roles["evaluator"] = ScriptedEngine(lambda r, s: "<score>3</score> it is fine")
     found = await aplay(plan("judge_check", TASKS, roles=roles, **options), memory, run="r")

@@ -48,11 +48,11 @@ def discussions(folder: Path, **changes: Any) -> dict[str, Any]:
         "protocol": "discuss",
         "options": options,
         "engine": model(),
-        "roles": {"scorer": scripted, "solver.3": scripted, "evaluator.3": scripted},
+        "roles": {"scorer": scripted, "solver.2": scripted, "evaluator.2": scripted},
         "sampling": {"max_tokens": 4, "temperature": 1.0},
         "tasks": save_tasks(folder / "train.jsonl", 0, 8),
         "play": {"tasks": TASKS},
-        "policies": {name: policy(n) for n, name in enumerate(("ada", "bo"), start=1)},
+        "policies": {name: policy(n) for n, name in enumerate(("ada", "bo"))},
         "steps": STEPS,
         "concurrency": 1,
         **changes,
@@ -148,7 +148,7 @@ def test_judges_are_probed_at_every_step_each_by_its_own_version(undisturbed: An
     seen = {(row.key, row.policy, row.number) for row in rows if row.policy in ("ada", "bo")}
     assert seen == {
         (f"evaluate/{agent}", name, number)
-        for agent, name in ((1, "ada"), (2, "bo"))
+        for agent, name in enumerate(("ada", "bo"))
         for number in range(STEPS + 1)
     }
     assert [point["step"] for point in points] == list(range(STEPS + 1))
@@ -191,7 +191,7 @@ def test_killed_anywhere_it_comes_to_the_same(undisturbed: Any, tmp_path: Path) 
 
 def test_one_policy_in_all_seats(tmp_path: Path) -> None:
     config = discussions(tmp_path, steps=1)
-    config["policies"] = {"all": policy(1, roles=["solver", "evaluator"])}
+    config["policies"] = {"all": policy(0, roles=["solver", "evaluator"])}
     config["roles"] = {"scorer": config["roles"]["scorer"]}
     ended(nursery().live(config, tmp_path / "journal.db"))
     [rows] = taken(tmp_path / "journal.db").values()
@@ -205,8 +205,8 @@ def test_an_agent_stays_frozen_at_a_version_of_its_own(undisturbed: Any, tmp_pat
     first = discussions(tmp_path, steps=1)
     ended(nursery().live(first, memory))
     spec = "policy:bo@training"
-    second = {**first, "run": "again", "policies": {"ada": policy(1)}}
-    second["roles"] = first["roles"] | {"solver.2": spec, "evaluator.2": spec}
+    second = {**first, "run": "again", "policies": {"ada": policy(0)}}
+    second["roles"] = first["roles"] | {"solver.1": spec, "evaluator.1": spec}
     ended(nursery().live(second, memory))
     with Journal.open(str(memory)) as journal:
         said = journal.read(
