@@ -174,8 +174,12 @@ def _k3(gap: Tensor) -> Tensor:
 
 
 def distances(log_ratio: Tensor, gap: Tensor | None, mask: Tensor) -> Stats:
-    """How far the policy has moved: KL(old || policy) by k1 and k3, KL(policy || reference) by k3."""
-    stats = {"kl_old_k1": tally(-log_ratio, mask), "kl_old_k3": tally(_k3(log_ratio), mask)}
+    """How far the policy has moved: KL(old || policy) by k1, k2 and k3, KL(policy || reference) by k3."""
+    stats = {
+        "kl_old_k1": tally(-log_ratio, mask),
+        "kl_old_k2": tally(log_ratio.square() / 2, mask),
+        "kl_old_k3": tally(_k3(log_ratio), mask),
+    }
     if gap is not None:
         stats["kl_reference"] = tally(_k3(gap), mask)
     return stats

@@ -42,7 +42,7 @@ class TrainSettings(BaseModel):
     truncate: float = Field(default=2.0, gt=0)
     """Largest importance weight (trainer over engine) of a token."""
     max_kl: float = Field(default=5.0, gt=0)
-    """Stop an update before a step at which the mean KL to the old policy (k3, nats a token) passes this."""
+    """Stop an update before a step at which the mean KL to the old policy (k2, nats a token) passes this."""
     max_norm: float = Field(default=1e4, gt=0)
     """Stop an update whose gradient norm, before clipping, passes this."""
     longest: int | None = Field(default=None, ge=1)

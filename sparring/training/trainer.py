@@ -151,7 +151,8 @@ class PolicyTrainer(Trainer):
         self.norms.append(float(norm))
         if not math.isfinite(self.norms[-1]) or self.norms[-1] > self._settings.max_norm:
             raise UpdateStopped(f"the gradient norm is {self.norms[-1]:.3g}")
-        divergence = means(self.stats[-1:]).get("kl_old_k3", 0.0)
+        # Not k3: of one token that was rare and is likely now it makes thousands of nats.
+        divergence = means(self.stats[-1:]).get("kl_old_k2", 0.0)
         if not divergence <= self._settings.max_kl:
             raise UpdateStopped(f"the policy moved by a KL of {divergence:.3g} nats a token in one update")
         return norm

@@ -137,13 +137,16 @@ def test_spc_measures_its_ratio_from_the_reference() -> None:
             samples
         )
         old = got - torch.tensor(each.turn.logprobs)
-        moved_by.append((old.exp() - 1 - old).detach())
+        moved_by.append(old.detach())
     moved, figures = step(samples, loss)
     assert furthest(moved, gradients(adapters, total)) < 1e-4
     # What is limited is the movement since the turn was said, not the distance to the reference.
-    assert figures["kl_old_k3"] == pytest.approx(torch.cat(moved_by).mean().item(), rel=1e-4)
+    old = torch.cat(moved_by)
+    expected = {"kl_old_k1": -old, "kl_old_k2": old**2 / 2, "kl_old_k3": old.exp() - 1 - old}
+    for name, values in expected.items():
+        assert figures[name] == pytest.approx(values.mean().item(), rel=1e-4), name
     with pytest.raises(UpdateStopped, match="KL"):
-        step(samples, loss, max_kl=figures["kl_old_k3"] * 0.99)
+        step(samples, loss, max_kl=figures["kl_old_k2"] * 0.99)
 
 
 def test_old_log_probabilities_are_those_before_the_first_step() -> None:
@@ -255,6 +258,18 @@ def test_a_policy_that_runs_away_is_stopped() -> None:
     settings = TrainSettings(epochs=4, max_kl=0.5, max_norm=1e9)
     with pytest.raises(UpdateStopped, match="nats a token"):
         train(adapters, samples, make_loss("grpo"), settings, optimizer, seed=0)
+
+
+def test_a_rare_token_that_became_likely_does_not_stop_an_update() -> None:
+    """By 8 nats: k3 makes thousands of it, and no policy runs away by one token."""
+    adapters, samples = tiny_adapters(), mixed_samples()
+    for each in samples:
+        each.turn.logprobs[:] = plain(adapters.model, each.row).logprobs.detach().numpy()
+    samples[0].turn.logprobs[0] -= 8
+    figures = train(
+        adapters, samples, make_loss("spc"), TrainSettings(max_norm=1e9), sgd(adapters, rate=1e-3), seed=0
+    )
+    assert figures["kl_old_k3"] > 5 > figures["kl_old_k2"]
 
 
 def test_a_void_policy_begins_again_from_its_version(tmp_path) -> None:
