@@ -21,6 +21,7 @@ PROTOCOLS = {
     "sneaky_lesson": "sparring.graphs.sneaky_lesson:SneakyLesson",
     "duel": "sparring.graphs.duel:Duel",
     "conversation": "sparring.graphs.conversation:Conversation",
+    "lesson": "sparring.graphs.lesson:Lesson",
     "discuss": "sparring.graphs.discuss:Discuss",
     "judge_check": "sparring.graphs.judge_check:JudgeCheck",
 }

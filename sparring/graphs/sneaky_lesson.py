@@ -29,12 +29,12 @@ from sparring.agents.roles import Role
 from sparring.agents.steps import write_sneaky
 from sparring.errors import UserError, unknown
 from sparring.graphs.context import Context
+from sparring.graphs.lesson import supervised_loss
 from sparring.graphs.protocol import Outcome
 from sparring.graphs.rollout import SOLVER, solver_of
 from sparring.graphs.sneaky import CRITIC, SNEAKY, Sneaky, SneakyState, plain, shown
 from sparring.graphs.step_check import steps_of
 from sparring.memory.journal import Journal
-from sparring.memory.queries import mean_logprobs
 from sparring.memory.records import TaskRecord
 
 TEXTS = ("wrong", "thought", "critique_correct", "critique_wrong")
@@ -108,10 +108,4 @@ class SneakyLesson(Sneaky):
         return {"outcome": Outcome(answer=None, detail={"step": meta["step"], "error_type": meta["error"]})}
 
     def figures(self, journal: Journal, run: str, episodes: Sequence[int] | None = None) -> dict[str, float]:
-        """`loss`: the mean negative log-probability of a demonstrated token, by role and over all."""
-        if not self.score:
-            return {}
-        found = mean_logprobs(journal, run, episodes)
-        tokens = max(1, sum(count for _, count in found.values()))
-        loss = -sum(mean * count for mean, count in found.values()) / tokens
-        return {"loss": loss, **{f"loss_{role}": -mean for role, (mean, _) in sorted(found.items())}}
+        return supervised_loss(journal, run, episodes) if self.score else {}
