@@ -49,6 +49,9 @@ class PolicyConfig(Strict):
     """Engine spec of its base checkpoint; None: the run's `engine`."""
     roles: tuple[str, ...]
     """Seats or roles that it plays."""
+    begin: str | None = None
+    """`NAME@VERSION` of another policy whose weights it begins with where it is new to the journal; None: the
+    bare base."""
     objective: Literal["policy_gradient", "offline", "sft", "dpo", "kto"] = "policy_gradient"
     reward: Named = Named(name="verifier")
     advantage: Named = Named(name="auto")

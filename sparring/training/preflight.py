@@ -17,6 +17,7 @@ from sparring.memory.tasks import load_tasks
 from sparring.memory.types import canonical
 from sparring.memory.versions import journal_names
 from sparring.tools.checks import CHECKS
+from sparring.training.beginnings import origin_of
 from sparring.training.config import EvolveConfig, OpponentsConfig, PlayConfig
 from sparring.training.evaluate import Measure
 from sparring.training.learner import named_reference
@@ -145,6 +146,8 @@ def present(config: EvolveConfig, journal: Journal) -> None:
         if (named := policy_spec(spec)) is not None:
             find(journal, *named)
     for name, policy in config.policies.items():
+        if policy.begin is not None and name not in journal_names(journal):
+            origin_of(journal, name, policy.begin)
         if policy.objective == "offline":
             _taught(journal, name, offline_data(name, policy))
             _begins(config, journal, name)

@@ -16,13 +16,13 @@ from sparring.agents.engines.layer import ManagedEngine
 from sparring.agents.engines.registry import EnginePool
 from sparring.errors import UserError, made
 from sparring.memory.journal import Journal
-from sparring.memory.policies import Version, by_id, find, publish, register, versions
+from sparring.memory.policies import Version, by_id, find, publish, versions
 from sparring.memory.queries import decisions
 from sparring.memory.run import RunHandle
 from sparring.memory.schema import PolicyVersion
 from sparring.memory.updates import UpdateRow, find_update, open_update, stop_update, update_turns, updates_of
-from sparring.memory.versions import journal_names
 from sparring.training.advantages import Batch, estimate
+from sparring.training.beginnings import enter
 from sparring.training.config import EvolveConfig, PolicyConfig
 from sparring.training.experience import Source, untrained
 from sparring.training.learner import Base, Learner, named_reference, open_base
@@ -194,10 +194,7 @@ async def assemble(config: EvolveConfig, journal: Journal, pool: EnginePool) -> 
             bases[engine] = base
         members[name] = _member(name, policy, engine, base, journal, config.seed * 1000 + number)
     for name, member in members.items():
-        base_hash = member.engine.capabilities().base
-        if name in journal_names(journal):
-            member.learner.check(find(journal, name, "training"), base_hash)
-        register(journal, policy=name, base_hash=base_hash, base_spec=member.engine.spec)
+        enter(journal, config.policies[name].begin, member.learner, member.engine)
     return members
 
 

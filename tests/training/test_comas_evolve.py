@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from evolve_support import Fault, Life, difference, journaled, model, nursery, s
 from sqlalchemy import select
 
 from sparring.memory.journal import Journal
+from sparring.memory.lineage import lineage
+from sparring.memory.policies import find, versions
 from sparring.memory.schema import Agent, Episode, PolicyVersion, Reward, Turn, Update, UpdateTurn
 from sparring.training.story import read_story
 
@@ -241,3 +244,49 @@ def test_a_collapse_stops_the_run(
         assert journal.run_row(RUN).status == "stopped"
     life = nursery().live(config, tmp_path / "journal.db")  # and it stays stopped
     assert life.told("step") == []
+
+
+def test_agents_begin_as_copies_of_one_and_grow_apart(undisturbed: Any, tmp_path: Path) -> None:
+    memory = tmp_path / "journal.db"
+    first = discussions(tmp_path, steps=1)
+    ended(nursery().live(first, memory))
+    begin = {"policies": {name: policy(n, begin="bo@training") for n, name in enumerate(("cy", "di"))}}
+    second = {**first, **begin, "run": "again", "steps": 1}
+    ended(nursery().live(second, memory))
+    with Journal.open(str(memory)) as journal:
+        origin = find(journal, "bo", "training")
+        for name in ("cy", "di"):
+            zero, one = versions(journal, name)
+            assert zero.parent_id == origin.id and zero.adapter_hash == origin.adapter_hash
+            assert zero.adapter_path != origin.adapter_path and one.parent_id == zero.id
+            line = [step.version.label for step in lineage(journal, one.id)]
+            assert line == [f"{name}@1", f"{name}@0", "bo@1", "bo@0"]
+            said = journal.read(select(Turn.id).where(Turn.policy_version_id == zero.id))
+            assert len(said) == 2 * ROUNDS * TASKS
+        assert one.adapter_hash != versions(journal, "cy")[1].adapter_hash
+    ended(nursery().live({**second, "run": "on"}, memory))  # and goes on from where it is
+    seats = ("scorer", "solver.1", "evaluator.1", "solver.2", "evaluator.2")
+    frozen = dict.fromkeys(seats, first["roles"]["scorer"])
+    for begin, message in (("ada@training", "began as `bo`, not as `ada@training`"), (None, "")):
+        policies = {"cy": policy(0, begin=begin)}
+        life = nursery().live(
+            {**second, "run": f"other {begin}", "policies": policies, "roles": frozen}, memory
+        )
+        assert (life.status, message in str(life.error)) == (2 if message else 0, True), life.error
+
+
+@pytest.mark.parametrize(
+    ("begin", "said"),
+    [
+        ("nobody@1", "no policy `nobody`"),
+        ("ada@0", "bare base"),
+        ("ada@7", "no version 7"),
+        ("ada@new", "write"),
+    ],
+)
+def test_what_nobody_can_begin_as(undisturbed: Any, tmp_path: Path, begin: str, said: str) -> None:
+    memory = tmp_path / "journal.db"
+    shutil.copy(undisturbed[1], memory)
+    config = discussions(tmp_path, run="next", policies={"cy": policy(0, begin=begin), "di": policy(1)})
+    life = nursery().live(config, memory)
+    assert (life.status, said in str(life.error)) == (2, True), life.error

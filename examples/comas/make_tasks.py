@@ -1,0 +1,100 @@
+"""Writes the task files of this folder: arithmetic chains to be discussed, lessons, and labelled solutions.
+
+    python examples/comas/make_tasks.py
+
+No problem is in two files:
+
+    lessons     what solver, evaluator and scorer would say about a chain, its right solution and a wrong one:
+                a start in the format, since the bare model keeps none
+    lessons_dev the same, to know when to stop
+    train       problems to discuss
+    held_out    problems to be evaluated on
+    probe       solutions, half of them wrong, that judges are asked about
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sparring.tools.chains import Chain, generate
+from sparring.tools.corrupt import TRAINING, StepPair, pairs, wrong_solution
+
+HERE = Path(__file__).parent
+SEED = 7
+SIZES = {"lessons": 96, "lessons_dev": 24, "train": 400, "held_out": 100, "probe": 40}
+LOW, HIGH = 1, 3
+
+
+def written(steps: Sequence[str], answer: str) -> str:
+    """A solution as a solver writes it."""
+    return "\n".join([*steps, f"Answer: {answer}"])
+
+
+def ended(steps: Sequence[str]) -> str:
+    """What the last step says: the answer of a solution, right or wrong."""
+    return steps[-1].rpartition("=")[2].strip()
+
+
+def problem(name: str, number: int, chain: Chain) -> dict[str, Any]:
+    return {"id": f"{name}-{number}", "question": chain.problem, "answer": chain.answer, "check": "math"}
+
+
+def taught(name: str, number: int, chain: Chain, pair: StepPair) -> dict[str, Any]:
+    """A problem with all that is to be said about it."""
+    wrong = wrong_solution(pair)
+    right_text, wrong_text = written(chain.steps, chain.answer), written(wrong, ended(wrong))
+    found = f"{pair.correct}, but the solution says {pair.wrong}."
+    said = [("solver", "solve", {"discussion": []}, right_text)]
+    for solution, evaluation, score in ((right_text, "Every step is right.", HIGH), (wrong_text, found, LOW)):
+        why = "Nothing is wrong." if score == HIGH else "The error is there."
+        said += [
+            ("evaluator", "evaluate", {"solution": solution, "discussion": []}, evaluation),
+            (
+                "scorer",
+                "score",
+                {"solution": solution, "evaluation": evaluation, "low": LOW, "high": HIGH},
+                f"{why} <score>{score}</score>",
+            ),
+        ]
+    lessons = [
+        {"role": role, "occasion": occasion, "variables": {"question": chain.problem, **shown}, "text": text}
+        for role, occasion, shown, text in said
+    ]
+    return {**problem(name, number, chain), "lessons": lessons}
+
+
+def labelled(number: int, chain: Chain, pair: StepPair) -> dict[str, Any]:
+    """Every other solution has an error."""
+    steps = wrong_solution(pair) if number % 2 else chain.steps
+    return {
+        "id": f"probe-{number}",
+        "question": chain.problem,
+        "solution": written(steps, ended(steps)),
+        "answer": "wrong" if number % 2 else "right",
+    }
+
+
+def write(name: str, rows: Iterable[dict[str, Any]]) -> None:
+    (HERE / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def main() -> None:
+    drawn = iter(generate(sum(SIZES.values()), SEED))
+    chains = {name: [next(drawn) for _ in range(count)] for name, count in SIZES.items()}
+    for name in ("train", "held_out"):
+        write(name, (problem(name, n, chain) for n, chain in enumerate(chains[name])))
+    for name in ("lessons", "lessons_dev", "probe"):
+        made = {pair.problem: pair for pair in pairs(chains[name], SEED, TRAINING)}
+        fitting = [(chain, made[chain.problem]) for chain in chains[name] if chain.problem in made]
+        rows = [
+            labelled(n, *both) if name == "probe" else taught(name, n, *both)
+            for n, both in enumerate(fitting)
+        ]
+        write(name, rows)
+
+
+if __name__ == "__main__":
+    main()
