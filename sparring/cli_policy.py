@@ -136,3 +136,37 @@ def _said(name: str, version: str | None) -> str | None:
     if "@" in name or full.rpartition("@")[0] != name:
         raise UserError(f"`{name}` and `{version}`: name one policy and one version of it")
     return full
+
+
+@policy.command()
+def measure(  # noqa: PLR0913 - the options of a command
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="The agents: one policy each.")],
+    tasks: Annotated[str, typer.Option(metavar="FILE|NAME", help="A task file, or a shipped set.")],
+    before: Annotated[str, typer.Option(metavar="VERSION", help="7, live, training.")] = "0",
+    after: Annotated[str, typer.Option(metavar="VERSION", help="7, live, training.")] = "training",
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="OPTION=VALUE", help="answer, votes, rounds, seed, sampling, prompts.ROLE."
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first N tasks.")] = None,
+    memory: Memory = DEFAULT_MEMORY,
+    as_json: Json = False,
+) -> None:
+    """Agents before and after, in four settings: alone, by vote, in a conversation, in a debate."""
+    from sparring.graphs.console import settings
+
+    given = settings(options or [], "--set", "OPTION=VALUE")
+    existing(memory)
+    from sparring.graphs.play import run_now
+    from sparring.graphs.settings import Asked, measured
+
+    own = {name: given.pop(name) for name in ("answer", "votes", "rounds", "seed") if name in given}
+    asked = Asked(tasks, limit=limit, options=given, **own)
+    rows = run_now(measured(memory, names, asked, before, after))
+    if as_json:
+        return write_lines([row.to_json() for row in rows], None)
+    from sparring.graphs.display import settings_tables, show
+
+    show(*settings_tables(rows))

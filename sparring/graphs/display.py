@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sparring.graphs.player import Progress as State
     from sparring.graphs.report import Changes, Report, Usage
     from sparring.graphs.results import Result
+    from sparring.graphs.settings import Row
     from sparring.graphs.stats import Estimate
     from sparring.graphs.step_errors import StepErrors
 
@@ -216,6 +217,25 @@ def _comparison(report: Report, accuracy: Estimate) -> Table:
         paired = (f"{gap.mean:+.3f}", _interval(gap, "+"))
         table.add_row(Text(name), f"{column.accuracy:.3f}", "", *paired, used)
     return table
+
+
+def settings_tables(rows: Sequence[Row]) -> list[Any]:
+    """Settings before and after; of discussions also what they are worth beside a vote of as many calls."""
+    header = ("", "calls", "before (s.e.)", "after (s.e.)", "difference", "[95 %]", "vote, before", "after")
+    cells = [
+        (
+            row.setting,
+            f"{row.calls:.0f}",
+            f"{row.before.mean:.3f} ({row.error_before:.3f})",
+            f"{row.after.mean:.3f} ({row.error_after:.3f})",
+            f"{row.difference.mean:+.3f}",
+            _interval(row.difference, "+"),
+            *("" if gap is None else f"{gap.mean:+.3f}" for gap in (row.against_before, row.against_after)),
+        )
+        for row in rows
+    ]
+    said = "vote: the setting minus the majority of as many samples of all agents"
+    return [columns(header, cells), Text(f"{rows[0].before.n} questions; {said}")]
 
 
 def _interval(found: Estimate, sign: str) -> str:

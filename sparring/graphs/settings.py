@@ -25,8 +25,10 @@ from sparring.graphs.pool import pools_of, share
 from sparring.graphs.results import read_results
 from sparring.graphs.stats import Estimate, bootstrap, single_answer, vote_at
 from sparring.memory.journal import Journal
+from sparring.memory.policies import find, parse
 from sparring.memory.records import TaskRecord
 from sparring.memory.seeds import derive_seed
+from sparring.memory.types import canonical, digest
 
 SINGLE, CONSISTENCY, CONVERSATION, DEBATE = NAMES = ("single", "consistency", "conversation", "debate")
 TOGETHER = {CONVERSATION: "conversation", DEBATE: "du"}
@@ -47,6 +49,13 @@ class Asked:
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     """Sampling fields and `prompts.ROLE`."""
+
+    @property
+    def digest(self) -> str:
+        """Names runs that are asked the same."""
+        tasks = [task.to_json() for task in plays(["scripted:hash"], self)["pool.0"].tasks]
+        rest = [self.answer, self.votes, self.rounds, self.seed, dict(self.options)]
+        return digest(canonical([tasks, rest]), size=4).hex()
 
     def __post_init__(self) -> None:
         if self.votes < 1 or self.rounds < 1:
@@ -182,6 +191,27 @@ def _against(one: Lineup) -> Estimate | None:
         return None
     tasks = sorted(set(one.accuracy) & set(one.baseline))
     return bootstrap([one.accuracy[task] - one.baseline[task] for task in tasks])
+
+
+async def measured(
+    memory: str, names: Sequence[str], asked: Asked, before: str, after: str, *, concurrency: int = 64
+) -> list[Row]:
+    """Policies of a journal at two of their versions each.
+
+    Args:
+        before: version of each policy: a number, `live` or `training`; `after` likewise.
+
+    Raises:
+        UserError: no such policy or version, or what `lineup` raises.
+    """
+    found = []
+    for which in (before, after):
+        with Journal.open(memory) as journal:
+            versions = [find(journal, *parse(f"{name}@{which}")) for name in names]
+        specs = [f"policy:{version.label}" for version in versions]
+        name = f"settings/{'+'.join(version.label for version in versions)}/{asked.digest}"
+        found.append(await lineup(specs, asked, memory, name=name, concurrency=concurrency))
+    return compare(*found)
 
 
 def _error(values: Sequence[float]) -> float:

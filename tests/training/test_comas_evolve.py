@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from evolve_support import Fault, Life, difference, journaled, model, nursery, save_tasks
 from sqlalchemy import select
+from typer.testing import CliRunner
 
+from sparring.cli import app
 from sparring.memory.journal import Journal
 from sparring.memory.lineage import lineage
 from sparring.memory.policies import find, versions
@@ -290,3 +292,37 @@ def test_what_nobody_can_begin_as(undisturbed: Any, tmp_path: Path, begin: str, 
     config = discussions(tmp_path, run="next", policies={"cy": policy(0, begin=begin), "di": policy(1)})
     life = nursery().live(config, memory)
     assert (life.status, said in str(life.error)) == (2, True), life.error
+
+
+def test_evolved_agents_are_measured_before_and_after(undisturbed: Any, tmp_path: Path) -> None:
+    """The command: version 0 against the newest of each policy, and nothing is asked twice."""
+    memory = tmp_path / "journal.db"
+    shutil.copy(undisturbed[1], memory)
+    shutil.copytree(f"{undisturbed[1]}.policies", f"{memory}.policies")
+    tasks = save_tasks(tmp_path / "held.jsonl", 40, 3)
+    words = ["policy", "measure", "ada", "bo", "--tasks", tasks, "--memory", str(memory)]
+    words += ["--set", "answer=text", "--set", "votes=2", "--set", "max_tokens=3", "--set", "rounds=1"]
+    said = CliRunner().invoke(app, [*words, "--json"])
+    assert said.exit_code == 0, said.output
+    rows = {row["setting"]: row for row in map(json.loads, said.stdout.splitlines())}
+    assert list(rows) == ["single", "consistency", "conversation", "debate"]
+    assert [row["calls"] for row in rows.values()] == [1, 2, 2, 2]
+    assert all(row["before"]["n"] == row["after"]["n"] == 3 for row in rows.values())
+    with Journal.open(str(memory)) as journal:
+        asked = journal.read(
+            select(PolicyVersion.policy, PolicyVersion.number, Episode.run_id)
+            .join(Turn, Turn.policy_version_id == PolicyVersion.id)
+            .join(Episode, Episode.number == Turn.episode_number)
+            .where(Episode.run_id.startswith("settings/"))
+        )
+    for number in (0, STEPS):
+        runs = {row.run_id for row in asked if row.number == number}
+        assert {run.rpartition(".")[2] for run in runs} == {"0", "1", "conversation", "debate"}
+        assert {row.policy for row in asked if row.number == number} == {"ada", "bo"}
+    again = CliRunner().invoke(app, words)
+    assert again.exit_code == 0 and "3 questions" in again.stdout and "conversation" in again.stdout
+    with Journal.open(str(memory)) as journal:
+        assert len(journal.read(select(Turn.id))) == len(journal.read(select(Turn.id).where(Turn.final)))
+        counted = journal.read(select(Turn.id).join(Episode, Episode.number == Turn.episode_number)
+                               .where(Episode.run_id.startswith("settings/")))  # fmt: skip
+    assert len(counted) == len(asked)
