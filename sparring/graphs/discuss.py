@@ -35,6 +35,7 @@ from pydantic import Field, field_validator, model_validator
 
 from sparring.agents.roles import Role
 from sparring.agents.scores import without_scores
+from sparring.errors import UserError
 from sparring.graphs.aggregate import Ballot, aggregator
 from sparring.graphs.context import Context
 from sparring.graphs.debate_views import heard
@@ -152,6 +153,8 @@ class Discuss(Protocol):
 
     async def chair(self, state: DiscussState, runtime: Runtime[Context]) -> Command[Any]:
         """Give the floor: evaluators, then the scorers beside the next round's solvers, at last the close."""
+        if state.get("outcome"):  # only a caller's own checkpointer can bring this back
+            raise UserError("this thread holds a finished discussion: ask a new question in one of its own")
         rosters = state.get("rosters", [])
         number = len(rosters) - 1
         if rosters and (waiting := _waiting(state, "evaluate", rosters[-1]["evaluators"])):
