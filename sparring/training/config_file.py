@@ -39,7 +39,8 @@ class RunConfig(Strict):
 
 
 def _by_content(value: Any) -> Any:
-    """A value in which every file is named by its last name and a hash of what is in it."""
+    """A value in which every file is named by its last name and a hash of what is in it; a script is an
+    engine, which may be mended, and goes by its name alone."""
     if isinstance(value, dict):
         return {name: _by_content(held) for name, held in value.items()}
     if isinstance(value, list):
@@ -51,7 +52,8 @@ def _by_content(value: Any) -> Any:
     file = Path(name)
     if not file.is_absolute() or not file.is_file():
         return value
-    return f"{script}{file.name}#{digest(file.read_bytes(), size=8).hex()}{mark}{options}"
+    content = "" if script else f"#{digest(file.read_bytes(), size=8).hex()}"
+    return f"{script}{file.name}{content}{mark}{options}"
 
 
 def read_config(kind: type[S], source: str | Path | dict[str, Any], placed: Placing) -> S:

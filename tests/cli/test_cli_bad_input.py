@@ -79,7 +79,7 @@ def test_task_files(folder: Path, capsys: pytest.CaptureFixture[str], content: s
         ({"--tasks": "absent.jsonl"}, "there is no such file; shipped sets: "),
         ({"--tasks": "."}, "is a folder"),
         ({"--tasks": None}, "Missing option '--tasks'"),
-        ({"protocol": "debat"}, "unknown protocol `debat`; known: debate, du, duel"),
+        ({"protocol": "debat"}, "unknown protocol `debat`; known: "),
         ({"--role": "judge=scripted:hash"}, "unknown role of protocol `sample` `judge`; known: solver"),
         ({"--role": "solver"}, "write it as `--role ROLE=SPEC`"),
         ({"--set": "rounds=2"}, "unknown option of protocol `sample` `rounds`; known: answer, n, prompt"),

@@ -249,7 +249,9 @@ def test_a_run_goes_on_wherever_its_files_lie_and_not_with_others(tmp_path: Path
             "tasks": "tasks.jsonl",
             "options": {"prompts": {"solver": "solver.md"}},
             "evaluate": {"tasks": "held.jsonl"},
+            "roles": {"judge": f"scripted:{there / 'judge.jsonl'}?ids=off"},
         }
+        (there / "judge.jsonl").write_text(folder)  # an engine: another one of the name will do
         (there / "run.yaml").write_text(yaml.safe_dump(values))
         return there
 
