@@ -12,15 +12,11 @@ agents, and how many such calls a minute come in; a round has as many solutions 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
-import shutil
-import statistics
-import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.games import timed
+from benchmarks.side_by_side import compared, parser, run, timed
 from sparring.agents.engines.registry import EnginePool
 from sparring.graphs.play import Play
 from sparring.graphs.results import read_results
@@ -31,32 +27,21 @@ COMAS = Path(__file__).parents[1] / "examples" / "comas"
 BUDGET = 6.0
 
 
-def discussions(tasks: Any, seed: int, agents: int, policy: str) -> Play:
+def discussions(tasks: Any, seed: int, *, agents: int, policy: str) -> Play:
     roles = dict.fromkeys(("solver", "evaluator", "scorer"), f"policy:{policy}@training")
     options = {"agents": agents, "prompts": {role: str(COMAS / f"{role}.md") for role in roles}}
     sampling = {"temperature": 1.0, "max_tokens": 64, "evaluator.max_tokens": 40, "scorer.max_tokens": 24}
     return Play("discuss", tuple(tasks), options, roles=roles, sampling=sampling, seed=seed)
 
 
-async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+async def measure(options: argparse.Namespace, journal: Journal, pool: EnginePool) -> dict[str, Any]:
     tasks = load_tasks(COMAS / "train.jsonl")
-    memory = folder / options.memory.name
-    shutil.copy(options.memory, memory)
-    shutil.copytree(f"{options.memory}.policies", f"{memory}.policies")
-    ratios, together = [], []
-    with Journal.open(memory) as journal:
-        async with EnginePool() as pool:
-            await timed(journal, pool, "warm", discussions(tasks[:2], 0, 4, options.policy), 2)
-            for repeat in range(options.repeats):
-                mine = tasks[repeat * options.discussions : (repeat + 1) * options.discussions]
-                play = discussions(mine, options.seed + repeat, 4, options.policy)
-                together.append(await timed(journal, pool, f"together-{repeat}", play, len(mine)))
-                few = discussions(mine[: options.alone], options.seed + repeat, 4, options.policy)
-                ratios.append(together[-1] / await timed(journal, pool, f"alone-{repeat}", few, 1))
-            growth = [await _grown(journal, pool, tasks, agents, options) for agents in (1, 2, 4, 8)]
+    four = partial(discussions, agents=4, policy=options.policy)
+    found = await compared(journal, pool, tasks, four, options)
+    growth = [await _grown(journal, pool, tasks, agents, options) for agents in (1, 2, 4, 8)]
     return {
-        "discussions_per_minute": round(statistics.median(together), 1),
-        "ratio": round(statistics.median(ratios), 2),
+        "discussions_per_minute": round(found.together, 1),
+        "ratio": round(found.ratio, 2),
         "budget": BUDGET,
         "agents": growth,
     }
@@ -66,9 +51,9 @@ async def _grown(
     journal: Journal, pool: EnginePool, tasks: Any, agents: int, options: argparse.Namespace
 ) -> dict[str, Any]:
     """What a discussion of so many agents takes, as many calls at once whatever their number."""
-    count = max(2, options.discussions // agents)
+    count = max(2, options.count // agents)
     name, mine = f"agents-{agents}", tasks[-count:]
-    play = discussions(mine, options.seed, agents, options.policy)
+    play = discussions(mine, options.seed, agents=agents, policy=options.policy)
     per_minute = await timed(journal, pool, name, play, count)
     rows = read_results(journal, name)
     calls = sum(row.calls for row in rows) / len(rows)
@@ -82,18 +67,9 @@ async def _grown(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--memory", type=Path, required=True, help="journal of the start")
-    parser.add_argument("--policy", default="start")
-    parser.add_argument("--discussions", type=int, default=64)
-    parser.add_argument("--alone", type=int, default=6)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=100)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        found = asyncio.run(measure(options, Path(folder)))
-    print(json.dumps(found))
-    return 0 if found["ratio"] >= BUDGET else 1
+    options = parser(__doc__, "discussions", count=64, alone=6)
+    options.add_argument("--policy", default="start")
+    return run(options.parse_args(), measure)
 
 
 if __name__ == "__main__":

@@ -17,14 +17,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import shutil
-import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from benchmarks.side_by_side import copy_journal
 from sparring.graphs.play import aplay, plan
 from sparring.graphs.step_errors import figures, step_errors
 from sparring.memory.journal import Journal
@@ -54,12 +52,7 @@ def follow(out: Path, seed: int, name: str, before: Path, minutes: float | None 
     """A run in a journal of its own that begins as a copy of the one before it."""
     memory = journal_of(out, seed, name)
     if not memory.exists():
-        shutil.copytree(f"{before}.policies", f"{memory}.policies", dirs_exist_ok=True)
-        half = memory.with_suffix(".half")
-        half.unlink(missing_ok=True)
-        with closing(sqlite3.connect(before)) as journal, closing(sqlite3.connect(half)) as copy:
-            journal.backup(copy)
-        half.rename(memory)
+        copy_journal(before, memory)
     train(name, memory, seed, minutes)
     return memory
 

@@ -25,8 +25,13 @@ class Score(Result):
 
     @property
     def share(self) -> float:
-        """Where the score lies on its scale: 0 for the lowest, 1 for the highest."""
-        return (self.score - self.low) / (self.high - self.low)
+        """`share` of the score on its scale."""
+        return share(self.score, self.low, self.high)
+
+
+def share(score: int, low: int, high: int) -> float:
+    """Where a score lies on its scale: 0 for the lowest, 1 for the highest."""
+    return (score - low) / (high - low)
 
 
 def score(low: int, high: int) -> Parser[Score]:

@@ -34,13 +34,21 @@ from langgraph.types import Command, Send
 from pydantic import Field, field_validator, model_validator
 
 from sparring.agents.roles import Role
-from sparring.agents.scores import without_scores
 from sparring.errors import UserError
 from sparring.graphs.aggregate import Ballot, aggregator
 from sparring.graphs.context import Context
 from sparring.graphs.debate_views import heard
 from sparring.graphs.discuss_figures import discussion_figures
-from sparring.graphs.discuss_seats import EVALUATOR, SCORER, SOLVER, Scale, contributor, ordered, reviewer
+from sparring.graphs.discuss_seats import (
+    EVALUATOR,
+    SCORER,
+    SOLVER,
+    Scale,
+    contributor,
+    ordered,
+    reviewer,
+    to_be_scored,
+)
 from sparring.graphs.protocol import Outcome, Protocol, voted
 from sparring.graphs.roster import Assignment, Roster, deal, reviewers
 from sparring.memory.journal import Journal
@@ -224,13 +232,9 @@ class Discuss(Protocol):
         number, slot, nth = state["place"]
         agent = state["rosters"][number]["scorers"][slot][nth]
         evaluations = _at(state, "evaluations", number, slot)
-        shown = {
-            "question": state["question"],
-            "solution": without_scores(_solution(state, number, slot)),
-            "evaluation": without_scores(evaluations[nth]["text"]) if evaluations else "",
-            "low": self.scale[0],
-            "high": self.scale[1],
-        }
+        solution = _solution(state, number, slot)
+        evaluation = evaluations[nth]["text"] if evaluations else ""
+        shown = to_be_scored(state["question"], solution, evaluation, self.scale)
         seat, key = f"{SCORER}.{agent}", f"{number}/score/{slot}/{nth}"
         return {"scores": [await self._say(state, runtime, seat, key, "score", shown)]}
 

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import select
-
+from sparring.agents.scores import share
+from sparring.graphs.results import detailed_outcomes
+from sparring.graphs.stats import mean
 from sparring.memory.journal import Journal
-from sparring.memory.schema import Episode
 
 
 def discussion_figures(journal: Journal, run: str, episodes: Sequence[int] | None = None) -> dict[str, float]:
@@ -24,10 +24,7 @@ def discussion_figures(journal: Journal, run: str, episodes: Sequence[int] | Non
       one half or more, as a prediction of "right" (Table 6 of CoMAS, whose threshold is not known).
     * `repeated`: share of the solutions of a round whose answer another one of it has too.
     """
-    query = select(Episode.outcome).where(Episode.run_id == run, Episode.status == "done")
-    if episodes is not None:
-        query = query.where(Episode.number.in_(episodes))
-    details = [(row.outcome or {}).get("detail") or {} for row in journal.read(query)]
+    details = [outcome["detail"] for outcome in detailed_outcomes(journal, run, episodes)]
     rounds = [detail["solutions"] for detail in details if "solutions" in detail]
     solutions = [solution for said in rounds for solution in said]
     paid = [(solution, support(solution)) for solution in solutions]
@@ -35,18 +32,18 @@ def discussion_figures(journal: Journal, run: str, episodes: Sequence[int] | Non
     scores = Counter(score for s in solutions for score in s.get("scores", ()) if score is not None)
     votes = [vote for s in solutions for vote in s.get("votes", ()) if vote is not None]
     found: dict[str, float | None] = {
-        "solver_reward": _mean(value for _, value in paid if value is not None),
-        "judged": _mean(value is not None for _, value in paid),
+        "solver_reward": mean(value for _, value in paid if value is not None),
+        "judged": mean(value is not None for _, value in paid),
         **{f"score/{score}": count / scores.total() for score, count in sorted(scores.items())},
-        "approved": _mean(votes),
-        "right": _mean(s["right"] for s in solutions if s["right"] is not None),
-        "right_last": _mean(
+        "approved": mean(votes),
+        "right": mean(s["right"] for s in solutions if s["right"] is not None),
+        "right_last": mean(
             s["right"] for s in solutions if s["right"] is not None and s["round"] == _last(rounds)
         ),
-        "judge_accuracy": _mean(right == approved for right, approved in known),
-        "judge_precision": _mean(right for right, approved in known if approved),
-        "judge_recall": _mean(approved for right, approved in known if right),
-        "repeated": _mean(share for said in rounds for share in _repeated(said)),
+        "judge_accuracy": mean(right == approved for right, approved in known),
+        "judge_precision": mean(right for right, approved in known if approved),
+        "judge_recall": mean(approved for right, approved in known if right),
+        "repeated": mean(again for said in rounds for again in _repeated(said)),
     }
     return {name: value for name, value in found.items() if value is not None}
 
@@ -55,9 +52,9 @@ def support(solution: dict[str, Any]) -> float | None:
     """What the judges make of a solution, 0 to 1: the mean of its readable scores on their scale, or the
     share of its readable votes that approve; None without any."""
     if "votes" in solution:
-        return _mean(vote for vote in solution["votes"] if vote is not None)
+        return mean(vote for vote in solution["votes"] if vote is not None)
     low, high = solution["scale"]
-    return _mean((score - low) / (high - low) for score in solution["scores"] if score is not None)
+    return mean(share(score, low, high) for score in solution["scores"] if score is not None)
 
 
 def _last(rounds: Sequence[Sequence[dict[str, Any]]]) -> int:
@@ -68,8 +65,3 @@ def _repeated(said: Sequence[dict[str, Any]]) -> Iterable[float]:
     """Of the answers of each round: whether another one of it reads the same."""
     answers = Counter((s["round"], s["answer"]) for s in said if s["answer"] is not None)
     return (answers[s["round"], s["answer"]] > 1 for s in said if s["answer"] is not None)
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    listed = list(values)
-    return sum(listed) / len(listed) if listed else None

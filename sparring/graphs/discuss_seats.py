@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sparring.agents.parsing import note, statement, verdict
 from sparring.agents.roles import Role
-from sparring.agents.scores import score
+from sparring.agents.scores import score, without_scores
 from sparring.graphs.protocol import Protocol
 
 SOLVER, EVALUATOR, SCORER = "solver", "evaluator", "scorer"
@@ -31,3 +33,14 @@ def reviewer(protocol: Protocol, seat: str, scale: Scale, *, votes: bool = False
         return protocol.role(seat, {"score": score(*scale)}, read)
     occasions = {"vote": verdict} if votes else {"evaluate": note}
     return protocol.role(seat, occasions, ["question", "discussion", "solution"])
+
+
+def to_be_scored(question: Any, solution: str, evaluation: str, scale: Scale) -> dict[str, Any]:
+    """All that a scorer is given, eq. 5: never the discussion, and words without their score tags."""
+    return {
+        "question": question,
+        "solution": without_scores(solution),
+        "evaluation": without_scores(evaluation),
+        "low": scale[0],
+        "high": scale[1],
+    }

@@ -12,18 +12,17 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypedDict
 
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import StateGraph
 from langgraph.runtime import Runtime
 from pydantic import Field, field_validator
 
 from sparring.agents.roles import Role
-from sparring.agents.scores import without_scores
 from sparring.errors import UserError
 from sparring.graphs.context import Context
 from sparring.graphs.debate_views import heard
 from sparring.graphs.discuss_figures import discussion_figures, support
-from sparring.graphs.discuss_seats import EVALUATOR, SCORER, Scale, ordered, reviewer
-from sparring.graphs.protocol import Outcome, Protocol
+from sparring.graphs.discuss_seats import EVALUATOR, SCORER, Scale, ordered, reviewer, to_be_scored
+from sparring.graphs.protocol import Outcome, Protocol, in_line
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
 
@@ -73,13 +72,7 @@ class JudgeCheck(Protocol):
         return discussion_figures(journal, run, episodes)
 
     def graph(self) -> StateGraph[Any, Context, Any, Any]:
-        graph = StateGraph(JudgeCheckState, context_schema=Context)
-        graph.add_node("judge", self.judge)
-        graph.add_node("decide", self.decide)
-        graph.add_edge(START, "judge")
-        graph.add_edge("judge", "decide")
-        graph.add_edge("decide", END)
-        return graph
+        return in_line(JudgeCheckState, self.judge, self.decide)
 
     async def judge(self, state: JudgeCheckState, runtime: Runtime[Context]) -> JudgeCheckState:
         """Every agent for itself."""
@@ -89,20 +82,13 @@ class JudgeCheck(Protocol):
     async def _score(self, state: JudgeCheckState, context: Context, number: int) -> int | None:
         assert context.task is not None
         solution = solution_of(context.task)
-        shown = {"question": state["question"], "solution": solution}
         evaluation = ""
         if self.evaluate:
-            said = await context.act(
-                f"{EVALUATOR}.{number}", f"evaluate/{number}", "evaluate", {**shown, "discussion": []}
-            )
+            shown = {"question": state["question"], "solution": solution, "discussion": []}
+            said = await context.act(f"{EVALUATOR}.{number}", f"evaluate/{number}", "evaluate", shown)
             evaluation = heard(said).strip()
-        read = {
-            "solution": without_scores(solution),
-            "evaluation": without_scores(evaluation),
-            "low": self.scale[0],
-            "high": self.scale[1],
-        }
-        turn = await context.act(f"{SCORER}.{number}", f"score/{number}", "score", {**shown, **read})
+        read = to_be_scored(state["question"], solution, evaluation, self.scale)
+        turn = await context.act(f"{SCORER}.{number}", f"score/{number}", "score", read)
         return (turn.parsed or {}).get("score")
 
     async def decide(self, state: JudgeCheckState, runtime: Runtime[Context]) -> JudgeCheckState:

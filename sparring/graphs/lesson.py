@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, TypedDict
 
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import StateGraph
 from langgraph.runtime import Runtime
 from pydantic import Field
 
@@ -27,7 +27,7 @@ from sparring.agents.parsing import ParseError
 from sparring.agents.roles import Role
 from sparring.errors import UserError, unknown
 from sparring.graphs.context import Context
-from sparring.graphs.protocol import Outcome, Protocol
+from sparring.graphs.protocol import Outcome, Protocol, in_line
 from sparring.memory.journal import Journal
 from sparring.memory.queries import mean_logprobs
 from sparring.memory.records import TaskRecord
@@ -113,11 +113,7 @@ class Lesson(Protocol):
         ]
 
     def graph(self) -> StateGraph[Any, Context, Any, Any]:
-        graph = StateGraph(LessonState, context_schema=Context)
-        graph.add_node("teach", self.teach)
-        graph.add_edge(START, "teach")
-        graph.add_edge("teach", END)
-        return graph
+        return in_line(LessonState, self.teach)
 
     async def teach(self, state: LessonState, runtime: Runtime[Context]) -> LessonState:
         context = runtime.context

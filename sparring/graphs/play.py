@@ -149,12 +149,9 @@ def plan(
     prompts = {n.removeprefix(PROMPTS): options.pop(n) for n in list(options) if n.startswith(PROMPTS)}
     if prompts:
         options["prompts"] = {**options.get("prompts", {}), **prompts}
-    if isinstance(tasks, str | Path):
-        rows = load_tasks(tasks, limit, checks=CHECKS)
-    else:
-        rows = as_tasks(tasks, limit, checks=CHECKS)
-    refuse_code(task.check for task in rows)
-    play = Play(protocol, tuple(rows), options=options, sampling=sampling, baseline=asked, **known)
+    play = Play(
+        protocol, task_rows(tasks, limit), options=options, sampling=sampling, baseline=asked, **known
+    )
     if play.copies < 1:
         raise UserError(f"copies must be at least 1, not {play.copies}")
     for cap, value in asdict(play.limits).items():
@@ -162,6 +159,18 @@ def plan(
             raise UserError(f"an episode's cap on {cap} must be above 0, not {value:g}")
     play.cast()
     return play
+
+
+def task_rows(
+    tasks: str | Path | Iterable[TaskRecord | dict[str, Any]], limit: int | None = None
+) -> tuple[TaskRecord, ...]:
+    """Tasks from what a user gives, all of which can be checked here; `limit` takes the first so many."""
+    if isinstance(tasks, str | Path):
+        rows = load_tasks(tasks, limit, checks=CHECKS)
+    else:
+        rows = as_tasks(tasks, limit, checks=CHECKS)
+    refuse_code(task.check for task in rows)
+    return tuple(rows)
 
 
 PROMPTS = "prompts."

@@ -10,11 +10,12 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, Self, TypedDict
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.graph import StateGraph
+from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -42,6 +43,17 @@ class Outcome(TypedDict):
     fault: NotRequired[str | None]
     """Of a void game: the side whose fault that is, if any."""
     detail: NotRequired[dict[str, Any]]
+
+
+def in_line(state: type[Any], *nodes: Callable[..., Any]) -> StateGraph[Any, Context, Any, Any]:
+    """A graph whose nodes, named as their methods, follow one another."""
+    graph = StateGraph(state, context_schema=Context)
+    names = [node.__name__ for node in nodes]
+    for name, node in zip(names, nodes, strict=True):
+        graph.add_node(name, node)
+    for before, after in pairwise([START, *names, END]):
+        graph.add_edge(before, after)
+    return graph
 
 
 def voted(vote: Vote) -> Outcome:

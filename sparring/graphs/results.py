@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -88,3 +89,11 @@ def _result(row: Any, correct: dict[int, bool]) -> Result:
         outcome=row.outcome,
         error=row.error,
     )
+
+
+def detailed_outcomes(journal: Journal, run: str, episodes: Sequence[int] | None = None) -> list[Any]:
+    """Outcomes of a run's finished episodes, or of those with these numbers, where they have a `detail`."""
+    query = select(Episode.outcome).where(Episode.run_id == run, Episode.status == "done")
+    if episodes is not None:
+        query = query.where(Episode.number.in_(episodes))
+    return [row.outcome for row in journal.read(query) if row.outcome and "detail" in row.outcome]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from typing import Any, ClassVar, TypedDict
 
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import StateGraph
 from langgraph.runtime import Runtime
 from pydantic import Field
 
@@ -18,7 +18,7 @@ from sparring.agents.steps import next_step, solution
 from sparring.errors import UserError
 from sparring.graphs.aggregate import Ballot, aggregator
 from sparring.graphs.context import Context
-from sparring.graphs.protocol import Outcome, Protocol, voted
+from sparring.graphs.protocol import Outcome, Protocol, in_line, voted
 from sparring.graphs.step_check import steps_of
 from sparring.memory.records import TaskRecord
 
@@ -63,11 +63,7 @@ class Rollout(Protocol):
             raise UserError(f"task `{task.id}`: `step` must be the index of a step, from 0")
 
     def graph(self) -> StateGraph[Any, Context, Any, Any]:
-        graph = StateGraph(RolloutState, context_schema=Context)
-        graph.add_node("roll_out", self.roll_out)
-        graph.add_edge(START, "roll_out")
-        graph.add_edge("roll_out", END)
-        return graph
+        return in_line(RolloutState, self.roll_out)
 
     async def roll_out(self, state: RolloutState, runtime: Runtime[Context]) -> RolloutState:
         context = runtime.context

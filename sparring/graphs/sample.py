@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, TypedDict
 
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import StateGraph
 from langgraph.runtime import Runtime
 from pydantic import Field
 
@@ -16,7 +16,7 @@ from sparring.agents.parsing import statement
 from sparring.agents.roles import Role
 from sparring.graphs.aggregate import Ballot, aggregator
 from sparring.graphs.context import Context
-from sparring.graphs.protocol import Outcome, Protocol, voted
+from sparring.graphs.protocol import Outcome, Protocol, in_line, voted
 
 
 class SampleState(TypedDict, total=False):
@@ -43,13 +43,7 @@ class Sample(Protocol):
         return self.n
 
     def graph(self) -> StateGraph[Any, Context, Any, Any]:
-        graph = StateGraph(SampleState, context_schema=Context)
-        graph.add_node("sample", self.sample)
-        graph.add_node("vote", self.vote)
-        graph.add_edge(START, "sample")
-        graph.add_edge("sample", "vote")
-        graph.add_edge("vote", END)
-        return graph
+        return in_line(SampleState, self.sample, self.vote)
 
     async def sample(self, state: SampleState, runtime: Runtime[Context]) -> SampleState:
         keys = [f"sample/{place}" for place in range(self.n)]

@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from sparring.agents.engines.registry import EnginePool
 from sparring.errors import UserError
-from sparring.graphs.play import Play, aplay, plan
+from sparring.graphs.play import Play, plan, task_rows
+from sparring.graphs.player import taken
 from sparring.graphs.pool import pools_of, share
 from sparring.graphs.results import read_results
 from sparring.graphs.stats import Estimate, bootstrap, single_answer, vote_at
@@ -49,13 +51,6 @@ class Asked:
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     """Sampling fields and `prompts.ROLE`."""
-
-    @property
-    def digest(self) -> str:
-        """Names runs that are asked the same."""
-        tasks = [task.to_json() for task in plays(["scripted:hash"], self)["pool.0"].tasks]
-        rest = [self.answer, self.votes, self.rounds, self.seed, dict(self.options)]
-        return digest(canonical([tasks, rest]), size=4).hex()
 
     def __post_init__(self) -> None:
         if self.votes < 1 or self.rounds < 1:
@@ -102,20 +97,27 @@ def plays(agents: Sequence[str], asked: Asked) -> dict[str, Play]:
         agents: engine specs.
     """
     size = max(2 * asked.votes, 2 * asked.rounds)
-    common: dict[str, Any] = {"limit": asked.limit, "answer": asked.answer, **asked.options}
+    tasks = task_rows(asked.tasks, asked.limit)
+    common: dict[str, Any] = {"answer": asked.answer, **asked.options}
     found = {}
     for number, agent in enumerate(agents):  # equal weights with equal seeds would say the same
         seed = derive_seed(asked.seed, "settings", 0, number, "pool")
-        found[f"pool.{number}"] = plan("sample", asked.tasks, n=size, engine=agent, seed=seed, **common)
+        found[f"pool.{number}"] = plan("sample", tasks, n=size, engine=agent, seed=seed, **common)
     seats = {f"solver.{number}": agent for number, agent in enumerate(agents)}
     common |= {"agents": len(agents), "rounds": asked.rounds, "seed": asked.seed}
     for name, protocol in TOGETHER.items():
-        found[name] = plan(protocol, asked.tasks, roles=seats, **common)
+        found[name] = plan(protocol, tasks, roles=seats, **common)
     return found
 
 
 async def lineup(
-    agents: Sequence[str], asked: Asked, memory: str | Path, *, name: str, concurrency: int = 64
+    agents: Sequence[str],
+    asked: Asked,
+    journal: Journal,
+    pool: EnginePool,
+    *,
+    name: str,
+    concurrency: int = 64,
 ) -> list[Lineup]:
     """Play, or play on, some agents in all settings; the runs are called NAME.pool.0 and so on.
 
@@ -129,9 +131,10 @@ async def lineup(
         if task.answer is None:
             raise UserError(f"task `{task.id}` has no `answer`: settings are compared by accuracy")
     for kind, play in todo.items():
-        await aplay(replace(play, kind="evaluation"), memory, run=f"{name}.{kind}", concurrency=concurrency)
-    with Journal.open(str(memory)) as journal:
-        return _read(journal, name, len(agents), asked)
+        booked = replace(play, kind="evaluation")
+        async with taken(journal, f"{name}.{kind}", booked, pool, concurrency) as player:
+            await player()
+    return _read(journal, name, len(agents), asked)
 
 
 def _read(journal: Journal, name: str, agents: int, asked: Asked) -> list[Lineup]:
@@ -204,13 +207,18 @@ async def measured(
     Raises:
         UserError: no such policy or version, or what `lineup` raises.
     """
+    tasks = task_rows(asked.tasks, asked.limit)
+    asked = replace(asked, tasks=tasks)
+    rest = [asked.answer, asked.votes, asked.rounds, asked.seed, dict(asked.options)]
+    mark = digest(canonical([[task.to_json() for task in tasks], rest]), size=4).hex()
     found = []
-    for which in (before, after):
-        with Journal.open(memory) as journal:
-            versions = [find(journal, *parse(f"{name}@{which}")) for name in names]
-        specs = [f"policy:{version.label}" for version in versions]
-        name = f"settings/{'+'.join(version.label for version in versions)}/{asked.digest}"
-        found.append(await lineup(specs, asked, memory, name=name, concurrency=concurrency))
+    with Journal.open(memory) as journal:
+        async with EnginePool() as pool:
+            for which in (before, after):
+                labels = [find(journal, *parse(f"{name}@{which}")).label for name in names]
+                specs = [f"policy:{label}" for label in labels]
+                name = f"settings/{'+'.join(labels)}/{mark}"
+                found.append(await lineup(specs, asked, journal, pool, name=name, concurrency=concurrency))
     return compare(*found)
 
 

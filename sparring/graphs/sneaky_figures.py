@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import select
-
+from sparring.graphs.results import detailed_outcomes
+from sparring.graphs.stats import mean
 from sparring.memory.journal import Journal
-from sparring.memory.schema import Episode
 
 
 def game_figures(journal: Journal, run: str, episodes: Sequence[int] | None = None) -> dict[str, float]:
@@ -24,25 +23,22 @@ def game_figures(journal: Journal, run: str, episodes: Sequence[int] | None = No
       counted as wrong; `false_alarm`: share of the correct steps that are called incorrect.
     * `win_rate/ERROR`, `error_recall/ERROR`, `false_alarm/ERROR`: of the games with each type of error.
     """
-    query = select(Episode.outcome).where(Episode.run_id == run, Episode.status == "done")
-    if episodes is not None:
-        query = query.where(Episode.number.in_(episodes))
-    outcomes = [row.outcome for row in journal.read(query) if row.outcome and "detail" in row.outcome]
+    outcomes = detailed_outcomes(journal, run, episodes)
     details = [outcome["detail"] for outcome in outcomes]
     checked = [detail["validation"] for detail in details if "validation" in detail]
     verdicts = [detail["verdicts"] for detail in details if "verdicts" in detail]
     scored = [outcome for outcome in outcomes if outcome.get("scores") is not None]
     unsound = [outcome for outcome in outcomes if _void(outcome) and outcome.get("fault") is None]
     found: dict[str, float | None] = {
-        "win_rate": _mean(outcome["scores"]["sneaky"] for outcome in scored),
+        "win_rate": mean(outcome["scores"]["sneaky"] for outcome in scored),
         "games": float(len(outcomes)),
         "valid": _share(sum(check["valid"] for check in checked), len(outcomes) - len(unsound)),
         "unsound": _share(len(unsound), len(outcomes)),
-        "rate_correct": _mean(check["rate_correct"] for check in checked),
-        "rate_sneaky": _mean(check["rate_sneaky"] for check in checked),
-        "correct_recall": _mean(verdict["correct"] is True for verdict in verdicts),
-        "error_recall": _mean(verdict["sneaky"] is False for verdict in verdicts),
-        "false_alarm": _mean(verdict["correct"] is False for verdict in verdicts),
+        "rate_correct": mean(check["rate_correct"] for check in checked),
+        "rate_sneaky": mean(check["rate_sneaky"] for check in checked),
+        "correct_recall": mean(verdict["correct"] is True for verdict in verdicts),
+        "error_recall": mean(verdict["sneaky"] is False for verdict in verdicts),
+        "false_alarm": mean(verdict["correct"] is False for verdict in verdicts),
         **_by_error(details, scored),
     }
     return {name: value for name, value in found.items() if value is not None}
@@ -56,16 +52,11 @@ def _by_error(details: Sequence[Any], scored: Sequence[Any]) -> dict[str, float 
         if verdict := detail.get("verdicts"):
             groups[f"error_recall/{detail['error']}"].append(verdict["sneaky"] is False)
             groups[f"false_alarm/{detail['error']}"].append(verdict["correct"] is False)
-    return {name: _mean(values) for name, values in sorted(groups.items())}
+    return {name: mean(values) for name, values in sorted(groups.items())}
 
 
 def _void(outcome: Any) -> bool:
     return outcome.get("scores") is None
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    listed = list(values)
-    return sum(listed) / len(listed) if listed else None
 
 
 def _share(part: int, whole: int) -> float | None:

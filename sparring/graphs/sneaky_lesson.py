@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import StateGraph
 from langgraph.runtime import Runtime
 from pydantic import Field
 
@@ -30,7 +30,7 @@ from sparring.agents.steps import write_sneaky
 from sparring.errors import UserError, unknown
 from sparring.graphs.context import Context
 from sparring.graphs.lesson import supervised_loss
-from sparring.graphs.protocol import Outcome
+from sparring.graphs.protocol import Outcome, in_line
 from sparring.graphs.rollout import SOLVER, solver_of
 from sparring.graphs.sneaky import CRITIC, SNEAKY, Sneaky, SneakyState, plain, shown
 from sparring.graphs.step_check import steps_of
@@ -79,11 +79,7 @@ class SneakyLesson(Sneaky):
             raise UserError(f"task `{task.id}` has no `answer`: a solver is taught to end with it")
 
     def graph(self) -> StateGraph[Any, Context, Any, Any]:
-        graph = StateGraph(SneakyState, context_schema=Context)
-        graph.add_node("teach", self.teach)
-        graph.add_edge(START, "teach")
-        graph.add_edge("teach", END)
-        return graph
+        return in_line(SneakyState, self.teach)
 
     async def teach(self, state: SneakyState, runtime: Runtime[Context]) -> SneakyState:
         context = runtime.context

@@ -6,6 +6,7 @@ once per task, so that thousands of subsets cost nothing but counting.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,12 @@ class Samples:
         if unit == "calls":
             return np.ones(len(self.classes), np.int64)
         return self.completion_tokens if unit == "completion_tokens" else self.total_tokens
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """The mean; None of nothing."""
+    listed = list(values)
+    return sum(listed) / len(listed) if listed else None
 
 
 def wilson(hits: float, n: int, z: float = Z95) -> Estimate:

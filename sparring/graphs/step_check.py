@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, TypedDict
 
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import StateGraph
 from langgraph.runtime import Runtime
 from pydantic import Field
 
@@ -20,7 +20,7 @@ from sparring.agents.parsing import parser
 from sparring.agents.roles import Role
 from sparring.errors import UserError
 from sparring.graphs.context import Context
-from sparring.graphs.protocol import Outcome, Protocol
+from sparring.graphs.protocol import Outcome, Protocol, in_line
 from sparring.graphs.step_errors import figures, first_rejected, step_errors
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
@@ -68,13 +68,7 @@ class StepCheck(Protocol):
         return figures(step_errors(journal, run, episodes))
 
     def graph(self) -> StateGraph[Any, Context, Any, Any]:
-        graph = StateGraph(StepCheckState, context_schema=Context)
-        graph.add_node("judge", self.judge)
-        graph.add_node("decide", self.decide)
-        graph.add_edge(START, "judge")
-        graph.add_edge("judge", "decide")
-        graph.add_edge("decide", END)
-        return graph
+        return in_line(StepCheckState, self.judge, self.decide)
 
     async def judge(self, state: StepCheckState, runtime: Runtime[Context]) -> StepCheckState:
         """A verdict on each step, none of them waiting for another."""

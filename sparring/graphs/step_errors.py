@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import select
 
-from sparring.graphs.stats import Estimate, wilson
+from sparring.graphs.stats import Estimate, mean, wilson
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Episode, Task
 
@@ -152,7 +152,7 @@ def recalls(items: Iterable[Item], *, valid: bool) -> Recalls:
         average=sum(pair) / 2 if pair else None,
         harmonic=harmonic(*pair) if pair else None,
         accuracy=accuracy,
-        macro=_mean([share.mean for share in accuracy.values()]),
+        macro=mean([share.mean for share in accuracy.values()]),
         kinds={name: _hits(group) for name, group in _grouped(wrong, "kind").items() if name},
     )
 
@@ -178,7 +178,7 @@ def measured(solutions: Sequence[Solution]) -> StepErrors:
         counted=recalls(items, valid=False),
         valid=recalls(items, valid=True),
         first=first,
-        f1=_mean([found.f1 for found in first.values() if found.f1 is not None]),
+        f1=mean([found.f1 for found in first.values() if found.f1 is not None]),
     )
 
 
@@ -247,7 +247,3 @@ def _grouped(things: Iterable[T], name: str) -> dict[str, list[T]]:
     for thing in things:
         groups[getattr(thing, name) or ""].append(thing)
     return dict(groups)
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None

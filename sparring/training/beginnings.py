@@ -14,7 +14,7 @@ from sparring.agents.engines.layer import ManagedEngine
 from sparring.agents.models import adapter_hash
 from sparring.errors import UserError
 from sparring.memory.journal import Journal
-from sparring.memory.policies import Version, by_id, find, register, versions
+from sparring.memory.policies import Version, by_id, find, register
 from sparring.memory.versions import journal_names, parse
 from sparring.training.learner import Learner
 from sparring.training.weights import publish
@@ -34,7 +34,7 @@ def enter(journal: Journal, begin: str | None, learner: Learner, engine: Managed
     name, base = learner.name, engine.capabilities().base
     if name in journal_names(journal):
         learner.check(find(journal, name, "training"), base)
-        first = versions(journal, name)[0]
+        first = find(journal, name, 0)
         _began(journal, first, begin)
         if first.adapter_path is not None:
             return

@@ -136,7 +136,19 @@ class _Ceiling(Monitor):
         return f"is above {self.ceiling:g}" if row[self.metric] > self.ceiling else None
 
 
-class RewardCollapse(Monitor):
+class _Within(Monitor):
+    """Wrong below `low` or above `high`."""
+
+    low: float = 0.0
+    high: float = 1.0
+
+    def _wrong(self, row: Mapping[str, Any]) -> str | None:
+        if row[self.watched] < self.low:
+            return f"is below {self.low:g}"
+        return f"is above {self.high:g}" if row[self.watched] > self.high else None
+
+
+class RewardCollapse(_Within):
     """Everything fails or everything passes: nothing is left to learn from, or the judge is bought."""
 
     name = "reward_collapse"
@@ -148,11 +160,6 @@ class RewardCollapse(Monitor):
     low: float = 0.01
     high: float = 0.99
     patience: int = Field(default=5, ge=1)
-
-    def _wrong(self, row: Mapping[str, Any]) -> str | None:
-        if row[self.metric] < self.low:
-            return f"is below {self.low:g}"
-        return f"is above {self.high:g}" if row[self.metric] > self.high else None
 
 
 class EntropyFloor(_Floor):
@@ -270,7 +277,7 @@ PLAY = "play/"
 """Begins the names of what a protocol measures of its play, among the metrics of a policy."""
 
 
-class Figure(Monitor):
+class Figure(_Within):
     """A figure of the play leaves its bounds: in CoMAS's discussions `solver_reward` towards 0, where judges
     get ever stricter, or towards 1, where everybody approves of everything."""
 
@@ -288,11 +295,6 @@ class Figure(Monitor):
     @property
     def watched(self) -> str:
         return f"{PLAY}{self.figure}"
-
-    def _wrong(self, row: Mapping[str, Any]) -> str | None:
-        if row[self.watched] < self.low:
-            return f"is below {self.low:g}"
-        return f"is above {self.high:g}" if row[self.watched] > self.high else None
 
 
 KINDS = (

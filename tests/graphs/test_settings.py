@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy import select
 
 from sparring.agents.engines.base import Request
+from sparring.agents.engines.registry import EnginePool
 from sparring.agents.engines.scripted import ScriptedEngine
 from sparring.errors import UserError
-from sparring.graphs.settings import NAMES, Asked, compare, lineup, plays
+from sparring.graphs.settings import NAMES, Asked, Lineup, compare, lineup, plays
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Episode, Turn
 
@@ -26,8 +27,14 @@ def says(*answers: str) -> ScriptedEngine:
     return ScriptedEngine(lambda request, seed: f"Answer: {answers[seed % len(answers)]}")
 
 
+async def played(engines: Any, asked: Asked, memory: Path, *, name: str) -> list[Lineup]:
+    with Journal.open(memory) as journal:
+        async with EnginePool() as pool:
+            return await lineup(engines, asked, journal, pool, name=name)
+
+
 async def found(memory: Path, *engines: Any, name: str = "run", **asked: Any) -> dict[str, Any]:
-    rows = await lineup(engines, Asked(TASKS, **asked), memory, name=name)
+    rows = await played(engines, Asked(TASKS, **asked), memory, name=name)
     assert [row.setting for row in rows] == list(NAMES)
     return {row.setting: row for row in rows}
 
@@ -64,7 +71,7 @@ async def test_who_reads_whom(tmp_path: Path) -> None:
         return "Answer: 42"
 
     engines = (says("41"), ScriptedEngine(second))
-    await lineup(engines, Asked(TASKS[:1], votes=1, rounds=2), tmp_path / "j.db", name="run")
+    await played(engines, Asked(TASKS[:1], votes=1, rounds=2), tmp_path / "j.db", name="run")
     # Four samples and the debate's opening were alone; the debate's second round reads the first of both; in
     # the conversation the other one has always just spoken.
     assert read == {(0, 0): 5, (1, 1): 1, (1, 0): 1, (2, 1): 1}
@@ -89,8 +96,8 @@ async def test_agents_of_equal_weights_do_not_say_the_same(tmp_path: Path) -> No
 
 async def test_before_and_after(tmp_path: Path) -> None:
     memory, asked = tmp_path / "j.db", Asked(TASKS, votes=3)
-    before = await lineup([says("5"), says("5")], asked, memory, name="before")
-    after = await lineup([says("4", "5"), says("4")], asked, memory, name="after")
+    before = await played([says("5"), says("5")], asked, memory, name="before")
+    after = await played([says("4", "5"), says("4")], asked, memory, name="after")
     rows = {row.setting: row for row in compare(before, after)}
     assert {row.before.mean for row in rows.values()} == {0.0}
     assert rows["single"].after.mean == pytest.approx(0.75, abs=0.15)
@@ -127,7 +134,7 @@ async def test_played_again_nothing_is_asked_twice(tmp_path: Path) -> None:
 )
 async def test_what_cannot_be_compared(tmp_path: Path, engines: Any, asked: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        await lineup(engines, Asked(**{"tasks": TASKS, **asked}), tmp_path / "j.db", name="run")
+        await played(engines, Asked(**{"tasks": TASKS, **asked}), tmp_path / "j.db", name="run")
     with pytest.raises(UserError, match="at least 1"):
         Asked(TASKS, votes=0)
 

@@ -26,6 +26,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from sparring.agents.scores import share
 from sparring.memory.records import WORLD_FAULT
 from sparring.training.rewards.base import EpisodeRow, Paid, RewardFunction, TurnRow
 
@@ -51,7 +52,7 @@ class InteractionRewards(RewardFunction):
 
     def _scored(self, said: _Solution) -> Iterable[Paid]:
         shares = {nth: _share(turn) for nth, turn in said.scores.items()}
-        valid = [share for share in shares.values() if share is not None]
+        valid = [given for given in shares.values() if given is not None]
         read = [turn.id for turn in said.scores.values()]
         unread = {nth: self._unread(turn) for nth, turn in said.scores.items()}
         none = 0.0 if 0.0 in unread.values() else None
@@ -60,18 +61,18 @@ class InteractionRewards(RewardFunction):
             why = f"mean of {len(valid)} of {len(shares)} scores" if valid else "no readable score"
             yield self._paid(said.solution, mean, why, read)
         for nth, turn in said.evaluations.items():
-            share, judge = shares.get(nth), said.scores.get(nth)
-            value = unread.get(nth) if share is None else 1 - share
-            why = "no readable score" if share is None else "the score of its evaluation, the other way round"
+            given, judge = shares.get(nth), said.scores.get(nth)
+            value = unread.get(nth) if given is None else 1 - given
+            why = "no readable score" if given is None else "the score of its evaluation, the other way round"
             yield self._paid(turn, value, why, [judge.id] if judge else [])
         for nth, turn in said.scores.items():
-            share = shares[nth]
-            if share is None:
+            given = shares[nth]
+            if given is None:
                 yield self._paid(turn, self.fault, turn.status)
             elif said.evaluations:
                 yield self._paid(turn, 0.0, "a readable score")
             else:
-                yield self._paid(turn, 1 - share, "what it took from the solution")
+                yield self._paid(turn, 1 - given, "what it took from the solution")
 
     def _paid(self, turn: TurnRow, value: float | None, why: str, read: Sequence[int] = ()) -> Paid:
         """One reward; of a text that was cut off none, whatever others made of it."""
@@ -135,8 +136,7 @@ def _share(turn: TurnRow) -> float | None:
     """Where a score lies on its scale, 0 to 1; None where there is none that counts."""
     if turn.status != "ok" or not isinstance(turn.parsed, dict):
         return None
-    low, high = turn.parsed["low"], turn.parsed["high"]
-    return float((turn.parsed["score"] - low) / (high - low))
+    return share(turn.parsed["score"], turn.parsed["low"], turn.parsed["high"])
 
 
 def _vote(turn: TurnRow) -> bool | None:

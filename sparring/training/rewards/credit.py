@@ -28,34 +28,24 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from sparring.training.rewards.base import EpisodeRow, Paid, RewardFunction, TurnRow
+from sparring.training.rewards.base import EpisodeRow, Paid, TurnRow
+from sparring.training.rewards.upon import Upon
 
 Table = dict[tuple[int, str], float]
 """(round, agent) -> what the turn earned by itself."""
 
 
-class Credit(RewardFunction):
+class Credit(Upon):
     """A reward that is made of another one's, over the rounds of an episode."""
 
-    of: str = "verifier"
-    """The reward function that says what a turn is worth by itself."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Its options."""
     role: str = "solver"
 
-    @cached_property
-    def _inner(self) -> RewardFunction:
-        from sparring.training.rewards import make_reward
-
-        return make_reward(self.of, self.options)
-
     def rewards(self, episode: EpisodeRow) -> Iterable[Paid]:
-        inner = {paid.turn_id: paid for paid in self._inner(episode)}
+        inner = {paid.turn_id: paid for paid in self.inner(episode)}
         turns = {_place(turn): turn for turn in episode.turns if turn.final and turn.role == self.role}
         worth: Table = {}
         for place, turn in turns.items():

@@ -10,31 +10,20 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
-
-from sparring.training.rewards.base import EpisodeRow, Paid, RewardFunction
+from sparring.training.rewards.base import EpisodeRow, Paid
+from sparring.training.rewards.upon import Upon
 
 
-class Shuffled(RewardFunction):
+class Shuffled(Upon):
     """Rewards of `of`, permuted among the paid turns of each episode; the seed is the episode's id."""
 
     name: ClassVar[str] = "shuffled"
     version: ClassVar[str] = "1"
 
-    of: str = "verifier"
-    options: dict[str, Any] = Field(default_factory=dict)
-
-    @cached_property
-    def _inner(self) -> RewardFunction:
-        from sparring.training.rewards import make_reward
-
-        return make_reward(self.of, self.options)
-
     def rewards(self, episode: EpisodeRow) -> Iterable[Paid]:
-        paid = list(self._inner(episode))
+        paid = list(self.inner(episode))
         places = [number for number, reward in enumerate(paid) if reward.value is not None]
         values = [paid[number].value for number in places]
         random.Random(episode.id).shuffle(values)
