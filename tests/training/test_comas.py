@@ -8,7 +8,7 @@ import pytest
 
 from sparring.errors import UserError
 from sparring.training.rewards import make_reward
-from sparring.training.rewards.base import EpisodeRow, Paid, TurnRow
+from sparring.training.rewards.base import EpisodeRow, EventRow, Paid, TurnRow
 
 Values = dict[str, float | None]
 
@@ -25,8 +25,8 @@ def scored(key: str, value: int | None, status: str = "parse_error", low: int = 
     return turn(key, {"score": value, "low": low, "high": high, "reason": "so"})
 
 
-def of(*turns: TurnRow, protocol: str = "discuss") -> EpisodeRow:
-    return EpisodeRow("e", 1, "r", protocol, "done", None, "t", "q", "9", "math", None, turns, (), ())
+def of(*turns: TurnRow, protocol: str = "discuss", events: tuple[EventRow, ...] = ()) -> EpisodeRow:
+    return EpisodeRow("e", 1, "r", protocol, "done", None, "t", "q", "9", "math", None, turns, events, ())
 
 
 def rewards(*turns: TurnRow, **options: Any) -> dict[str, Paid]:
@@ -155,6 +155,38 @@ def test_without_scoring_the_votes_pay() -> None:
     assert [found[f"0/evaluate/0/{nth}"] for nth in range(4)] == [0.5, 0.5, 0.0, 0.0]
     alone = values(SOLUTION, votes[2])
     assert alone == {"0/solve/0": 0.0, "0/evaluate/0/2": None}
+
+
+def verified(*turns: TurnRow, right: bool | None, compat: str = "ours") -> Values:
+    """Rewards by the check: of slot 0 of round 0, beside a right solution in slot 1."""
+    solutions = [{"round": 0, "slot": 1, "right": True}, {"round": 0, "slot": 0, "right": right}]
+    event = EventRow(5, "vote", "0", {"answer": "4", "detail": {"solutions": solutions}})
+    paid = make_reward("comas", {"channel": "verified", "compat": compat})(of(*turns, events=(event,)))
+    assert all(tuple(row.events) == (5,) for row in paid if "check" in row.reason)  # what paid them
+    keys = {row.id: row.key for row in turns}
+    return {keys[reward.turn_id]: reward.value for reward in paid}
+
+
+@pytest.mark.parametrize(
+    ("right", "score", "near"), [(True, 3, 1), (True, 1, 0), (False, 1, 1), (False, 2, 0.5)]
+)
+def test_the_verified_channel_pays_solvers_by_the_check_and_judges_for_the_truth(
+    right: bool, score: int, near: float
+) -> None:
+    found = verified(SOLUTION, CRITIQUE, scored("0/score/0/0", score), right=right)
+    assert found == {"0/solve/0": float(right), "0/evaluate/0/0": near, "0/score/0/0": near}
+
+
+def test_the_verified_channel_without_a_score_or_without_the_truth() -> None:
+    unread = verified(SOLUTION, CRITIQUE, scored("0/score/0/0", None), right=True)
+    assert unread == {"0/solve/0": 1.0, "0/evaluate/0/0": None, "0/score/0/0": -1.0}
+    unknown = verified(SOLUTION, CRITIQUE, scored("0/score/0/0", 3), right=None)
+    assert set(unknown.values()) == {None}
+    cut = verified(turn("0/solve/0", {"answer": "4"}, "truncated"), CRITIQUE, right=True)
+    assert cut == {"0/solve/0": None}
+    votes = [turn(f"0/evaluate/0/{nth}", {"correct": vote}) for nth, vote in enumerate((True, False))]
+    found = verified(SOLUTION, *votes, turn("0/evaluate/0/2", None, "parse_error"), right=False)
+    assert [found[f"0/evaluate/0/{nth}"] for nth in range(3)] == [0.0, 1.0, 0.0]
 
 
 def test_other_protocols_and_an_incentive_to_be_unreadable() -> None:

@@ -16,6 +16,11 @@ Of the two ablations the paper says what is left out, not how the rest is paid. 
 incentive that its name warns of: without evaluation a scorer earns what it takes from the solver,
 `1 - r(s_i)`; without scoring a solver earns the share of the votes for it, and a voter the share of the other
 votes that agree with its own.
+
+`channel: verified` is the same loop with the truth in the score's place, for agents too small to judge: a
+solver earns 1 for a right solution and 0 for a wrong one, a scorer how near its score lies to that, an
+evaluator what the scorer that read it earns, a voter 1 for a true vote. It is a reward from outside, and no
+longer CoMAS.
 """
 
 from __future__ import annotations
@@ -28,7 +33,7 @@ from pydantic import Field
 
 from sparring.agents.scores import share
 from sparring.memory.records import WORLD_FAULT
-from sparring.training.rewards.base import EpisodeRow, Paid, RewardFunction, TurnRow
+from sparring.training.rewards.base import EpisodeRow, EventRow, Paid, RewardFunction, TurnRow
 
 
 class InteractionRewards(RewardFunction):
@@ -39,6 +44,8 @@ class InteractionRewards(RewardFunction):
 
     compat: Literal["ours", "official"] = "ours"
     """`official`: where a score cannot be read, solver and evaluator get 0 and are trained on it."""
+    channel: Literal["judges", "verified"] = "judges"
+    """Whose word pays: the scorers', or that of the task's own check."""
     fault: float = Field(default=-1.0, le=0.0)
     """The scorer's, for a score that cannot be read."""
     mask_truncated: bool = True
@@ -47,8 +54,12 @@ class InteractionRewards(RewardFunction):
     def rewards(self, episode: EpisodeRow) -> Iterable[Paid]:
         if episode.protocol != "discuss":
             return
-        for said in _solutions(episode.turns).values():
-            yield from self._voted(said) if said.votes else self._scored(said)
+        verdicts = next((event for event in episode.events if event.kind == "vote"), None)
+        for place, said in _solutions(episode.turns).items():
+            if self.channel == "verified":
+                yield from self._verified(said, verdicts, place)
+            else:
+                yield from self._voted(said) if said.votes else self._scored(said)
 
     def _scored(self, said: _Solution) -> Iterable[Paid]:
         shares = {nth: _share(turn) for nth, turn in said.scores.items()}
@@ -74,11 +85,36 @@ class InteractionRewards(RewardFunction):
             else:
                 yield self._paid(turn, 1 - given, "what it took from the solution")
 
-    def _paid(self, turn: TurnRow, value: float | None, why: str, read: Sequence[int] = ()) -> Paid:
+    def _verified(self, said: _Solution, verdicts: EventRow | None, place: tuple[int, int]) -> Iterable[Paid]:
+        """Where the truth is not known, only words that cannot be read are paid."""
+        right = _right(verdicts, place)
+        events = [verdicts.id] if verdicts else []
+        if said.solution is not None:
+            value = None if right is None else float(right)
+            yield self._paid(said.solution, value, "the check's verdict", events=events)
+        for nth, judge in (said.evaluations if said.votes else said.scores).items():
+            given = _vote(judge) if said.votes else _share(judge)
+            near = None if given is None or right is None else 1 - abs(given - right)
+            if given is None:
+                yield self._paid(judge, 0.0 if said.votes else self.fault, judge.status)
+            else:
+                yield self._paid(judge, near, "how near it lies to the check's verdict", events=events)
+            if not said.votes and nth in said.evaluations:
+                yield self._paid(said.evaluations[nth], near, "what its scorer earns", [judge.id], events)
+
+    def _paid(
+        self,
+        turn: TurnRow,
+        value: float | None,
+        why: str,
+        read: Sequence[int] = (),
+        events: Sequence[int] = (),
+    ) -> Paid:
         """One reward; of a text that was cut off none, whatever others made of it."""
         if turn.status == "truncated" and (self.mask_truncated or "/score/" in turn.key):
             return Paid(turn.id, None, "truncated, masked", turns=(turn.id,))
-        return Paid(turn.id, value, why, turns=(turn.id, *(other for other in read if other != turn.id)))
+        others = (other for other in read if other != turn.id)
+        return Paid(turn.id, value, why, turns=(turn.id, *others), events=events)
 
     def _unread(self, judge: TurnRow) -> float | None:
         """What a score that cannot be read makes of what it is about; an outage never pays."""
@@ -141,3 +177,11 @@ def _share(turn: TurnRow) -> float | None:
 
 def _vote(turn: TurnRow) -> bool | None:
     return turn.parsed.get("correct") if turn.status == "ok" and isinstance(turn.parsed, dict) else None
+
+
+def _right(verdicts: EventRow | None, place: tuple[int, int]) -> bool | None:
+    """Whether the solution of a round and slot is right; None where the task has no answer."""
+    if verdicts is None:
+        return None
+    solutions = verdicts.payload["detail"]["solutions"]
+    return next((said["right"] for said in solutions if (said["round"], said["slot"]) == place), None)
