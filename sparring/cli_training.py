@@ -40,7 +40,7 @@ def evolve(
     """Play, reward, train, gate, publish, again; the same command goes on with a run that was stopped."""
     lasting(memory)
     from sparring.training.config import load_config
-    from sparring.training.console import Watch, summary
+    from sparring.training.console import Watch, readability, summary
     from sparring.training.evolve import aevolve
 
     chosen = load_config(config)
@@ -54,7 +54,7 @@ def evolve(
     else:
         from sparring.graphs.display import show
 
-        show(summary(result.story, result.heads))
+        show(readability(result.story), summary(result.story, result.heads))
     for plot in result.plots:
         print(f"plot: {plot}", file=sys.stderr)
     if result.story.stopped:

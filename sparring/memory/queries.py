@@ -15,6 +15,7 @@ from sqlalchemy import Integer, cast, func, select
 
 from ..errors import UserError
 from .messages import content_of
+from .records import WORLD_FAULT
 from .samples import TrainingTurn, training_turns
 from .schema import Agent, Episode, Event, Message, Task, Turn
 
@@ -29,6 +30,7 @@ __all__ = [
     "decisions",
     "episodes",
     "mean_logprobs",
+    "readable",
     "statuses",
     "training_turns",
     "transcript",
@@ -210,6 +212,20 @@ def usage(journal: Journal, run: str) -> Usage:
             used.statuses.setdefault(status, Totals()).add(part)
             used.turns.setdefault(role, {})[status] = part.turns
     return used
+
+
+def readable(journal: Journal, run: str) -> dict[str, float]:
+    """Role -> share of its attempts that could be parsed, cut off or not; the world's faults are left out."""
+    query = (
+        select(Agent.role, func.avg(cast(Turn.parsed.is_not(None), Integer)))
+        .select_from(Episode)
+        .join(Turn, Turn.episode_number == Episode.number)
+        .join(Agent, Agent.id == Turn.agent_id)
+        .where(Episode.run_id == run, Turn.status.not_in(WORLD_FAULT))
+        .group_by(Agent.role)
+        .order_by(Agent.role)
+    )
+    return {role: float(share) for role, share in journal.read(query)}
 
 
 def statuses(journal: Journal, run: str) -> Counter[str]:

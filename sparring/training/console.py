@@ -120,6 +120,14 @@ def summary(story: Story, versions: Mapping[str, Mapping[str, int]]) -> Table:
     return table
 
 
+def readability(story: Story) -> str:
+    """Whether there was anything to learn from: who could be read, and what had a reward."""
+    read = ", ".join(f"{role} {part:.3f}" for role, part in story.readable.items()) or "nothing was said"
+    paid = "-" if story.rewarded is None else f"{story.rewarded:.3f}"
+    begun = ", ".join(f"{name} {begin}" for name, begin in story.begun.items())
+    return f"readable: {read}; rewards not NULL: {paid}{f'; begun as: {begun}' if begun else ''}"
+
+
 def report_evolution(journal: Journal, run: str, *, as_json: bool) -> None:
     """A run as its journal tells it: a line a step, before and after, heads; to standard output."""
     story = read_story(journal, run)
@@ -127,7 +135,7 @@ def report_evolution(journal: Journal, run: str, *, as_json: bool) -> None:
     if as_json:
         return write_lines([{**story.to_json(), "heads": heads}], None)
     tables = [_steps(story), _played(story), _choices(story), summary(story, heads)]
-    show(*(table for table in tables if table.row_count))
+    show(Text(readability(story)), *(table for table in tables if table.row_count))
 
 
 def _steps(story: Story) -> Table:

@@ -15,7 +15,7 @@ from sparring.graphs.results import Result, read_results
 from sparring.graphs.stats import Estimate
 from sparring.memory.journal import Journal
 from sparring.memory.policies import heads, store_folder
-from sparring.memory.queries import episodes
+from sparring.memory.queries import episodes, readable
 from sparring.memory.schema import Event, Task
 from sparring.training.evaluate import accuracy
 
@@ -41,6 +41,13 @@ class Story:
     played: list[Point] = field(default_factory=list)
     """{step, and what the protocol measures of its own play}, where it does; with opponents it is measured of
     the pairing that was chosen: `policies`, `versions`, and `candidates` with what each had come to."""
+
+    readable: dict[str, float] = field(default_factory=dict)
+    """Role -> share of its turns that could be read."""
+    rewarded: float | None = None
+    """Share of the turns of those who learn whose reward is not NULL; None before the first step."""
+    begun: dict[str, str] = field(default_factory=dict)
+    """Policy -> the taught version that it began as, where it did not begin at the bare base."""
 
     @property
     def before(self) -> Point | None:
@@ -103,7 +110,21 @@ def read_story(journal: Journal, run: str) -> Story:
         for step, record in steps
         if record.get("figures") or step in chosen
     ]
-    return Story(run, row.status, row.config, series, evaluations, decisions, alarms, stopped, played)
+    members = row.config["policies"].items()
+    begun = {name: member["begin"] for name, member in members if member.get("begin")}
+    return Story(
+        *(run, row.status, row.config, series, evaluations, decisions, alarms, stopped, played),
+        readable=readable(journal, run),
+        rewarded=_rewarded(series),
+        begun=begun,
+    )
+
+
+def _rewarded(series: Iterable[Point]) -> float | None:
+    """Share of all turns that have a reward, step by step as it was measured there."""
+    counted = [(row["turns"], row["rewarded"]) for row in series if row.get("rewarded") is not None]
+    turns = sum(number for number, _ in counted)
+    return sum(number * part for number, part in counted) / turns if turns else None
 
 
 def by_kind(journal: Journal, run: str) -> dict[str, Estimate]:

@@ -153,7 +153,8 @@ def _again(capsys: Capture, found: dict[str, Any]) -> None:
     assert json.loads(out) == found and "accuracy" not in err
     assert cli.main(["evolve", "evolve.yaml", "-q"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert rows[0] == ["before", "after"]
+    assert rows[0][:3] == ["readable:", "solver", "1.000;"]
+    assert ["before", "after"] in rows
     heads = found["heads"]["solver"]
     assert ["solver,", "training", "head", "@0", "@2"] in rows
     assert ["solver,", "live", "head", "@0", f"@{heads['live']}"] in rows

@@ -14,10 +14,12 @@ from sqlalchemy import select
 from typer.testing import CliRunner
 
 from sparring.cli import app
+from sparring.cli import main as cli_main
 from sparring.memory.journal import Journal
 from sparring.memory.lineage import lineage
 from sparring.memory.policies import find, versions
 from sparring.memory.schema import Agent, Episode, PolicyVersion, Reward, Turn, Update, UpdateTurn
+from sparring.training.console import readability
 from sparring.training.story import read_story
 
 RUN, STEPS, AGENTS, ROUNDS, TASKS = "comas", 2, 3, 2, 2
@@ -194,6 +196,28 @@ def test_killed_anywhere_it_comes_to_the_same(undisturbed: Any, tmp_path: Path) 
     assert difference(journaled(memory, RUN), journaled(reference, RUN)) is None
 
 
+def test_a_report_says_first_what_could_be_read_and_what_was_paid(
+    undisturbed: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By hand: the words of each role that are whole and parsed, and the rewards of those who learn."""
+    _, memory = undisturbed
+    said = select(Agent.role, Turn.parsed).join(Agent, Agent.id == Turn.agent_id)
+    said = said.join(Episode, Episode.number == Turn.episode_number).where(Episode.run_id == RUN)
+    paid = select(Reward.value).join(Turn, Turn.id == Reward.turn_id)
+    paid = paid.join(PolicyVersion, PolicyVersion.id == Turn.policy_version_id)
+    with Journal.open(str(memory)) as journal:
+        roles = defaultdict(list)
+        for role, parsed in journal.read(said):
+            roles[role].append(parsed is not None)
+        values = [row.value for row in journal.read(paid.where(PolicyVersion.policy.in_(("ada", "bo"))))]
+    assert 0 < sum(roles["scorer"]) < len(roles["scorer"]) and None in values  # some of either
+    read = ", ".join(f"{role} {sum(own) / len(own):.3f}" for role, own in sorted(roles.items()))
+    share = sum(value is not None for value in values) / len(values)
+    assert cli_main(["report", RUN, "--memory", str(memory)]) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line == f"readable: {read}; rewards not NULL: {share:.3f}"
+
+
 def test_one_policy_in_all_seats(tmp_path: Path) -> None:
     config = discussions(tmp_path, steps=1)
     config["policies"] = {"all": policy(0, roles=["solver", "evaluator"])}
@@ -256,6 +280,8 @@ def test_agents_begin_as_copies_of_one_and_grow_apart(undisturbed: Any, tmp_path
     second = {**first, **begin, "run": "again", "steps": 1}
     ended(nursery().live(second, memory))
     with Journal.open(str(memory)) as journal:
+        story = read_story(journal, "again")
+        assert readability(story).endswith("; begun as: cy bo@training, di bo@training")
         origin = find(journal, "bo", "training")
         for name in ("cy", "di"):
             zero, one = versions(journal, name)
