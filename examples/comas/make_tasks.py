@@ -6,7 +6,9 @@ No problem is in two files:
 
     lessons     what solver, evaluator and scorer would say about a chain, its right solution and a wrong one:
                 a start in the format, since the bare model keeps none
-    lessons_dev the same, to know when to stop
+    votes       what solver and voter would, for the ablation without scores
+    lessons_dev, votes_dev
+                the same of other chains, to know when to stop
     train       problems to discuss
     held_out    problems to be evaluated on
     probe       solutions, half of them wrong, that judges are asked about
@@ -24,7 +26,15 @@ from sparring.tools.corrupt import TRAINING, StepPair, pairs, wrong_solution
 
 HERE = Path(__file__).parent
 SEED = 7
-SIZES = {"lessons": 96, "lessons_dev": 24, "train": 400, "held_out": 100, "probe": 40}
+SIZES = {
+    "lessons": 96,
+    "lessons_dev": 24,
+    "train": 400,
+    "held_out": 100,
+    "probe": 40,
+    "votes": 96,
+    "votes_dev": 24,
+}
 LOW, HIGH = 1, 3
 
 
@@ -38,8 +48,29 @@ def ended(steps: Sequence[str]) -> str:
     return steps[-1].rpartition("=")[2].strip()
 
 
+Lesson = tuple[str, str, dict[str, Any], str]
+"""Role, occasion, what its prompt is given, what it is to say."""
+
+
 def problem(name: str, number: int, chain: Chain) -> dict[str, Any]:
     return {"id": f"{name}-{number}", "question": chain.problem, "answer": chain.answer, "check": "math"}
+
+
+def judged(solution: str, evaluation: str, score: int) -> list[Lesson]:
+    """What is to be said of a solution; the scorer is asked with the evaluation and without."""
+    why = "Nothing is wrong." if score == HIGH else "The error is there."
+    shown = {"solution": solution, "low": LOW, "high": HIGH}
+    said: list[Lesson] = [
+        ("scorer", "score", {**shown, "evaluation": read}, f"{why} <score>{score}</score>")
+        for read in (evaluation, "")
+    ]
+    return [("evaluator", "evaluate", {"solution": solution, "discussion": []}, evaluation), *said]
+
+
+def voted(solution: str, evaluation: str, score: int) -> list[Lesson]:
+    vote = "correct" if score == HIGH else "incorrect"
+    shown = {"solution": solution, "discussion": []}
+    return [("evaluator", "vote", shown, f"{evaluation} <answer>{vote}</answer>")]
 
 
 def taught(name: str, number: int, chain: Chain, pair: StepPair) -> dict[str, Any]:
@@ -47,18 +78,12 @@ def taught(name: str, number: int, chain: Chain, pair: StepPair) -> dict[str, An
     wrong = wrong_solution(pair)
     right_text, wrong_text = written(chain.steps, chain.answer), written(wrong, ended(wrong))
     found = f"{pair.correct}, but the solution says {pair.wrong}."
-    said = [("solver", "solve", {"discussion": []}, right_text)]
-    for solution, evaluation, score in ((right_text, "Every step is right.", HIGH), (wrong_text, found, LOW)):
-        why = "Nothing is wrong." if score == HIGH else "The error is there."
-        said += [
-            ("evaluator", "evaluate", {"solution": solution, "discussion": []}, evaluation),
-            (
-                "scorer",
-                "score",
-                {"solution": solution, "evaluation": evaluation, "low": LOW, "high": HIGH},
-                f"{why} <score>{score}</score>",
-            ),
-        ]
+    review = voted if name.startswith("votes") else judged
+    said: list[Lesson] = [
+        ("solver", "solve", {"discussion": []}, right_text),
+        *review(right_text, "Every step is right.", HIGH),
+        *review(wrong_text, found, LOW),
+    ]
     lessons = [
         {"role": role, "occasion": occasion, "variables": {"question": chain.problem, **shown}, "text": text}
         for role, occasion, shown, text in said
@@ -86,7 +111,7 @@ def main() -> None:
     chains = {name: [next(drawn) for _ in range(count)] for name, count in SIZES.items()}
     for name in ("train", "held_out"):
         write(name, (problem(name, n, chain) for n, chain in enumerate(chains[name])))
-    for name in ("lessons", "lessons_dev", "probe"):
+    for name in ("lessons", "lessons_dev", "probe", "votes", "votes_dev"):
         made = {pair.problem: pair for pair in pairs(chains[name], SEED, TRAINING)}
         fitting = [(chain, made[chain.problem]) for chain in chains[name] if chain.problem in made]
         rows = [

@@ -59,7 +59,8 @@ def _by_content(value: Any) -> Any:
 def read_config(kind: type[S], source: str | Path | dict[str, Any], placed: Placing) -> S:
     """Read a configuration: a YAML file, or what would stand in one.
 
-    `extends: FILE` takes another file's fields and overrides those that are given, mapping by mapping.
+    `extends: FILE` takes another file's fields and overrides those that are given, mapping by mapping; a
+    null takes one away.
 
     Args:
         placed: finds the files that fields name beside the one that names them.
@@ -113,13 +114,15 @@ def _read(path: Path, placed: Placing, above: tuple[Path, ...]) -> dict[str, Any
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`; what is a mapping in both is merged, anything else replaced."""
+    """`over` on top of `base`; what is a mapping in both is merged, what is null left out, anything else
+    replaced."""
     both = {
         name: _merged(base[name], value)
         for name, value in over.items()
         if isinstance(value, dict) and isinstance(base.get(name), dict)
     }
-    return {**base, **over, **both}
+    merged = {**base, **over, **both}
+    return {name: value for name, value in merged.items() if name not in over or value is not None}
 
 
 def _checked(kind: type[S], values: dict[str, Any], where: str) -> S:

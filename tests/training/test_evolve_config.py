@@ -10,6 +10,8 @@ import yaml
 
 from sparring.errors import UserError
 from sparring.training.config import load_config
+from sparring.training.league.config import load_tournament
+from sparring.training.preflight import preflight
 
 GOOD: dict[str, Any] = {
     "run": "r",
@@ -267,3 +269,29 @@ def test_a_run_goes_on_wherever_its_files_lie_and_not_with_others(tmp_path: Path
         changed = identity(there)
         assert {name for name in first if first[name] != changed[name]} == {field}
         (there / file).write_bytes((here / file).read_bytes())
+
+
+def test_a_file_overrides_mapping_by_mapping_and_a_null_takes_away(tmp_path: Path) -> None:
+    base = {**GOOD, "options": {"a": 1, "prompts": {"x": "x.md", "y": "y.md"}}, "evaluate": {"tasks": "demo"}}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+    over = {"extends": "base.yaml", "options": {"prompts": {"y": None}, "b": 2}, "evaluate": None}
+    (tmp_path / "over.yaml").write_text(yaml.safe_dump(over))
+    found = load_config(tmp_path / "over.yaml")
+    assert found.options == {"a": 1, "b": 2, "prompts": {"x": "x.md"}}
+    assert found.evaluate is None and found.steps == 3
+    (tmp_path / "over.yaml").write_text(yaml.safe_dump({**over, "steps": None}))
+    assert "`steps`: Field required" in refusal(tmp_path / "over.yaml")
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.parametrize(
+    "file", sorted(EXAMPLES.rglob("*.yaml")), ids=lambda file: str(file.relative_to(EXAMPLES))
+)
+def test_every_example_holds_together(file: Path) -> None:
+    """Seats, prompts, tasks and options fit each other, as far as can be told without a model."""
+    if "policies" in (text := file.read_text()) or "extends" in text:
+        preflight(load_config(file))
+    else:
+        load_tournament(file)
