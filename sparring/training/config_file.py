@@ -59,8 +59,8 @@ def _by_content(value: Any) -> Any:
 def read_config(kind: type[S], source: str | Path | dict[str, Any], placed: Placing) -> S:
     """Read a configuration: a YAML file, or what would stand in one.
 
-    `extends: FILE` takes another file's fields and overrides those that are given, mapping by mapping; a
-    null takes one away.
+    `extends: FILE` takes another file's fields and overrides those that are given, mapping by mapping; of
+    what has names of its own (`NAMED`) a null takes one away.
 
     Args:
         placed: finds the files that fields name beside the one that names them.
@@ -113,16 +113,20 @@ def _read(path: Path, placed: Placing, above: tuple[Path, ...]) -> dict[str, Any
     return _merged(_read(path.parent / base, placed, (*above, path.resolve())), values)
 
 
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`; what is a mapping in both is merged, what is null left out, anything else
-    replaced."""
+NAMED = ("policies", "prompts", "roles", "sampling")
+"""Mappings whose keys are names; elsewhere they are fields, and a null may be a field's value."""
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any], name: str = "") -> dict[str, Any]:
+    """`over` on top of `base`: what is a mapping in both is merged, anything else replaced."""
     both = {
-        name: _merged(base[name], value)
-        for name, value in over.items()
-        if isinstance(value, dict) and isinstance(base.get(name), dict)
+        key: _merged(base[key], value, key)
+        for key, value in over.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
     }
     merged = {**base, **over, **both}
-    return {name: value for name, value in merged.items() if name not in over or value is not None}
+    gone = {key for key, value in over.items() if value is None and name in NAMED}
+    return {key: value for key, value in merged.items() if key not in gone}
 
 
 def _checked(kind: type[S], values: dict[str, Any], where: str) -> S:

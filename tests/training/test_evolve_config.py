@@ -279,8 +279,11 @@ def test_a_file_overrides_mapping_by_mapping_and_a_null_takes_away(tmp_path: Pat
     found = load_config(tmp_path / "over.yaml")
     assert found.options == {"a": 1, "b": 2, "prompts": {"x": "x.md"}}
     assert found.evaluate is None and found.steps == 3
-    (tmp_path / "over.yaml").write_text(yaml.safe_dump({**over, "steps": None}))
-    assert "`steps`: Field required" in refusal(tmp_path / "over.yaml")
+    whole = {"policies": {"solver": {"lora": None}}}  # a field's own null is a value: train all weights
+    (tmp_path / "over.yaml").write_text(yaml.safe_dump({"extends": "base.yaml", **whole}))
+    assert load_config(tmp_path / "over.yaml").policies["solver"].lora is None
+    (tmp_path / "over.yaml").write_text(yaml.safe_dump({"extends": "base.yaml", "policies": {"solver": None}}))
+    assert "policies" in refusal(tmp_path / "over.yaml")
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
