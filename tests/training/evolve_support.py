@@ -70,13 +70,18 @@ class Coin(RewardFunction):
                 yield Paid(turn.id, zlib.crc32((turn.text or "").encode()) % 3 / 2, "coin")
 
 
-def save_model(folder: Path) -> None:
+def save_model(folder: Path, layers: int = 2) -> None:
     """A tiny random llama with a byte tokenizer, and a prompt."""
     import torch
     from tf_support import SIZES, save_tokenizer
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+    }
     torch.manual_seed(11)
     model = LlamaForCausalLM(LlamaConfig(**{**SIZES, **sizes, "num_key_value_heads": 1, "head_dim": 16}))
     model.save_pretrained(folder)
@@ -268,11 +273,11 @@ def nursery() -> Nursery:
 
 
 @functools.cache
-def model() -> str:
-    """Engine spec of the model that all lives share."""
-    folder = nursery().folder / "model"
+def model(layers: int = 2) -> str:
+    """Engine spec of the model that all lives share, or of another one of that depth."""
+    folder = nursery().folder / f"model{layers}"
     folder.mkdir()
-    assert nursery().end(nursery().order({"model": str(folder)})).status == 0
+    assert nursery().end(nursery().order({"model": str(folder), "layers": layers})).status == 0
     return f"{folder}?dtype=float32"
 
 
@@ -512,7 +517,7 @@ async def _grow(memory: str, prompt: str, tasks: list[dict[str, Any]]) -> None:
 
 def _live(order: dict[str, Any]) -> int:
     if "model" in order:
-        save_model(Path(order["model"]))
+        save_model(Path(order["model"]), order["layers"])
         return 0
     if "words" in order:
         from sparring.cli import main

@@ -228,6 +228,33 @@ def test_one_policy_in_all_seats(tmp_path: Path) -> None:
     assert {row.key.split("/")[2] for row in rows} == {"0", "1", "2"}
 
 
+def test_agents_on_bases_of_their_own(tmp_path: Path) -> None:
+    """Two models of different depth discuss, and each learns on its own base from the same journal."""
+    config = discussions(tmp_path)
+    config["policies"]["bo"] = policy(1, base=model(layers=3))
+    ended(nursery().live(config, tmp_path / "journal.db"))
+    steps = {(policy, step) for policy, step in taken(tmp_path / "journal.db")}
+    assert steps == {(name, step) for name in ("ada", "bo") for step in range(STEPS)}
+    with Journal.open(str(tmp_path / "journal.db")) as journal:
+        ada, bo = (versions(journal, name) for name in ("ada", "bo"))
+        spoken = select(Turn.engine, PolicyVersion.policy).distinct()
+        spoken = spoken.join(PolicyVersion, PolicyVersion.id == Turn.policy_version_id)
+        engines = {row.policy: row.engine for row in journal.read(spoken)}
+    assert len({version.base_hash for version in ada}) == len({version.base_hash for version in bo}) == 1
+    assert ada[0].base_hash != bo[0].base_hash and engines["ada"] != engines["bo"]
+    depths = [len(layers(version.adapter_path)) for version in (ada[-1], bo[-1])]
+    assert depths == [2, 3]
+
+
+def layers(adapter: Path | None) -> set[str]:
+    """Numbers of the layers that an adapter holds weights for."""
+    from safetensors import safe_open
+
+    assert adapter is not None
+    with safe_open(adapter / "adapter_model.safetensors", "numpy") as file:
+        return {key.split(".layers.")[1].split(".")[0] for key in file.keys()}  # noqa: SIM118
+
+
 def test_an_agent_stays_frozen_at_a_version_of_its_own(undisturbed: Any, tmp_path: Path) -> None:
     """A policy that another run trains on speaks at the version it had, and nothing of it moves."""
     memory = tmp_path / "journal.db"

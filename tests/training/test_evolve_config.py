@@ -282,7 +282,9 @@ def test_a_file_overrides_mapping_by_mapping_and_a_null_takes_away(tmp_path: Pat
     whole = {"policies": {"solver": {"lora": None}}}  # a field's own null is a value: train all weights
     (tmp_path / "over.yaml").write_text(yaml.safe_dump({"extends": "base.yaml", **whole}))
     assert load_config(tmp_path / "over.yaml").policies["solver"].lora is None
-    (tmp_path / "over.yaml").write_text(yaml.safe_dump({"extends": "base.yaml", "policies": {"solver": None}}))
+    (tmp_path / "over.yaml").write_text(
+        yaml.safe_dump({"extends": "base.yaml", "policies": {"solver": None}})
+    )
     assert "policies" in refusal(tmp_path / "over.yaml")
 
 
