@@ -346,7 +346,7 @@ note: Parser[Statement] = Parser(
 
 # --- verdicts on a step ------------------------------------------------------------------------------
 
-_TAG = re.compile(r"<answer>([^<]{0,100})</answer>", re.IGNORECASE)
+_TAG = re.compile(r"<answer>([^<]{0,100})</answer>", re.IGNORECASE | re.ASCII)
 _VERDICTS = {"correct": True, "incorrect": False}
 
 

@@ -7,11 +7,13 @@ import re
 from sparring.agents.parsing import ParseError, Parser
 from sparring.agents.results import Result
 
-_OPEN = re.compile(r"<[ \t]*score[ \t]*>", re.IGNORECASE)
-_SCORE = re.compile(r"<[ \t]*score[ \t]*>([^<>]{0,100})<[ \t]*/[ \t]*score[ \t]*>", re.IGNORECASE)
-_MARKUP = re.compile(r"<[ \t]*/?[ \t]*(?!/?[ \t]*score\b)[a-z]{1,20}[ \t]*/?[ \t]*>", re.IGNORECASE)
-_INTEGER = re.compile(r"-?[0-9]{1,6}")
-_TAGS = re.compile(r"<(?=[ \t]*/?[ \t]*score\b)", re.IGNORECASE)
+_FLAGS = re.IGNORECASE | re.ASCII
+_BLANK = r"[ \t]*+"  # possessive: the time to read a text grows with its length and no faster
+_SLASH = rf"{_BLANK}(?:/{_BLANK})?+"
+_OPEN = re.compile(rf"<{_BLANK}score{_BLANK}>", _FLAGS)
+_SCORE = re.compile(rf"<{_BLANK}score{_BLANK}>([^<>]{{0,100}})<{_BLANK}/{_BLANK}score{_BLANK}>", _FLAGS)
+_MARKUP = re.compile(rf"<{_SLASH}(?!score\b)[a-z]{{1,20}}{_SLASH}>", _FLAGS)
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 class Score(Result):
@@ -35,18 +37,19 @@ def share(score: int, low: int, high: int) -> float:
 
 
 def score(low: int, high: int) -> Parser[Score]:
-    """Exactly one `<score>N</score>`, N an integer from `low` to `high`; markup within the tag is dropped.
+    """Exactly one `<score>N</score>`, N an integer from `low` to `high`; other markup is dropped.
 
     Two tags are an error even where one of them would not count: nobody may guess which one is meant.
     """
 
     def read(text: str) -> Score:
-        opened = _OPEN.search(text)
+        plain = _MARKUP.sub("", text)
+        opened = _OPEN.search(plain)
         if opened is None:
             raise ParseError("missing", "no <score> tag")
-        if len(_OPEN.findall(text)) > 1:
+        if len(_OPEN.findall(plain)) > 1:
             raise ParseError("ambiguous", "several <score> tags")
-        tag = _SCORE.search(_MARKUP.sub("", text[opened.start() :]))
+        tag = _SCORE.search(plain, opened.start())
         if tag is None:
             raise ParseError("unbalanced", "the <score> tag does not close, or holds a text")
         inner = tag[1].strip()
@@ -54,7 +57,7 @@ def score(low: int, high: int) -> Parser[Score]:
             raise ParseError("not_an_integer", f"the score is `{inner[:40]}`")
         if not low <= int(inner) <= high:
             raise ParseError("out_of_range", f"the score {inner} is not in {low} to {high}")
-        return Score(score=int(inner), low=low, high=high, reason=text[: opened.start()].strip())
+        return Score(score=int(inner), low=low, high=high, reason=plain[: opened.start()].strip())
 
     instruction = (
         f"End with your score alone in a tag, <score>N</score>, where N is an integer from {low} to {high}."
@@ -62,6 +65,11 @@ def score(low: int, high: int) -> Parser[Score]:
     return Parser(f"score/{low}-{high}", "1", instruction, read)
 
 
-def without_scores(text: str) -> str:
-    """A text whose score tags are no tags any more, to be shown to a judge: who repeats it scores nothing."""
-    return _TAGS.sub("(", text)
+def without_tags(text: str, name: str = "score") -> str:
+    """A text whose tags of a name are none any more, to be shown to a judge: who repeats it says nothing.
+
+    Where a tag would come about once other markup is dropped from within it, every angle bracket goes.
+    """
+    tag = re.compile(rf"<(?={_SLASH}{name}\b)", _FLAGS)
+    apart = tag.sub("(", text)
+    return apart.replace("<", "(") if tag.search(_MARKUP.sub("", apart)) else apart

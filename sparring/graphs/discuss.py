@@ -16,7 +16,8 @@ Where we differ, or the sources differ among themselves:
     reviewers are dealt within a discussion, evenly; the code deals them over its batch, which is a
     barrier; the paper draws each                                    assignment="uniform"
     a score needs exactly one tag; the code's reader is not known
-    score tags in what a scorer reads are taken apart                never otherwise
+    score tags in what a scorer reads, and verdicts in what a voter
+    reads, are taken apart                                           never otherwise
     there is no final answer in CoMAS: the last round's solutions vote, for reports only
     the two ablations of the paper's section 4.4, as far as it describes them   ablation=...
 """
@@ -34,6 +35,7 @@ from langgraph.types import Command, Send
 from pydantic import Field, field_validator, model_validator
 
 from sparring.agents.roles import Role
+from sparring.agents.scores import without_tags
 from sparring.errors import UserError
 from sparring.graphs.aggregate import Ballot, aggregator
 from sparring.graphs.context import Context
@@ -45,6 +47,7 @@ from sparring.graphs.discuss_seats import (
     SOLVER,
     Scale,
     contributor,
+    judged,
     ordered,
     reviewer,
     to_be_scored,
@@ -178,17 +181,18 @@ class Discuss(Protocol):
 
     def _roster(self, episode: str, number: int) -> dict[str, Any]:
         """Of a round; the same in every replay."""
-        rng = random.Random(f"{episode}/{number}")
-        solvers, background = list(range(self.agents)), list[int]()
-        if self.schedule == "sequential":
+        reviewing = self.agents, self.evaluations, self.scored, self.assignment
+        if self.schedule == "sequential":  # one deal over all rounds, each of a single slot
+            rng = random.Random(episode)
             how: Assignment = "uniform" if self.assignment == "uniform" else "balanced"
-            turns = deal([()] * self.rounds, self.agents, how, random.Random(f"{episode}/solvers"))
-            solvers = [turns[number]]
-        elif number:
-            background = rng.sample(range(self.slots), min(self.references, self.slots))
-        evaluators, scorers = reviewers(
-            solvers, self.agents, self.evaluations, self.scored, self.assignment, rng
-        )
+            turns = deal([()] * self.rounds, self.agents, how, rng)
+            evaluators, scorers = ([rows[number]] for rows in reviewers(turns, *reviewing, rng))
+            solvers, background = [turns[number]], list[int]()
+        else:
+            rng = random.Random(f"{episode}/{number}")
+            solvers = list(range(self.agents))
+            background = rng.sample(range(self.slots), min(self.references, self.slots)) if number else []
+            evaluators, scorers = reviewers(solvers, *reviewing, rng)
         return dict(Roster(solvers=solvers, evaluators=evaluators, scorers=scorers, background=background))
 
     def _history(self, state: DiscussState, number: int) -> list[dict[str, Any]]:
@@ -218,10 +222,11 @@ class Discuss(Protocol):
         number, slot, nth = state["place"]
         agent = state["rosters"][number]["evaluators"][slot][nth]
         whole = self.evaluators_read == "discussion"
+        solution = _solution(state, number, slot)
         shown = {
             "question": state["question"],
             "discussion": self._history(state, number) if whole else [],
-            "solution": _solution(state, number, slot),
+            "solution": solution if self.scored else without_tags(solution, "answer"),
         }
         seat, key = f"{EVALUATOR}.{agent}", f"{number}/evaluate/{slot}/{nth}"
         occasion = "evaluate" if self.scored else "vote"
@@ -249,7 +254,8 @@ class Discuss(Protocol):
     ) -> Said:
         turn = await runtime.context.act(seat, key, occasion, shown)
         number, slot, nth = state["place"]
-        return Said(round=number, slot=slot, nth=nth, seat=seat, text=heard(turn).strip(), parsed=turn.parsed)
+        parsed = turn.parsed if occasion == "solve" else judged(turn)
+        return Said(round=number, slot=slot, nth=nth, seat=seat, text=heard(turn).strip(), parsed=parsed)
 
     async def close(self, state: DiscussState, runtime: Runtime[Context]) -> DiscussState:
         """A vote of the last round, and which solutions were right: for reports, nobody is paid by it."""

@@ -22,7 +22,8 @@ def discussion_figures(journal: Journal, run: str, episodes: Sequence[int] | Non
     * `right`: share of all solutions that are right by the task's check, `right_last` of the last round's.
     * `judge_precision`, `judge_recall`, `judge_accuracy`: of "approved", which a solution is whose reward is
       one half or more, as a prediction of "right" (Table 6 of CoMAS, whose threshold is not known).
-    * `repeated`: share of the solutions of a round whose answer another one of it has too.
+    * `repeated`: share of the solutions of a round whose answer another one of it has too; of rounds with
+      one solution, share of those of the discussion.
     """
     details = [outcome["detail"] for outcome in detailed_outcomes(journal, run, episodes)]
     rounds = [detail["solutions"] for detail in details if "solutions" in detail]
@@ -62,6 +63,8 @@ def _last(rounds: Sequence[Sequence[dict[str, Any]]]) -> int:
 
 
 def _repeated(said: Sequence[dict[str, Any]]) -> Iterable[float]:
-    """Of the answers of each round: whether another one of it reads the same."""
-    answers = Counter((s["round"], s["answer"]) for s in said if s["answer"] is not None)
-    return (answers[s["round"], s["answer"]] > 1 for s in said if s["answer"] is not None)
+    """Of the answers that are compared with each other: whether another one reads the same."""
+    apart = any(s["slot"] for s in said)
+    given = [(s["round"] if apart else 0, s["answer"]) for s in said if s["answer"] is not None]
+    answers = Counter(given)
+    return (answers[one] > 1 for one in given)

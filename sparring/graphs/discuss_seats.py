@@ -6,8 +6,9 @@ from typing import Any
 
 from sparring.agents.parsing import note, statement, verdict
 from sparring.agents.roles import Role
-from sparring.agents.scores import score, without_scores
+from sparring.agents.scores import score, without_tags
 from sparring.graphs.protocol import Protocol
+from sparring.memory.records import Turn
 
 SOLVER, EVALUATOR, SCORER = "solver", "evaluator", "scorer"
 Scale = tuple[int, int]
@@ -26,6 +27,11 @@ def contributor(protocol: Protocol, seat: str, answer: str) -> Role:
     return protocol.role(seat, {"solve": statement(answer)}, ["question", "discussion"], "discussant")
 
 
+def judged(turn: Turn) -> Any:
+    """What a judge said, read; None where it was cut off, as nobody is paid by it then."""
+    return turn.parsed if turn.status == "ok" else None
+
+
 def reviewer(protocol: Protocol, seat: str, scale: Scale, *, votes: bool = False) -> Role:
     """Who evaluates, or votes instead, or scores, by the seat's name."""
     if seat.startswith(SCORER):
@@ -39,8 +45,8 @@ def to_be_scored(question: Any, solution: str, evaluation: str, scale: Scale) ->
     """All that a scorer is given, eq. 5: never the discussion, and words without their score tags."""
     return {
         "question": question,
-        "solution": without_scores(solution),
-        "evaluation": without_scores(evaluation),
+        "solution": without_tags(solution),
+        "evaluation": without_tags(evaluation),
         "low": scale[0],
         "high": scale[1],
     }

@@ -21,7 +21,7 @@ from sparring.errors import UserError
 from sparring.graphs.context import Context
 from sparring.graphs.debate_views import heard
 from sparring.graphs.discuss_figures import discussion_figures, support
-from sparring.graphs.discuss_seats import EVALUATOR, SCORER, Scale, ordered, reviewer, to_be_scored
+from sparring.graphs.discuss_seats import EVALUATOR, SCORER, Scale, judged, ordered, reviewer, to_be_scored
 from sparring.graphs.protocol import Outcome, Protocol, in_line
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
@@ -89,7 +89,7 @@ class JudgeCheck(Protocol):
             evaluation = heard(said).strip()
         read = to_be_scored(state["question"], solution, evaluation, self.scale)
         turn = await context.act(f"{SCORER}.{number}", f"score/{number}", "score", read)
-        return (turn.parsed or {}).get("score")
+        return (judged(turn) or {}).get("score")
 
     async def decide(self, state: JudgeCheckState, runtime: Runtime[Context]) -> JudgeCheckState:
         """What the mean of the scores says; no answer where none can be read."""

@@ -66,18 +66,24 @@ def reviewers(
 ) -> tuple[list[list[int]], list[list[int]]]:
     """(slots, evaluations) evaluators and (slots, scores) scorers of a round.
 
-    A scorer reads a solution and one evaluation of it, or, without evaluations, the solution alone. Two
-    agents cannot keep out of their own way twice: there a scorer may be the evaluator, not the solver.
+    A scorer reads a solution and one evaluation of it, or, without evaluations, the solution alone. With
+    `no_self_review` nobody evaluates a solution twice either, as far as there are others. Two agents cannot
+    keep out of their own way twice: there a scorer may be the evaluator, not the solver.
     """
 
-    def dealt(barred: list[list[set[int]]]) -> list[list[int]]:
+    def dealt(barred: list[list[set[int]]], *, once: bool = False) -> list[list[int]]:
         """One deal over the slots for each evaluation; of a single slot, one over its evaluations."""
-        if len(barred) == 1:
+        if len(barred) == 1 and not once:
             return [deal(barred[0], agents, how, rng)]
-        columns = [deal(column, agents, how, rng) for column in zip(*barred, strict=True)]
-        return [list(row) for row in zip(*columns, strict=True)] or [[] for _ in barred]
+        rows: list[list[int]] = [[] for _ in barred]
+        for column in zip(*barred, strict=True):
+            bars = [bar | {*row} if once else bar for bar, row in zip(column, rows, strict=True)]
+            for row, agent in zip(rows, deal(bars, agents, how, rng), strict=True):
+                row.append(agent)
+        return rows
 
-    evaluators = dealt([[{solver}] * evaluations for solver in solvers])
+    once = how == "no_self_review" and evaluations < agents
+    evaluators = dealt([[{solver}] * evaluations for solver in solvers], once=once)
     if not scored:
         return evaluators, [[] for _ in solvers]
     apart = agents > 2

@@ -14,6 +14,9 @@ from .types import canonical, digest
 Status = Literal["ok", "parse_error", "truncated", "refused", "timeout", "engine_error"]
 WORLD_FAULT = ("timeout", "engine_error")
 
+ASKED = ("steps", "solution", "lessons")
+"""Fields beside a question that are part of it: what is asked is asked about them."""
+
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
@@ -30,7 +33,7 @@ class TaskRecord:
     @property
     def key(self) -> str:
         content = [self.question, self.answer, self.check]
-        if self.meta and "steps" in self.meta:  # what is asked about them is part of the question
+        if any(name in (self.meta or {}) for name in ASKED):
             content.append(self.meta)
         return digest(self.id, canonical(content), size=10).hex()
 

@@ -15,7 +15,7 @@ from sparring.agents.models import adapter_hash
 from sparring.errors import UserError
 from sparring.memory.journal import Journal
 from sparring.memory.policies import Version, by_id, find, register
-from sparring.memory.versions import journal_names, parse
+from sparring.memory.versions import HEADS, journal_names, parse
 from sparring.training.learner import Learner
 from sparring.training.weights import publish
 
@@ -69,12 +69,15 @@ def origin_of(journal: Journal, name: str, begin: str) -> Version:
 
 
 def _began(journal: Journal, first: Version, begin: str | None) -> None:
-    """Raise `UserError` where a policy that is there began as another one than is asked for."""
+    """Raise `UserError` where a policy that is there began as another one than is asked for. A head, unlike a
+    number, may have moved on since."""
     if begin is None:
         return
-    parent = None if first.parent_id is None else by_id(journal, first.parent_id).policy
-    if parent != parse(begin)[0]:
-        was = "the bare base" if parent is None else f"`{parent}`"
+    name, which = parse(begin)
+    parent = None if first.parent_id is None else by_id(journal, first.parent_id)
+    same = parent is not None and parent.policy == name and which in (parent.number, *HEADS)
+    if not same:
+        was = "the bare base" if parent is None else f"`{parent.label}`"
         raise UserError(
             f"policy `{first.policy}` is in the journal and began as {was}, not as `{begin}`: give it "
             "another name, or leave `begin` out to train it on"

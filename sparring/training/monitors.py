@@ -42,7 +42,7 @@ class Alarm:
 class Monitor(BaseModel):
     """Base of all monitors; the fields are the options."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: ClassVar[str]
     metric: ClassVar[str]
     advice: ClassVar[str]
@@ -53,10 +53,10 @@ class Monitor(BaseModel):
     warmup: int = Field(default=0, ge=0)
     """First steps of the history that never count."""
     knob: Literal["temperature", "entropy_coefficient"] = "temperature"
-    factor: float = Field(default=1.1, gt=0, allow_inf_nan=False)
+    factor: float = Field(default=1.1, gt=0)
     """What `sample` multiplies the knob by, at each step the alarm lasts."""
-    min: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    max: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    min: float | None = Field(default=None, gt=0)
+    max: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -142,6 +142,12 @@ class _Within(Monitor):
     low: float = 0.0
     high: float = 1.0
 
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"`low` {self.low:g} is above `high` {self.high:g}")
+        return self
+
     def _wrong(self, row: Mapping[str, Any]) -> str | None:
         if row[self.watched] < self.low:
             return f"is below {self.low:g}"
@@ -191,7 +197,7 @@ class TruncationRate(_Ceiling):
     advice = "Replies are cut off: raise `max_tokens`, lower the temperature, or mask truncated turns."
 
     ceiling: float = 0.3
-    factor: float = Field(default=0.9, gt=0, allow_inf_nan=False)
+    factor: float = Field(default=0.9, gt=0)
 
 
 class ParseRate(_Floor):
@@ -202,7 +208,7 @@ class ParseRate(_Floor):
     advice = "Replies do not follow the format: read some turns; lower the temperature or mend the prompt."
 
     floor: float = 0.5
-    factor: float = Field(default=0.9, gt=0, allow_inf_nan=False)
+    factor: float = Field(default=0.9, gt=0)
 
 
 class NullRewards(_Floor):

@@ -11,6 +11,7 @@ import pytest
 
 from sparring.errors import UserError
 from sparring.memory import tasks
+from sparring.memory.records import TaskRecord
 from sparring.memory.tasks import load_tasks
 
 CHECKS = ("math", "exact", "choice", "code", "any_of")
@@ -197,3 +198,11 @@ def test_rows_of_processbench_that_are_wrong(tmp_path: Path, fields: dict[str, A
     path = save(tmp_path / "t.jsonl", labelled(id="a"), labelled(**fields))
     message = refused(path)
     assert said in message and "line 2" in message
+
+
+@pytest.mark.parametrize("field", ["steps", "solution", "lessons"])
+def test_what_is_asked_about_is_part_of_a_task(field: str) -> None:
+    """Two labelled solutions of one question are two tasks; a note beside a question makes no other one."""
+    one, other = (TaskRecord("p", "2 + 2?", "right", meta={field: [said]}) for said in ("4", "5"))
+    assert one.key != other.key
+    assert TaskRecord("p", "2 + 2?", meta={"note": 1}).key == TaskRecord("p", "2 + 2?", meta={"note": 2}).key

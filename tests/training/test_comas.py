@@ -29,9 +29,13 @@ def of(*turns: TurnRow, protocol: str = "discuss", events: tuple[EventRow, ...] 
     return EpisodeRow("e", 1, "r", protocol, "done", None, "t", "q", "9", "math", None, turns, events, ())
 
 
-def rewards(*turns: TurnRow, **options: Any) -> dict[str, Paid]:
+VOTES = EventRow(4, "roster", "0", {"solvers": [0], "evaluators": [[1, 2]], "scorers": [[]]})
+"""Of a round in which nothing is scored."""
+
+
+def rewards(*turns: TurnRow, events: tuple[EventRow, ...] = (), **options: Any) -> dict[str, Paid]:
     keys = {row.id: row.key for row in turns}
-    paid = make_reward("comas", options)(of(*turns))
+    paid = make_reward("comas", options)(of(*turns, events=events))
     found = {keys[reward.turn_id]: reward for reward in paid}
     assert len(found) == len(paid)
     return found
@@ -150,18 +154,22 @@ def test_without_evaluation_a_scorer_earns_what_it_takes() -> None:
 
 def test_without_scoring_the_votes_pay() -> None:
     votes = [turn(f"0/evaluate/0/{nth}", {"correct": vote}) for nth, vote in enumerate((True, True, False))]
-    found = values(SOLUTION, *votes, turn("0/evaluate/0/3", None, "parse_error"))
+    unread = turn("0/evaluate/0/3", None, "parse_error")
+    found = values(SOLUTION, *votes, unread, events=(VOTES,))
     assert found["0/solve/0"] == pytest.approx(2 / 3)
     assert [found[f"0/evaluate/0/{nth}"] for nth in range(4)] == [0.5, 0.5, 0.0, 0.0]
-    alone = values(SOLUTION, votes[2])
+    alone = values(SOLUTION, votes[2], events=(VOTES,))
     assert alone == {"0/solve/0": 0.0, "0/evaluate/0/2": None}
+    nobody = values(SOLUTION, unread, events=(VOTES,))  # a voter learns to be read where no vote could be
+    assert nobody == {"0/solve/0": None, "0/evaluate/0/3": 0.0}
 
 
-def verified(*turns: TurnRow, right: bool | None, compat: str = "ours") -> Values:
+def verified(*turns: TurnRow, right: bool | None, votes: bool = False) -> Values:
     """Rewards by the check: of slot 0 of round 0, beside a right solution in slot 1."""
     solutions = [{"round": 0, "slot": 1, "right": True}, {"round": 0, "slot": 0, "right": right}]
     event = EventRow(5, "vote", "0", {"answer": "4", "detail": {"solutions": solutions}})
-    paid = make_reward("comas", {"channel": "verified", "compat": compat})(of(*turns, events=(event,)))
+    events = (VOTES, event) if votes else (event,)
+    paid = make_reward("comas", {"channel": "verified"})(of(*turns, events=events))
     assert all(tuple(row.events) == (5,) for row in paid if "check" in row.reason)  # what paid them
     keys = {row.id: row.key for row in turns}
     return {keys[reward.turn_id]: reward.value for reward in paid}
@@ -185,7 +193,7 @@ def test_the_verified_channel_without_a_score_or_without_the_truth() -> None:
     cut = verified(turn("0/solve/0", {"answer": "4"}, "truncated"), CRITIQUE, right=True)
     assert cut == {"0/solve/0": None}
     votes = [turn(f"0/evaluate/0/{nth}", {"correct": vote}) for nth, vote in enumerate((True, False))]
-    found = verified(SOLUTION, *votes, turn("0/evaluate/0/2", None, "parse_error"), right=False)
+    found = verified(SOLUTION, *votes, turn("0/evaluate/0/2", None, "parse_error"), right=False, votes=True)
     assert [found[f"0/evaluate/0/{nth}"] for nth in range(3)] == [0.0, 1.0, 0.0]
 
 
@@ -193,3 +201,5 @@ def test_other_protocols_and_an_incentive_to_be_unreadable() -> None:
     assert make_reward("comas")(of(turn("0/solve/0", None), protocol="debate")) == []
     with pytest.raises(UserError, match="fault"):
         make_reward("comas", {"fault": 0.5})
+    with pytest.raises(UserError, match="fault"):
+        make_reward("comas", {"fault": float("-inf")})

@@ -330,6 +330,19 @@ def test_agents_begin_as_copies_of_one_and_grow_apart(undisturbed: Any, tmp_path
         assert (life.status, message in str(life.error)) == (2 if message else 0, True), life.error
 
 
+def test_begun_as_another_version_than_is_asked_for(undisturbed: Any, tmp_path: Path) -> None:
+    """A number says which version; a head may have moved on since."""
+    memory = tmp_path / "journal.db"
+    ended(nursery().live(discussions(tmp_path, steps=1), memory))
+    first = {**discussions(tmp_path, steps=1), "run": "again"}
+    first["policies"] = {"cy": policy(0, begin="bo@1")}
+    ended(nursery().live(first, memory))
+    other = {**first, "run": "third", "policies": {"cy": policy(0, begin="bo@2")}}
+    assert "began as `bo@1`, not as `bo@2`" in (nursery().live(other, memory).error or "")
+    moved = {**first, "run": "third", "policies": {"cy": policy(0, begin="bo@training")}}
+    ended(nursery().live(moved, memory))
+
+
 @pytest.mark.parametrize(
     ("begin", "said"),
     [

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sparring.errors import UserError
 from sparring.training.rewards import make_reward
 from sparring.training.rewards.base import EpisodeRow, EventRow, TurnRow
 
@@ -143,3 +144,64 @@ def test_credit_over_comas_rewards() -> None:
     )
     found = paid("marti", episode, of="comas")
     assert found == {"0/solve/0": 0.0, "0/solve/1": 1.0, "1/solve/0": 1.25, "1/solve/1": 1.25}
+
+
+# --- whose turn it was --------------------------------------------------------------------------------------
+
+
+def discussed(role: str, rosters: list[dict[str, Any]], scores: dict[str, int]) -> EpisodeRow:
+    """Turns of a role, each with its score beside it; by default the first evaluation of its slot."""
+    kind = {"solver": "solve", "evaluator": "evaluate"}[role]
+    rows: list[TurnRow] = []
+    for place, score in scores.items():
+        number, *rest = place.split("/")
+        key = f"{number}/{kind}/{'/'.join(rest)}"
+        judged = f"{number}/score/{'/'.join(rest) if role == 'evaluator' else rest[0] + '/0'}"
+        given = {"score": score, "low": 1, "high": 3, "reason": ""}
+        for name, speaker, parsed in ((key, role, {"text": "?"}), (judged, "scorer", given)):
+            rows.append(TurnRow(len(rows), name, 0, True, speaker, "p", 1, "ok", "text", parsed, 3))
+    events = tuple(EventRow(n, "roster", str(n), roster) for n, roster in enumerate(rosters))
+    return EpisodeRow(
+        "e", 1, "r", "discuss", "done", None, "t", "q", None, "math", None, tuple(rows), events, ()
+    )
+
+
+def test_credit_goes_by_agents_and_not_by_slots() -> None:
+    """One solver a round: agent 1 is right where agent 0 was wrong, and nobody changed its mind."""
+    rosters = [{"solvers": [n], "evaluators": [[0]], "scorers": [[0]]} for n in (0, 1)]
+    episode = discussed("solver", rosters, {"0/0": 1, "1/0": 3})
+    assert paid("maporl", episode, of="comas", gamma=0.0, insight=1.0) == {"0/solve/0": 0, "1/solve/0": 1}
+    own = paid("maporl", episode, of="comas", gamma=0.5, share="own")
+    assert own == {"0/solve/0": 0, "1/solve/0": 1}
+
+
+def test_reviewers_change_their_slots_and_may_have_several() -> None:
+    """Agent 1 always gets 1, agent 0 always 0, wherever they sit; no bonus is due."""
+    rosters = [
+        {"solvers": [0, 1], "evaluators": evaluators, "scorers": [[0], [0]]}
+        for evaluators in ([[1], [0]], [[0], [1]], [[1], [1]])
+    ]
+    scores = {"0/0/0": 1, "0/1/0": 3, "1/0/0": 3, "1/1/0": 1, "2/0/0": 1, "2/1/0": 3}
+    two = discussed("evaluator", rosters, dict(list(scores.items())[:4]))
+    found = paid("maporl", two, of="comas", role="evaluator", gamma=0.0, insight=1.0, persuade=1.0)
+    assert list(found.values()) == [1, 0, 0, 1]
+    episode = discussed("evaluator", rosters, scores)
+    own = paid("maporl", episode, of="comas", role="evaluator", gamma=1.0, share="own")
+    assert own["1/evaluate/1/0"] == pytest.approx((1 + 0.5) / 2)  # of its two later ones the mean
+    assert (own["2/evaluate/0/0"], own["2/evaluate/1/0"]) == (1, 0)  # and each of those its own
+
+
+def test_where_there_are_no_rounds_nobody_is_credited() -> None:
+    row = TurnRow(1, "sample/0", 0, True, "solver", "p", 1, "ok", "text", {"answer": RIGHT}, 3)
+    episode = EpisodeRow("e", 1, "r", "sample", "done", None, "t", "q", RIGHT, "math", None, (row,), (), ())
+    for name in ("marti", "maporl"):
+        [reward] = make_reward(name, {})(episode)
+        assert (reward.value, reward.reason) == (None, "said in no round")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({"of": "nope"}, "nope"), ({"of": "comas", "options": {"chanel": 1}}, "chanel")]
+)
+def test_the_reward_within_is_checked_at_once(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        make_reward("marti", options)

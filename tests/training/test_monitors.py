@@ -375,3 +375,16 @@ def test_adaptive_entropy_settles_at_its_target() -> None:
 def test_numbers_of_numpy_count_as_numbers() -> None:
     history = [{"entropy": np.float32(0.01)}]
     assert make_monitor({"monitor": "entropy_floor", "patience": 1}).check(history) is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"low": 0.9, "high": 0.1}, "above `high`"),
+        ({"low": float("nan")}, "low"),
+        ({"high": float("inf")}, "high"),
+    ],
+)
+def test_bounds_that_could_never_or_always_alarm_are_refused(options: dict[str, float], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        make_monitor({"monitor": "figure", **options})

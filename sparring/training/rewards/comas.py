@@ -46,7 +46,7 @@ class InteractionRewards(RewardFunction):
     """`official`: where a score cannot be read, solver and evaluator get 0 and are trained on it."""
     channel: Literal["judges", "verified"] = "judges"
     """Whose word pays: the scorers', or that of the task's own check."""
-    fault: float = Field(default=-1.0, le=0.0)
+    fault: float = Field(default=-1.0, le=0.0, allow_inf_nan=False)
     """The scorer's, for a score that cannot be read."""
     mask_truncated: bool = True
     """Leave solutions and evaluations that were cut off out of training; False pays them like others."""
@@ -55,11 +55,12 @@ class InteractionRewards(RewardFunction):
         if episode.protocol != "discuss":
             return
         verdicts = next((event for event in episode.events if event.kind == "vote"), None)
+        votes = _voting(episode.events)
         for place, said in _solutions(episode.turns).items():
             if self.channel == "verified":
-                yield from self._verified(said, verdicts, place)
+                yield from self._verified(said, verdicts, place, votes)
             else:
-                yield from self._voted(said) if said.votes else self._scored(said)
+                yield from self._voted(said) if votes else self._scored(said)
 
     def _scored(self, said: _Solution) -> Iterable[Paid]:
         shares = {nth: _share(turn) for nth, turn in said.scores.items()}
@@ -85,21 +86,23 @@ class InteractionRewards(RewardFunction):
             else:
                 yield self._paid(turn, 1 - given, "what it took from the solution")
 
-    def _verified(self, said: _Solution, verdicts: EventRow | None, place: tuple[int, int]) -> Iterable[Paid]:
+    def _verified(
+        self, said: _Solution, verdicts: EventRow | None, place: tuple[int, int], votes: bool
+    ) -> Iterable[Paid]:
         """Where the truth is not known, only words that cannot be read are paid."""
         right = _right(verdicts, place)
         events = [verdicts.id] if verdicts else []
         if said.solution is not None:
             value = None if right is None else float(right)
             yield self._paid(said.solution, value, "the check's verdict", events=events)
-        for nth, judge in (said.evaluations if said.votes else said.scores).items():
-            given = _vote(judge) if said.votes else _share(judge)
+        for nth, judge in (said.evaluations if votes else said.scores).items():
+            given = _vote(judge) if votes else _share(judge)
             near = None if given is None or right is None else 1 - abs(given - right)
             if given is None:
-                yield self._paid(judge, 0.0 if said.votes else self.fault, judge.status)
+                yield self._paid(judge, 0.0 if votes else self.fault, judge.status)
             else:
                 yield self._paid(judge, near, "how near it lies to the check's verdict", events=events)
-            if not said.votes and nth in said.evaluations:
+            if not votes and nth in said.evaluations:
                 yield self._paid(said.evaluations[nth], near, "what its scorer earns", [judge.id], events)
 
     def _paid(
@@ -146,11 +149,11 @@ class _Solution:
         self.evaluations: dict[int, TurnRow] = {}
         self.scores: dict[int, TurnRow] = {}
 
-    @property
-    def votes(self) -> bool:
-        """Whether its evaluations are votes, and nothing was scored."""
-        read = [turn.parsed for turn in self.evaluations.values() if isinstance(turn.parsed, dict)]
-        return not self.scores and any("correct" in parsed for parsed in read)
+
+def _voting(events: Sequence[EventRow]) -> bool:
+    """Whether nothing is scored and evaluations are votes, which the rosters tell."""
+    rosters = [event.payload for event in events if event.kind == "roster"]
+    return bool(rosters) and not any(row for roster in rosters for row in roster["scorers"])
 
 
 def _solutions(turns: Sequence[TurnRow]) -> dict[tuple[int, int], _Solution]:

@@ -32,11 +32,14 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from sparring.training.rewards.base import EpisodeRow, Paid, TurnRow
+from sparring.training.rewards.base import EpisodeRow, EventRow, Paid, TurnRow
 from sparring.training.rewards.upon import Upon
 
 Table = dict[tuple[int, str], float]
-"""(round, agent) -> what the turn earned by itself."""
+"""(round, agent) -> what the agent's turns of that round earned by themselves, their mean."""
+Place = tuple[int, str]
+CAST = {"solve": "solvers", "evaluate": "evaluators", "score": "scorers"}
+"""Second part of a discussion's key -> who of its roster says such a thing."""
 
 
 class Credit(Upon):
@@ -46,28 +49,51 @@ class Credit(Upon):
 
     def rewards(self, episode: EpisodeRow) -> Iterable[Paid]:
         inner = {paid.turn_id: paid for paid in self.inner(episode)}
-        turns = {_place(turn): turn for turn in episode.turns if turn.final and turn.role == self.role}
-        worth: Table = {}
-        for place, turn in turns.items():
+        rosters = {int(event.key): event for event in episode.events if event.kind == "roster"}
+        turns = [
+            (turn, _place(turn, rosters)) for turn in episode.turns if turn.final and turn.role == self.role
+        ]
+        earned: defaultdict[Place, list[float]] = defaultdict(list)
+        own: dict[int, float] = {}
+        for turn, place in turns:
             paid = inner.get(turn.id)
-            if paid is not None and paid.value is not None:
-                worth[place] = paid.value
+            if place is not None and paid is not None and paid.value is not None:
+                own[turn.id] = paid.value
+                earned[place].append(paid.value)
+        worth = {place: sum(values) / len(values) for place, values in earned.items()}
         verdict = next((event for event in reversed(episode.events) if event.kind == "verdict"), None)
         final = float(verdict.payload["correct"]) if verdict is not None else None
-        read = [turn.id for turn in turns.values()]
-        for place, turn in turns.items():
+        read = [turn.id for turn, _ in turns]
+        events = [roster.id for roster in rosters.values()]
+        for turn, place in turns:
             others = [number for number in read if number != turn.id]
-            value = self.credit(place, worth, final) if place in worth else None
-            yield Paid(turn.id, value, f"{self.name} of {self.of}", turns=(turn.id, *others))
+            value = self.credit(place, own[turn.id], worth, final) if place and turn.id in own else None
+            why = f"{self.name} of {self.of}" if place else "said in no round"
+            yield Paid(turn.id, value, why, turns=(turn.id, *others), events=events)
 
     @abstractmethod
-    def credit(self, place: tuple[int, str], worth: Table, final: float | None) -> float:
-        """What a turn gets; `final` is 1 or 0 by the episode's verdict, None without one."""
+    def credit(self, place: Place, own: float, worth: Table, final: float | None) -> float:
+        """What a turn gets.
+
+        Args:
+            place: its round and agent.
+            own: R, what it earned by itself.
+            final: 1 or 0 by the episode's verdict, None without one.
+        """
 
 
-def _place(turn: TurnRow) -> tuple[int, str]:
-    """Round and agent, as debates and discussions write them in their keys: `1/solver.2`, `1/solve/2`."""
+def _place(turn: TurnRow, rosters: Mapping[int, EventRow]) -> Place | None:
+    """Round and agent, by the keys of debates, `1/solver.2`, and of discussions, `1/evaluate/2/0`, whose
+    slots are dealt by a roster; None where there are no rounds."""
     number, _, agent = turn.key.partition("/")
+    if not number.isdigit():
+        return None
+    kind, *slots = agent.split("/")
+    if kind in CAST and int(number) in rosters:
+        seat = rosters[int(number)].payload[CAST[kind]]
+        for slot in slots:
+            seat = seat[int(slot)]
+        agent = str(seat)
     return int(number), agent
 
 
@@ -82,8 +108,7 @@ class MartiShaping(Credit):
     outcome: float = 0.0
     """beta, of the episode's verdict; MARTI's `with_outcome` has 0.5."""
 
-    def credit(self, place: tuple[int, str], worth: Table, final: float | None) -> float:
-        own = worth[place]
+    def credit(self, place: Place, own: float, worth: Table, final: float | None) -> float:
         before = [value for (number, _), value in worth.items() if number < place[0]]
         shaped = own
         if before:
@@ -109,10 +134,10 @@ class MaporlCredit(Credit):
     persuade: float = 0.0
     despite: float = 0.0
 
-    def credit(self, place: tuple[int, str], worth: Table, final: float | None) -> float:
+    def credit(self, place: Place, own: float, worth: Table, final: float | None) -> float:
         number, agent = place
         rounds = _rounds(worth)
-        total, weight = worth[place], 1.0
+        total, weight = own, 1.0
         for later in (r for r in rounds if r > number):
             said = rounds[later] if self.share == "all" else _only(rounds[later], agent)
             if said:
@@ -121,7 +146,7 @@ class MaporlCredit(Credit):
                 weight += discount
         return total / weight + self._bonus(place, rounds)
 
-    def _bonus(self, place: tuple[int, str], rounds: Mapping[int, Mapping[str, float]]) -> float:
+    def _bonus(self, place: Place, rounds: Mapping[int, Mapping[str, float]]) -> float:
         number, agent = place
         now, before, after = (self._right(rounds.get(number + step, {})) for step in (0, -1, 1))
         bonus = 0.0

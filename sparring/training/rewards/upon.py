@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sparring.training.rewards.base import RewardFunction
 
@@ -17,6 +17,11 @@ class Upon(RewardFunction):
     """The reward function that says what a turn is worth by itself."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Its options."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Upon:
+        _ = self.inner  # an unknown name or option is refused before anything is played
+        return self
 
     @cached_property
     def inner(self) -> RewardFunction:
