@@ -156,6 +156,7 @@ def plots_folder(journal: Journal, run: str, chosen: str | None) -> Path:
 
 def draw(journal: Journal, story: Story, folder: Path) -> list[Path]:
     """Write the plots of a run as PNG files: its curves, and accuracy before and after."""
+    from sparring.training.play_plot import play_plot
     from sparring.training.plots import before_after_plot, training_plot
 
     if not story.series:
@@ -170,6 +171,9 @@ def draw(journal: Journal, story: Story, folder: Path) -> list[Path]:
             title=f"Run {story.run}",
         )
     ]
+    probes = [{"step": point["step"], **point["figures"]} for point in story.evaluations]
+    if play := play_plot(story.played, probes, folder / "play.png", title=f"Run {story.run}: its play"):
+        drawn.append(play)
     if story.before and story.after and story.before["measured"] == "accuracy":
         drawn.append(
             before_after_plot(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from sparring.errors import UserError
 from sparring.graphs.stats import Estimate, wilson
-from sparring.training import plots
+from sparring.training import play_plot, plots
 from sparring.training.plots import before_after_plot, curves_plot, training_plot
 
 pytestmark = pytest.mark.filterwarnings("error")  # a missing glyph or a bad label is a warning
@@ -51,13 +51,14 @@ def shows(path: Path, colour: str) -> int:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that were saved, to be asked for what is on them."""
     figures: list[Figure] = []
-    save = plots._save
+    save = plots.save
 
     def keep(figure: Figure, out: str | Path) -> Path:
         figures.append(figure)
         return save(figure, out)
 
-    monkeypatch.setattr(plots, "_save", keep)
+    for module in (plots, play_plot):
+        monkeypatch.setattr(module, "save", keep)
     return figures
 
 
@@ -169,14 +170,14 @@ def test_hostile_labels_are_drawn_as_they_are(tmp_path: Path, drawn: list[Figure
     assert entries == [3 * len(HOSTILE), 2, len(HOSTILE) + 1]
     assert len(legend(drawn[0], 1)) == len(HOSTILE)
     for label in HOSTILE:
-        assert not {"\n", "\x00"} & set(plots._plain(label))
+        assert not {"\n", "\x00"} & set(plots.plain(label))
 
 
 def test_plain_text_of_labels() -> None:
-    assert plots._plain("_a") == " _a"
-    assert plots._plain("$5") == r"\$5"
-    assert plots._plain("é σ − 答") == "é σ − \\u7b54"
-    assert plots._plain("x" * 50) == "x" * 35 + "…"
+    assert plots.plain("_a") == " _a"
+    assert plots.plain("$5") == r"\$5"
+    assert plots.plain("é σ − 答") == "é σ − \\u7b54"
+    assert plots.plain("x" * 50) == "x" * 35 + "…"
 
 
 def test_before_after_by_kind(tmp_path: Path, drawn: list[Figure]) -> None:
@@ -261,3 +262,28 @@ assert settings() == before
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
     assert pixels(tmp_path / "a.png")[0, 0].tolist() == [255, 255, 255]
+
+
+def test_figures_of_the_play_in_panels_of_their_own(drawn: list[Figure], tmp_path: Path) -> None:
+    """A panel for each group that there is; scores by value; probes apart; a gap where a step has none."""
+    played = [
+        {"step": 1, "solver_reward": 0.5, "right": 0.25, "score/1": 0.5, "score/3": 0.5},
+        {"step": 2, "right": 0.5, "versions": [1, 2]},
+        {"step": 3, "solver_reward": 0.9, "right": 0.25, "score/3": 1.0, "strange": 1.0},
+    ]
+    probes = [{"step": 0, "judge_recall": 0.75}, {"step": 3, "judge_recall": 1.0}]
+    out = play_plot.play_plot(played, probes, tmp_path / "deep" / "play.png")
+    [figure] = drawn
+    titles = [panel.get_title() for panel in figure.axes]
+    assert titles == ["Solver reward and the truth", "Scores", "Evaluated: approval as a verdict"]
+    x, y = line(figure, 0, "solver reward")
+    assert x == [1, 2, 3] and (y[0], y[2]) == (0.5, 0.9) and np.isnan(y[1])
+    assert line(figure, 0, "right")[1] == [0.25, 0.5, 0.25]
+    assert line(figure, 1, "score 3")[1][::2] == [0.5, 1.0]
+    assert line(figure, 2, "judge recall") == ([0, 3], [0.75, 1.0])
+    assert out is not None and pixels(out).shape[1] > 1000
+
+
+def test_a_protocol_that_measures_nothing_of_its_play_has_no_such_plot(tmp_path: Path) -> None:
+    assert play_plot.play_plot([{"step": 1}], [{"step": 0, "accuracy": 0.5}], tmp_path / "play.png") is None
+    assert not (tmp_path / "play.png").exists()
