@@ -1,4 +1,4 @@
-"""What a protocol measured of its own play, step by step, and what its evaluations did: where a collapse shows.
+"""What a protocol measured of its own play, step by step, and of its evaluations: where a collapse shows.
 
 For CoMAS's discussions: what solvers are paid beside how many of them are right, so that agreement among
 judges is not mistaken for truth; how scores spread; how far approval can be trusted. For the sneaky game:
