@@ -37,6 +37,7 @@ CHAINS = Path(__file__).parents[1] / "examples" / "chains"
 ARMS = ("spc", "latest", "lessons")
 SHOWN = ("balanced_accuracy", "correct_recall", "error_recall", "harmonic", "f1", "unreadable")
 Row = dict[str, Any]
+Point = tuple[float, float, float, float]
 
 
 def journal_of(out: Path, seed: int, arm: str) -> Path:
@@ -119,24 +120,21 @@ def report(out: Path) -> None:
                 print(f"| {tasks} | {name} | {' | '.join(_spread(rows, mine))} |")
     for name, numbers in (("solver", [0]), ("round0", seeds)):
         curves = {f"seed {seed}": _curve(out, seed, name, "loss") for seed in numbers}
-        title = f"Development loss of {name}.yaml"
-        print(
-            "plot:",
-            curves_plot(
-                curves, out / f"{name}_loss.png", title=title, x_label="updates", y_label="nats per token"
-            ),
+        _plot(
+            curves, out / f"{name}_loss.png", f"Development loss of {name}.yaml", "updates", "nats per token"
         )
-    curves = {
+    arms = {
         f"{name}, seed {seed}": _curve(out, seed, name, SHOWN[0])
         for name in ARMS
         for seed in seeds
         if journal_of(out, seed, name).exists()
     }
-    title = "Balanced accuracy on check_dev"
-    print(
-        "plot:",
-        curves_plot(curves, out / "arms.png", title=title, x_label="rounds", y_label="balanced accuracy"),
-    )
+    if any(arms.values()):
+        _plot(arms, out / "arms.png", "Balanced accuracy on check_dev", "rounds", "balanced accuracy")
+
+
+def _plot(curves: Mapping[str, Sequence[Point]], out: Path, title: str, x_label: str, y_label: str) -> None:
+    print("plot:", curves_plot(curves, out, title=title, x_label=x_label, y_label=y_label))
 
 
 def _spread(rows: Sequence[Row], mine: Sequence[Row]) -> list[str]:
@@ -155,7 +153,7 @@ def _spread(rows: Sequence[Row], mine: Sequence[Row]) -> list[str]:
     return [f"{mean(column):.3f} [{min(column):.3f}, {max(column):.3f}]" for column in columns]
 
 
-def _curve(out: Path, seed: int, name: str, figure: str) -> list[tuple[float, float, float, float]]:
+def _curve(out: Path, seed: int, name: str, figure: str) -> list[Point]:
     """A figure at each evaluation of a run, without an interval."""
     with Journal.open(journal_of(out, seed, name)) as journal:
         points = read_story(journal, name).evaluations
