@@ -123,14 +123,20 @@ def report(out: Path) -> None:
         _plot(
             curves, out / f"{name}_loss.png", f"Development loss of {name}.yaml", "updates", "nats per token"
         )
-    arms = {
-        f"{name}, seed {seed}": _curve(out, seed, name, SHOWN[0])
-        for name in ARMS
-        for seed in seeds
-        if journal_of(out, seed, name).exists()
-    }
+    arms = {name: _over_seeds(out, seeds, name) for name in ARMS}
     if any(arms.values()):
-        _plot(arms, out / "arms.png", "Balanced accuracy on check_dev", "rounds", "balanced accuracy")
+        title = "Balanced accuracy on check_dev: mean, least and most of the seeds"
+        _plot(arms, out / "arms.png", title, "rounds", "balanced accuracy")
+
+
+def _over_seeds(out: Path, seeds: Sequence[int], name: str) -> list[Point]:
+    """An arm's curve: of each round mean, least and most of the seeds that have come to it."""
+    played = [seed for seed in seeds if journal_of(out, seed, name).exists()]
+    rounds: dict[float, list[float]] = {}
+    for seed in played:
+        for step, value, *_ in _curve(out, seed, name, SHOWN[0]):
+            rounds.setdefault(step, []).append(value)
+    return [(step, mean(values), min(values), max(values)) for step, values in sorted(rounds.items())]
 
 
 def _plot(curves: Mapping[str, Sequence[Point]], out: Path, title: str, x_label: str, y_label: str) -> None:

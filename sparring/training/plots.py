@@ -243,6 +243,8 @@ def curves_plot(
     Raises:
         UserError: nothing to draw, or a file that cannot be written.
     """
+    from matplotlib.ticker import MaxNLocator
+
     if not any(runs.values()):
         raise UserError("nothing to plot: no run has a point")
     with new_figure(8, 4.8, title) as figure:
@@ -253,6 +255,7 @@ def curves_plot(
                 draw_band(panel, x, columns, plain(label), number)
         if level is not None:
             panel.axhline(level[1], color=GREY, linewidth=1, linestyle=(0, (5, 3)), label=plain(level[0]))
+        panel.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
         panel.set_xlabel(plain(x_label))
         panel.set_ylabel(plain(y_label))
         add_legend(panel)
