@@ -246,7 +246,7 @@ def _changes(journal: Journal, run: str) -> Changes | None:
     with journal.engine.connect() as connection:
         for row in connection.execute(query):
             number, _, seat = row.key.partition("/")
-            if number.isdigit() and row.answer is not None:
+            if number.isdigit() and "/" not in seat and row.answer is not None:  # `ROUND/SEAT`
                 said[row.episode_number, seat].append((int(number), row))
     pairs = [(min(turns)[1], max(turns)[1]) for turns in _spoke_twice(said.values())]
     if not pairs:

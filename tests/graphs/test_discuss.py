@@ -20,6 +20,7 @@ from sparring.errors import EngineError, UserError
 from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.discuss_figures import discussion_figures
 from sparring.graphs.play import aplay, plan
+from sparring.graphs.report import report
 from sparring.graphs.roster import deal, reviewers
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Event, Message, Turn
@@ -432,6 +433,7 @@ async def test_answers_are_repeated_over_the_rounds_where_each_has_one(tmp_path:
     await aplay(plan("discuss", TASK, roles=roles, **options), memory, run="r")
     with Journal.open(memory) as journal:
         assert discussion_figures(journal, "r")["repeated"] == 0.5
+        assert report(journal, "r").changes is None  # another agent in each round: nobody changed its mind
 
 
 # --- figures ----------------------------------------------------------------------------------------------
