@@ -110,7 +110,7 @@ def read_story(journal: Journal, run: str) -> Story:
         for step, record in steps
         if record.get("figures") or step in chosen
     ]
-    members = row.config["policies"].items()
+    members = (row.config or {}).get("policies", {}).items()
     begun = {name: member["begin"] for name, member in members if member.get("begin")}
     return Story(
         *(run, row.status, row.config, series, evaluations, decisions, alarms, stopped, played),

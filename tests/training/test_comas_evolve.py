@@ -322,7 +322,7 @@ def test_agents_begin_as_copies_of_one_and_grow_apart(undisturbed: Any, tmp_path
     ended(nursery().live({**second, "run": "on"}, memory))  # and goes on from where it is
     seats = ("scorer", "solver.1", "evaluator.1", "solver.2", "evaluator.2")
     frozen = dict.fromkeys(seats, first["roles"]["scorer"])
-    for begin, message in (("ada@training", "began as `bo`, not as `ada@training`"), (None, "")):
+    for begin, message in (("ada@training", "began as `bo@1`, not as `ada@training`"), (None, "")):
         policies = {"cy": policy(0, begin=begin)}
         life = nursery().live(
             {**second, "run": f"other {begin}", "policies": policies, "roles": frozen}, memory
