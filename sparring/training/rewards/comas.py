@@ -40,7 +40,7 @@ class InteractionRewards(RewardFunction):
     """Rewards of solvers, evaluators and scorers of a discussion (`graphs.discuss`)."""
 
     name: ClassVar[str] = "comas"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     compat: Literal["ours", "official"] = "ours"
     """`official`: where a score cannot be read, solver and evaluator get 0 and are trained on it."""
@@ -55,10 +55,11 @@ class InteractionRewards(RewardFunction):
         if episode.protocol != "discuss":
             return
         verdicts = next((event for event in episode.events if event.kind == "vote"), None)
+        right = _right(verdicts)
         votes = _voting(episode.events)
         for place, said in _solutions(episode.turns).items():
             if self.channel == "verified":
-                yield from self._verified(said, verdicts, place, votes)
+                yield from self._verified(said, right.get(place), verdicts, votes)
             else:
                 yield from self._voted(said) if votes else self._scored(said)
 
@@ -87,10 +88,9 @@ class InteractionRewards(RewardFunction):
                 yield self._paid(turn, 1 - given, "what it took from the solution")
 
     def _verified(
-        self, said: _Solution, verdicts: EventRow | None, place: tuple[int, int], votes: bool
+        self, said: _Solution, right: bool | None, verdicts: EventRow | None, votes: bool
     ) -> Iterable[Paid]:
         """Where the truth is not known, only words that cannot be read are paid."""
-        right = _right(verdicts, place)
         events = [verdicts.id] if verdicts else []
         if said.solution is not None:
             value = None if right is None else float(right)
@@ -182,9 +182,7 @@ def _vote(turn: TurnRow) -> bool | None:
     return turn.parsed.get("correct") if turn.status == "ok" and isinstance(turn.parsed, dict) else None
 
 
-def _right(verdicts: EventRow | None, place: tuple[int, int]) -> bool | None:
-    """Whether the solution of a round and slot is right; None where the task has no answer."""
-    if verdicts is None:
-        return None
-    solutions = verdicts.payload["detail"]["solutions"]
-    return next((said["right"] for said in solutions if (said["round"], said["slot"]) == place), None)
+def _right(verdicts: EventRow | None) -> dict[tuple[int, int], bool | None]:
+    """(round, slot) -> whether its solution is right; None where the task has no answer."""
+    said = verdicts.payload["detail"]["solutions"] if verdicts else []
+    return {(solution["round"], solution["slot"]): solution["right"] for solution in said}

@@ -101,7 +101,7 @@ class MartiShaping(Credit):
     """Shaping by what was earned before."""
 
     name: ClassVar[str] = "marti"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     rule: Literal["margin", "quality"] = "margin"
     alpha: float = 0.5
@@ -123,7 +123,7 @@ class MaporlCredit(Credit):
     """Discounted later scores, and a bonus for changes of mind."""
 
     name: ClassVar[str] = "maporl"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     gamma: float = Field(default=0.3, ge=0, le=1)
     share: Literal["all", "own"] = "all"
