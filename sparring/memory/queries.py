@@ -215,13 +215,14 @@ def usage(journal: Journal, run: str) -> Usage:
 
 
 def readable(journal: Journal, run: str) -> dict[str, float]:
-    """Role -> share of its attempts that could be parsed, cut off or not; the world's faults are left out."""
+    """Role -> share of its attempts that could be parsed, cut off or not; the world's faults and the words of
+    a teacher are left out."""
     query = (
         select(Agent.role, func.avg(cast(Turn.parsed.is_not(None), Integer)))
         .select_from(Episode)
         .join(Turn, Turn.episode_number == Episode.number)
         .join(Agent, Agent.id == Turn.agent_id)
-        .where(Episode.run_id == run, Turn.status.not_in(WORLD_FAULT))
+        .where(Episode.run_id == run, Turn.status.not_in(WORLD_FAULT), Turn.logprob_kind != "given")
         .group_by(Agent.role)
         .order_by(Agent.role)
     )

@@ -122,10 +122,14 @@ def summary(story: Story, versions: Mapping[str, Mapping[str, int]]) -> Table:
 
 def readability(story: Story) -> str:
     """Whether there was anything to learn from: who could be read, and what had a reward."""
-    read = ", ".join(f"{role} {part:.3f}" for role, part in story.readable.items()) or "nothing was said"
-    paid = "-" if story.rewarded is None else f"{story.rewarded:.3f}"
     begun = ", ".join(f"{name} {begin}" for name, begin in story.begun.items())
-    return f"readable: {read}; rewards not NULL: {paid}{f'; begun as: {begun}' if begun else ''}"
+    begun = f"; begun as: {begun}" if begun else ""
+    if not story.readable:
+        said = "all words were a teacher's" if story.series else "nothing was said"
+        return f"readable: {said}{begun}"
+    read = ", ".join(f"{role} {part:.3f}" for role, part in story.readable.items())
+    paid = "-" if story.rewarded is None else f"{story.rewarded:.3f}"
+    return f"readable: {read}; rewards not NULL: {paid}{begun}"
 
 
 def report_evolution(journal: Journal, run: str, *, as_json: bool) -> None:

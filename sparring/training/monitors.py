@@ -302,6 +302,16 @@ class Figure(_Within):
     def watched(self) -> str:
         return f"{PLAY}{self.figure}"
 
+    def check(self, history: Sequence[Mapping[str, Any]]) -> Alarm | None:
+        """As others, and once a warning where there is no such figure: a step may lack one, all do not."""
+        rows = history[self.warmup :]
+        known = sorted({name for row in rows for name in row if name.startswith(PLAY)})
+        if len(rows) == self.patience and known and self.watched not in known:
+            there = ", ".join(f"`{name.removeprefix(PLAY)}`" for name in known)
+            said = f"the play came to no figure `{self.figure}` yet, so nothing is watched; it has {there}."
+            return Alarm(self.name, "warn", f"{self.name}: {said}", {})
+        return super().check(history)
+
 
 KINDS = (
     RewardCollapse, EntropyFloor, DuplicateRate, TruncationRate, ParseRate, NullRewards, Copying, OneAnswer,

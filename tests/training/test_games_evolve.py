@@ -22,7 +22,7 @@ from sparring.memory.journal import Journal
 from sparring.memory.schema import Episode, Event, PolicyVersion, Turn
 from sparring.memory.versions import journal_names
 from sparring.training.config import OpponentsConfig, load_config
-from sparring.training.console import Watch
+from sparring.training.console import Watch, readability
 from sparring.training.preflight import preflight, sides
 from sparring.training.story import CHOICE, read_story
 
@@ -105,6 +105,13 @@ def undisturbed(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     config, memory = games(folder), copied(taught, folder / "it")
     ended(nursery().live(config, memory))
     return config, memory
+
+
+def test_the_report_of_lessons_has_no_words_to_read(taught: Path, undisturbed: Any) -> None:
+    with Journal.open(str(taught / "journal.db")) as journal:
+        assert readability(read_story(journal, ROUND0)) == "readable: all words were a teacher's"
+    with Journal.open(str(undisturbed[1])) as journal:
+        assert set(read_story(journal, RUN).readable) == set(SIDES)
 
 
 def opponents(memory: Path, run: str = RUN) -> dict[int, dict[str, Any]]:

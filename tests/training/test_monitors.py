@@ -237,6 +237,17 @@ def test_warmup_steps_never_count() -> None:
     assert monitor.check([bad] * 5) is not None
 
 
+def test_a_figure_that_the_play_does_not_have_is_told_once() -> None:
+    monitor = make_monitor({"monitor": "figure", "figure": "solver_rewrd", "patience": 2, "action": "stop"})
+    steps: list[dict[str, Any]] = [{"play/solver_reward": 0.0}, {"play/score/2": 0.5}, {"play/score/2": 0.5}]
+    assert monitor.check(steps[:1]) is None
+    alarm = monitor.check(steps[:2])
+    assert alarm is not None and alarm.action == "warn"
+    assert "`solver_rewrd` yet" in alarm.message and "`score/2`, `solver_reward`." in alarm.message
+    assert monitor.check(steps) is None
+    assert monitor.check([{"reward": 0.5}] * 2) is None  # no figures at all: the step played nothing
+
+
 def test_any_figure_of_the_play_can_be_watched_and_stop_a_run() -> None:
     monitor = make_monitor(
         {"monitor": "figure", "figure": "repeated", "high": 0.8, "patience": 1, "action": "stop"}

@@ -1,0 +1,94 @@
+"""Writes the task files of this folder: word problems to be discussed, and lessons in the format.
+
+    python examples/comas/words/make_words.py FOLDER
+
+FOLDER holds `gsm8k_train.jsonl.gz` (Cobbe et al. 2110.14168) and `svamp_dev.jsonl` (Patel et al.
+2103.07191), both under the MIT licence: rows of `id`, `question`, `answer`, `check` and, of GSM8K,
+`solution`. A few of them are written here:
+
+    lessons, lessons_dev
+                GSM8K: short solutions as people wrote them, and the same with an error in the last step
+    train       SVAMP: problems to discuss
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+SEED = 7
+LESSONS, LESSONS_DEV, TRAIN = 36, 6, 48
+LONGEST = 150
+"""Characters of a solution that is taught, and of its question: one or two steps."""
+LOW, HIGH = 1, 3
+_EQUATION = re.compile(r"([\d.]+(?: ?[-+*/] ?[\d.]+)+) = \$?(\d+)(?![\d.,])")
+
+Row = dict[str, Any]
+
+
+def rows(path: Path) -> Iterator[Row]:
+    held = path.read_bytes()
+    text = (gzip.decompress(held) if path.suffix == ".gz" else held).decode()
+    yield from map(json.loads, text.splitlines())
+
+
+def written(steps: str, answer: str) -> str:
+    """A solution as a solver writes it."""
+    return f"{steps}\nAnswer: {answer}"
+
+
+def spoilt(steps: str, answer: str, rng: random.Random) -> tuple[str, str, str] | None:
+    """The steps with another result of the last equation, that result, and what is to be said of it; None
+    where the last step holds no equation for the answer."""
+    first, _, last = steps.rpartition("\n")
+    found = _EQUATION.search(last)
+    if found is None or found[2] != answer or not int(answer):
+        return None
+    wrong = str(int(answer) + rng.choice([step for step in (-2, -1, 1, 2, 10) if int(answer) + step > 0]))
+    changed = last[: found.start(2)] + re.sub(rf"\b{answer}\b", wrong, last[found.start(2) :])
+    return f"{first}\n{changed}".lstrip(), wrong, f"{found[1]} = {answer}, but the solution says {wrong}."
+
+
+def taught(row: Row, rng: random.Random) -> Row | None:
+    """A problem with all that is to be said about it."""
+    steps, question, answer = row["solution"].rpartition("\n####")[0], row["question"], row["answer"]
+    if max(len(steps), len(question)) > LONGEST or (wrong := spoilt(steps, answer, rng)) is None:
+        return None
+    lessons = [_lesson("solver", "solve", question, {"discussion": []}, written(steps, answer))]
+    for solution, said, why, score in (
+        (written(steps, answer), "Every step is right.", "Nothing is wrong.", HIGH),
+        (written(*wrong[:2]), wrong[2], "The error is there.", LOW),
+    ):
+        seen = {"solution": solution}
+        lessons.append(_lesson("evaluator", "evaluate", question, {**seen, "discussion": []}, said))
+        seen |= {"evaluation": said, "low": LOW, "high": HIGH}
+        lessons.append(_lesson("scorer", "score", question, seen, f"{why} <score>{score}</score>"))
+    return {"id": row["id"], "question": question, "answer": answer, "check": "math", "lessons": lessons}
+
+
+def _lesson(role: str, occasion: str, question: str, seen: Row, text: str) -> Row:
+    return {"role": role, "occasion": occasion, "variables": {"question": question, **seen}, "text": text}
+
+
+def write(name: str, made: Iterable[Row]) -> None:
+    (HERE / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
+
+
+def main(folder: Path) -> None:
+    rng = random.Random(SEED)
+    fitting = [made for row in rows(folder / "gsm8k_train.jsonl.gz") if (made := taught(row, rng))]
+    write("lessons", fitting[:LESSONS])
+    write("lessons_dev", fitting[LESSONS : LESSONS + LESSONS_DEV])
+    write("train", list(rows(folder / "svamp_dev.jsonl"))[:TRAIN])
+    print(f"{len(fitting)} problems of GSM8K fit")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
