@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.side_by_side import compared, parser, run
 from sparring.agents.engines.registry import EnginePool
 from sparring.graphs.play import Play
-from sparring.graphs.sneaky_figures import game_figures
+from sparring.graphs.protocols.sneaky_figures import game_figures
 from sparring.memory.journal import Journal
 from sparring.memory.tasks import load_tasks
 

@@ -310,7 +310,7 @@ class Problems:
 
 def campaign(memory: str, folder: Path, kills: int, seed: int, tasks: int = 24) -> Tally:
     """Lives of the protocols in turn until `kills` kills were made."""
-    START.set_forkserver_preload(["sparring.graphs.play", "sparring.graphs.debate"])
+    START.set_forkserver_preload(["sparring.graphs.play", "sparring.graphs.protocols.debate"])
     warm = START.Process(target=time.time)  # the server's own start must not count as play
     warm.start()
     warm.join()

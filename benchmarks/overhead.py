@@ -44,10 +44,10 @@ from sparring.agents.engines.base import Completion, Request, Usage
 from sparring.agents.engines.registry import EnginePool
 from sparring.agents.engines.scripted import ScriptedEngine
 from sparring.graphs.context import Context
-from sparring.graphs.debate import Debate
-from sparring.graphs.debate_views import DebateState
 from sparring.graphs.play import Play, plan
 from sparring.graphs.player import Player
+from sparring.graphs.protocols.debate import Debate
+from sparring.graphs.protocols.debate_views import DebateState
 from sparring.memory.journal import Journal
 from sparring.memory.records import Ask, Place, TaskRecord, Turn, VersionRecord
 

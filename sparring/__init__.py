@@ -23,8 +23,8 @@ _HOME = {
     "RewardFunction": "sparring.training.rewards.base",
     "make_protocol": "sparring.graphs.catalogue",
     "Protocol": "sparring.graphs.protocol",
-    "Debate": "sparring.graphs.debate",
-    "Sample": "sparring.graphs.sample",
+    "Debate": "sparring.graphs.protocols.debate",
+    "Sample": "sparring.graphs.protocols.sample",
     "Limits": "sparring.graphs.context",
     "Context": "sparring.graphs.context",
     "aresume": "sparring.graphs.play",
@@ -47,15 +47,15 @@ if TYPE_CHECKING:
     from sparring.graphs.catalogue import make_protocol as make_protocol
     from sparring.graphs.context import Context as Context
     from sparring.graphs.context import Limits as Limits
-    from sparring.graphs.debate import Debate as Debate
     from sparring.graphs.play import aplay as aplay
     from sparring.graphs.play import aresume as aresume
     from sparring.graphs.play import plan as plan
     from sparring.graphs.play import play as play
     from sparring.graphs.play import resume as resume
     from sparring.graphs.protocol import Protocol as Protocol
+    from sparring.graphs.protocols.debate import Debate as Debate
+    from sparring.graphs.protocols.sample import Sample as Sample
     from sparring.graphs.report import report as report
-    from sparring.graphs.sample import Sample as Sample
     from sparring.memory.journal import Journal as Journal
     from sparring.memory.records import TaskRecord as TaskRecord
     from sparring.memory.tasks import load_tasks as load_tasks

@@ -9,21 +9,21 @@ from sparring.errors import UserError, unknown
 from sparring.graphs.protocol import Protocol
 
 PROTOCOLS = {
-    "sample": "sparring.graphs.sample:Sample",
-    "debate": "sparring.graphs.debate:Debate",
-    "du": "sparring.graphs.debate:Debate",
-    "mad": "sparring.graphs.debate:Debate",
-    "reconcile": "sparring.graphs.debate:Debate",
-    "step_check": "sparring.graphs.step_check:StepCheck",
-    "guided": "sparring.graphs.guided:Guided",
-    "rollout": "sparring.graphs.rollout:Rollout",
-    "sneaky": "sparring.graphs.sneaky:SneakyGame",
-    "sneaky_lesson": "sparring.graphs.sneaky_lesson:SneakyLesson",
-    "duel": "sparring.graphs.duel:Duel",
-    "conversation": "sparring.graphs.conversation:Conversation",
-    "lesson": "sparring.graphs.lesson:Lesson",
-    "discuss": "sparring.graphs.discuss:Discuss",
-    "judge_check": "sparring.graphs.judge_check:JudgeCheck",
+    "sample": "sparring.graphs.protocols.sample:Sample",
+    "debate": "sparring.graphs.protocols.debate:Debate",
+    "du": "sparring.graphs.protocols.debate:Debate",
+    "mad": "sparring.graphs.protocols.debate:Debate",
+    "reconcile": "sparring.graphs.protocols.debate:Debate",
+    "step_check": "sparring.graphs.protocols.step_check:StepCheck",
+    "guided": "sparring.graphs.protocols.guided:Guided",
+    "rollout": "sparring.graphs.protocols.rollout:Rollout",
+    "sneaky": "sparring.graphs.protocols.sneaky:SneakyGame",
+    "sneaky_lesson": "sparring.graphs.protocols.sneaky_lesson:SneakyLesson",
+    "duel": "sparring.graphs.protocols.duel:Duel",
+    "conversation": "sparring.graphs.protocols.conversation:Conversation",
+    "lesson": "sparring.graphs.protocols.lesson:Lesson",
+    "discuss": "sparring.graphs.protocols.discuss:Discuss",
+    "judge_check": "sparring.graphs.protocols.judge_check:JudgeCheck",
 }
 """Name -> class; a module's `PRESETS` hold the options that a name stands for."""
 

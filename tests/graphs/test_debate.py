@@ -33,7 +33,7 @@ from stage import Call, Stage
 
 from sparring.errors import EngineError, UserError
 from sparring.graphs.catalogue import make_protocol
-from sparring.graphs.debate_views import SILENCE
+from sparring.graphs.protocols.debate_views import SILENCE
 from sparring.memory.journal import Journal
 
 DATA = Path(__file__).parent.parent / "data"

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparring.graphs.debate_views import SILENCE, Statement, groups_of, heard, in_order, others_of
+from sparring.graphs.protocols.debate_views import SILENCE, Statement, groups_of, heard, in_order, others_of
 from sparring.memory.records import Turn
 
 

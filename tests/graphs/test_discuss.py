@@ -18,10 +18,10 @@ from sparring.agents.engines.base import Request
 from sparring.agents.engines.scripted import ScriptedEngine
 from sparring.errors import EngineError, UserError
 from sparring.graphs.catalogue import make_protocol
-from sparring.graphs.discuss_figures import discussion_figures
 from sparring.graphs.play import aplay, plan
+from sparring.graphs.protocols.discuss_figures import discussion_figures
+from sparring.graphs.protocols.discuss_roster import deal, reviewers
 from sparring.graphs.report import report
-from sparring.graphs.roster import deal, reviewers
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Event, Message, Turn
 

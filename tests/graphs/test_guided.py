@@ -9,7 +9,7 @@ import pytest
 from stage import Call, Stage
 
 from sparring.errors import UserError
-from sparring.graphs.guided import Guided
+from sparring.graphs.protocols.guided import Guided
 from sparring.memory.journal import Journal
 
 YES, NO = "<Answer>Correct</Answer>", "<Answer>Incorrect</Answer>"

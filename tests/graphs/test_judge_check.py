@@ -11,8 +11,8 @@ import pytest
 from sparring.agents.engines.base import Request
 from sparring.agents.engines.scripted import ScriptedEngine
 from sparring.errors import UserError
-from sparring.graphs.discuss_figures import discussion_figures
 from sparring.graphs.play import aplay, plan
+from sparring.graphs.protocols.discuss_figures import discussion_figures
 from sparring.memory.journal import Journal
 
 LABELS = {"a": "right", "b": "right", "c": "wrong", "d": "wrong"}

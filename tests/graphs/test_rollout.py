@@ -14,7 +14,7 @@ from stage import Call, Stage
 from sparring.agents.engines.scripted import ScriptedEngine
 from sparring.errors import UserError
 from sparring.graphs.play import aplay, plan
-from sparring.graphs.rollout import Rollout
+from sparring.graphs.protocols.rollout import Rollout
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
 from sparring.memory.schema import Event

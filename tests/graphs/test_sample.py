@@ -9,7 +9,7 @@ import pytest
 from stage import Call, Stage
 
 from sparring.errors import EngineError, UserError
-from sparring.graphs.sample import Sample
+from sparring.graphs.protocols.sample import Sample
 from sparring.memory.journal import Journal
 
 

@@ -17,7 +17,7 @@ from sparring.agents.steps import ErrorType
 from sparring.cli import app
 from sparring.errors import UserError
 from sparring.graphs.play import play
-from sparring.graphs.sneaky import SneakyGame
+from sparring.graphs.protocols.sneaky import SneakyGame
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
 

@@ -19,8 +19,8 @@ from sparring.agents.roles import Agent
 from sparring.errors import UserError
 from sparring.graphs.context import Context
 from sparring.graphs.play import aplay, plan
-from sparring.graphs.sneaky import SneakyGame
-from sparring.graphs.sneaky_lesson import SneakyLesson
+from sparring.graphs.protocols.sneaky import SneakyGame
+from sparring.graphs.protocols.sneaky_lesson import SneakyLesson
 from sparring.memory.episode import EpisodeHandle
 from sparring.memory.journal import Journal
 from sparring.memory.queries import Said, transcript

@@ -18,8 +18,8 @@ from sparring.cli import app
 from sparring.errors import EngineError, UserError
 from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.play import play
+from sparring.graphs.protocols.step_check import StepCheck
 from sparring.graphs.report import report
-from sparring.graphs.step_check import StepCheck
 from sparring.graphs.step_errors import figures, step_errors
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Episode

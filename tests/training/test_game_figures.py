@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from journal_support import drive, episode, says
 
-from sparring.graphs.sneaky import SneakyGame
+from sparring.graphs.protocols.sneaky import SneakyGame
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
 

@@ -37,7 +37,7 @@ from sparring.training.rewards.base import EpisodeRow, EventRow, Paid, RewardFun
 
 
 class InteractionRewards(RewardFunction):
-    """Rewards of solvers, evaluators and scorers of a discussion (`graphs.discuss`)."""
+    """Rewards of solvers, evaluators and scorers of a discussion (`protocols.discuss`)."""
 
     name: ClassVar[str] = "comas"
     version: ClassVar[str] = "2"

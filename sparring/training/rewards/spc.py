@@ -1,4 +1,4 @@
-"""The rewards of SPC's sneaky game (2504.19162, section 3; `graphs.sneaky`): win +1, lose -1.
+"""The rewards of SPC's sneaky game (2504.19162, section 3; `protocols.sneaky`): win +1, lose -1.
 
 The generator wins where its step is called correct, and loses where it is caught or where its attack was
 void by its own fault ("reward from the solver"). The critic wins each verdict that is true, on sneaky
@@ -32,7 +32,7 @@ class SneakyRewards(RewardFunction):
     won: float = 1.0
     lost: float = -1.0
     failed: float = -1.0
-    """The generator's, for an attack that is void by its own fault: see `graphs.sneaky`."""
+    """The generator's, for an attack that is void by its own fault: see `protocols.sneaky`."""
     unsound: float | None = None
     """The generator's, where the solver fails from the correct step; None is NULL."""
     fault: float = -1.0

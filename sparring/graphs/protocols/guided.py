@@ -25,7 +25,7 @@ from sparring.agents.steps import is_answer
 from sparring.graphs.aggregate import Ballot, aggregator
 from sparring.graphs.context import Context
 from sparring.graphs.protocol import Outcome, Protocol, voted
-from sparring.graphs.rollout import SOLVER, solver_of
+from sparring.graphs.protocols.rollout import SOLVER, solver_of
 
 CRITIC = "critic"
 

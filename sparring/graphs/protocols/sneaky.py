@@ -38,9 +38,9 @@ from sparring.agents.steps import ERROR_TYPES, ErrorType, gives_itself_away, sne
 from sparring.errors import UserError
 from sparring.graphs.context import Context
 from sparring.graphs.protocol import Outcome, Protocol
-from sparring.graphs.rollout import SOLVER, solver_of
-from sparring.graphs.sneaky_figures import game_figures
-from sparring.graphs.step_check import steps_of
+from sparring.graphs.protocols.rollout import SOLVER, solver_of
+from sparring.graphs.protocols.sneaky_figures import game_figures
+from sparring.graphs.protocols.step_check import steps_of
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
 from sparring.tools.chains import Chain, exact_continuation, stated

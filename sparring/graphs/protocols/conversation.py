@@ -20,8 +20,8 @@ from pydantic import Field
 from sparring.agents.parsing import statement
 from sparring.agents.roles import Role
 from sparring.graphs.context import Context
-from sparring.graphs.debate_views import heard
 from sparring.graphs.protocol import Outcome, Protocol
+from sparring.graphs.protocols.debate_views import heard
 
 
 class Said(TypedDict):

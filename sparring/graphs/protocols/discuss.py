@@ -39,9 +39,11 @@ from sparring.agents.scores import without_tags
 from sparring.errors import UserError
 from sparring.graphs.aggregate import Ballot, aggregator
 from sparring.graphs.context import Context
-from sparring.graphs.debate_views import heard
-from sparring.graphs.discuss_figures import discussion_figures
-from sparring.graphs.discuss_seats import (
+from sparring.graphs.protocol import Outcome, Protocol, voted
+from sparring.graphs.protocols.debate_views import heard
+from sparring.graphs.protocols.discuss_figures import discussion_figures
+from sparring.graphs.protocols.discuss_roster import Assignment, Roster, deal, reviewers
+from sparring.graphs.protocols.discuss_seats import (
     EVALUATOR,
     SCORER,
     SOLVER,
@@ -52,8 +54,6 @@ from sparring.graphs.discuss_seats import (
     reviewer,
     to_be_scored,
 )
-from sparring.graphs.protocol import Outcome, Protocol, voted
-from sparring.graphs.roster import Assignment, Roster, deal, reviewers
 from sparring.memory.journal import Journal
 
 

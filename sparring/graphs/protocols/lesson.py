@@ -88,7 +88,7 @@ class Lesson(Protocol):
         """Raise `UserError` where a lesson could not be given."""
         for name, kind in FIELDS.items():
             if not isinstance(lesson, Mapping) or not isinstance(lesson.get(name), kind):
-                raise UserError(f"{where}: `{name}` is missing or of another kind; see `graphs.lesson`")
+                raise UserError(f"{where}: `{name}` is missing or of another kind; see `protocols.lesson`")
         roles = {role.name: role for role in self._inner.seats().values()}
         if lesson["role"] not in roles:
             raise unknown(f"role in {where}", lesson["role"], roles)

@@ -29,11 +29,11 @@ from sparring.agents.roles import Role
 from sparring.agents.steps import write_sneaky
 from sparring.errors import UserError, unknown
 from sparring.graphs.context import Context
-from sparring.graphs.lesson import supervised_loss
 from sparring.graphs.protocol import Outcome, in_line
-from sparring.graphs.rollout import SOLVER, solver_of
-from sparring.graphs.sneaky import CRITIC, SNEAKY, Sneaky, SneakyState, plain, shown
-from sparring.graphs.step_check import steps_of
+from sparring.graphs.protocols.lesson import supervised_loss
+from sparring.graphs.protocols.rollout import SOLVER, solver_of
+from sparring.graphs.protocols.sneaky import CRITIC, SNEAKY, Sneaky, SneakyState, plain, shown
+from sparring.graphs.protocols.step_check import steps_of
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
 

@@ -39,8 +39,9 @@ from langgraph.types import Command, Send
 from sparring.errors import UserError
 from sparring.graphs.aggregate import Ballot, aggregator
 from sparring.graphs.context import Context
-from sparring.graphs.debate_policy import PRESETS, Policy
-from sparring.graphs.debate_views import (
+from sparring.graphs.protocol import Outcome, voted
+from sparring.graphs.protocols.debate_policy import PRESETS, Policy
+from sparring.graphs.protocols.debate_views import (
     DebateState,
     Statement,
     conversation,
@@ -49,7 +50,6 @@ from sparring.graphs.debate_views import (
     last_words,
     others_of,
 )
-from sparring.graphs.protocol import Outcome, voted
 from sparring.tools.equality import agroup
 
 __all__ = ["PRESETS", "Debate"]

@@ -19,7 +19,7 @@ from sparring.errors import UserError
 from sparring.graphs.aggregate import Ballot, aggregator
 from sparring.graphs.context import Context
 from sparring.graphs.protocol import Outcome, Protocol, in_line, voted
-from sparring.graphs.step_check import steps_of
+from sparring.graphs.protocols.step_check import steps_of
 from sparring.memory.records import TaskRecord
 
 SOLVER = "solver"

@@ -10,8 +10,8 @@ from sparring.agents import parsing
 from sparring.agents.parsing import Parser, statement
 from sparring.agents.roles import Role
 from sparring.graphs.aggregate import AGGREGATORS
-from sparring.graphs.debate_views import REFEREE, SELECTOR, SPEAKER
 from sparring.graphs.protocol import Protocol
+from sparring.graphs.protocols.debate_views import REFEREE, SELECTOR, SPEAKER
 
 
 class Policy(Protocol):

@@ -19,10 +19,18 @@ from pydantic import Field, field_validator
 from sparring.agents.roles import Role
 from sparring.errors import UserError
 from sparring.graphs.context import Context
-from sparring.graphs.debate_views import heard
-from sparring.graphs.discuss_figures import discussion_figures, support
-from sparring.graphs.discuss_seats import EVALUATOR, SCORER, Scale, judged, ordered, reviewer, to_be_scored
 from sparring.graphs.protocol import Outcome, Protocol, in_line
+from sparring.graphs.protocols.debate_views import heard
+from sparring.graphs.protocols.discuss_figures import discussion_figures, support
+from sparring.graphs.protocols.discuss_seats import (
+    EVALUATOR,
+    SCORER,
+    Scale,
+    judged,
+    ordered,
+    reviewer,
+    to_be_scored,
+)
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
 
