@@ -217,8 +217,8 @@ class NullRewards(_Floor):
     name = "null_rewards"
     metric = "rewarded"
     advice = (
-        "There is nothing to learn from, most turns cannot be paid: look for engine errors, or for a judge "
-        "that cannot be read."
+        "There is nothing to learn from, most turns cannot be paid: look for engine errors, for words that "
+        "were cut off, or for a judge that cannot be read."
     )
 
     floor: float = 0.5
