@@ -14,6 +14,7 @@ from journal_helpers import AGENT, TASK, Model, drive, made, one, version
 from sqlalchemy import insert, select, update
 
 from sparring.errors import RunLocked, UserError
+from sparring.memory.heads import move_head
 from sparring.memory.journal import Journal
 from sparring.memory.queries import training_turns, transcript
 from sparring.memory.records import Ask, Place, Produced, TaskRecord, VersionRecord
@@ -30,6 +31,7 @@ from sparring.memory.schema import (
     UpdateTurn,
 )
 from sparring.memory.transfer import delete, export, import_, stats
+from sparring.memory.versions import heads
 
 
 def answer(place: Place) -> Produced:
@@ -178,6 +180,39 @@ async def test_everything_at_once(journal: Journal, database: Callable[[], str],
         assert rows(other) == rows(journal)
         assert other.run_row("child").parent_id == "r" and other.run_row("r").status == "done"
         assert [run["id"] for run in stats(other)["runs"]] == ["r", "child"] and stats(other)["bytes"] > 0
+
+
+async def test_heads_of_a_policy_that_is_new_there_end_where_its_moves_led(
+    journal: Journal, database: Callable[[], str], tmp_path: Path
+) -> None:
+    await play(journal)
+    base, run = version(journal), drive(journal, "evolve")
+    one, two = (journal.version(VersionRecord("base", "hash", "s", f"f{n}", f"a{n}")) for n in (1, 2))
+    for head, target in (("training", one), ("training", two), ("live", two), ("live", one), ("live", two)):
+        move_head(journal, "base", head, target, by="gate", reason="", run=run)  # type: ignore[arg-type]  # both are heads
+    move_head(journal, "base", "live", base, by="hand", reason="worse")
+    run.finish("done")
+    run.release()
+    made_by = {"id": 1, "run_id": "evolve", "policy": "base", "step": 0, "status": "done", "config": {}}
+    ends = {"from_version_id": base, "to_version_id": two}
+    journal.execute(insert(Update).values(**made_by, **ends, created_at=0.0))
+    journal.execute(update(PolicyVersion).where(PolicyVersion.id == two).values(parent_id=base))
+    export(journal, None, tmp_path / "all.jsonl")
+    export(journal, "evolve", tmp_path / "run.jsonl")
+    with Journal.open(database()) as other:
+        import_(other, tmp_path / "all.jsonl")
+        assert at(other) == at(journal) == {"live": 0, "training": 2}
+    with Journal.open(database()) as other:  # version 1 and the move by hand stay behind
+        import_(other, tmp_path / "run.jsonl")
+        assert at(other) == {"live": 1, "training": 1}
+    with Journal.open(database()) as other:
+        await play(other, "before")
+        import_(other, tmp_path / "all.jsonl")
+        assert at(other) == {"live": 0, "training": 0}, "a policy that was there stays where it is"
+
+
+def at(journal: Journal) -> dict[str, int]:
+    return {str(head): found.number for head, found in heads(journal, "base").items() if found}
 
 
 async def test_another_run_of_the_same_name(
