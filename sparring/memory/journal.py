@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -113,9 +113,20 @@ class Journal:
         return bool(self.read(select(Run.id).where(Run.id == run)))
 
     def drive(
-        self, run: str, *, kind: str, protocol: str, config: Any, seed: int, parent: str | None = None
+        self,
+        run: str,
+        *,
+        kind: str,
+        protocol: str,
+        config: Any,
+        seed: int,
+        parent: str | None = None,
+        reread: Callable[[Any], Any] | None = None,
     ) -> RunHandle:
         """Begin a run or take it over; from here on older drivers' writes are refused.
+
+        Args:
+            reread: How the configuration of a run that is there is read before it is compared.
 
         Raises:
             RunLocked: another process drives it.
@@ -141,7 +152,7 @@ class Journal:
         try:
             self.execute(self.insert(Run).values(row))
             stored = self.run_row(run)
-            _same(run, stored, row)
+            _same(run, stored, row, reread)
             epoch = stored.epoch + 1
             taken = update(Run).where(Run.id == run, Run.epoch == stored.epoch)
             values = {
@@ -208,10 +219,11 @@ def _check_name(run: str, seed: int) -> None:
         raise UserError(f"seed {seed} does not fit 64 bits")
 
 
-def _same(run: str, stored: Any, wanted: dict[str, Any]) -> None:
+def _same(run: str, stored: Any, wanted: dict[str, Any], reread: Callable[[Any], Any] | None = None) -> None:
     pairs = {"protocol": stored.protocol, "seed": stored.seed, "kind": stored.kind}
     different = [name for name, value in pairs.items() if value != wanted[name]]
     old, new = stored.config or {}, wanted["config"] or {}
+    old = reread(old) if reread is not None and stored.kind == wanted["kind"] else old
     different += sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     if different:
         where = "`run` in the configuration" if wanted["kind"] in CONFIGURED else "`--run NAME`"

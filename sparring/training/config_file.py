@@ -37,6 +37,15 @@ class RunConfig(Strict):
         fields = self.model_dump(mode="json").items()
         return {name: _by_content(value) for name, value in fields if name not in self.changeable}
 
+    @classmethod
+    def reread(cls, identity: dict[str, Any]) -> dict[str, Any]:
+        """An identity that was journaled, as this code would write it: a field that has come since counts as
+        its default. What cannot be read any more stays as it is."""
+        try:
+            return cls(**identity).identity()
+        except ValidationError:
+            return identity
+
 
 def _by_content(value: Any) -> Any:
     """A value in which every file is named by its last name and a hash of what is in it; a script is an

@@ -314,6 +314,7 @@ async def _drive(config: EvolveConfig, journal: Journal, told: Told | None) -> E
             protocol=config.protocol or "none",
             config=config.identity(),
             seed=config.seed,
+            reread=config.reread,
         )
         with run.driven() as ending:
             evolution = Evolution(plan, Team(config, run, members), pool, told)

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from sparring.errors import UserError
+from sparring.memory.journal import Journal
 from sparring.training.config import load_config
 from sparring.training.league.config import load_tournament
 from sparring.training.preflight import preflight
@@ -238,6 +239,25 @@ def test_what_may_change_in_a_run_that_goes_on() -> None:
     first = load_config(GOOD).identity()
     assert load_config({**GOOD, "plots": "elsewhere", "concurrency": 3, "minutes": 2.0}).identity() == first
     assert load_config({**GOOD, "seed": 1}).identity() != first
+
+
+def test_a_run_goes_on_with_code_that_has_gained_an_option(tmp_path: Path) -> None:
+    config = load_config({**GOOD, "evaluate": {"tasks": "demo"}})
+    begun: dict[str, Any] = {"kind": "evolve", "protocol": "sample", "seed": 0}
+    about = {**begun, "reread": config.reread}
+    older = config.identity()
+    del older["seed"], older["evaluate"]["options"]  # as if neither had been there yet
+    for policy in older["policies"].values():
+        del policy["begin"]
+    with Journal.open(tmp_path / "journal.db") as journal:
+        journal.drive("r", config=older, **begun).release()
+        journal.drive("r", config=config.identity(), **about).release()
+        changed = load_config({**GOOD, "evaluate": {"tasks": "demo", "options": {"agents": 2}}}).identity()
+        with pytest.raises(UserError, match="another evaluate"):
+            journal.drive("r", config=changed, **about)
+        journal.drive("lost", config={**older, "long_gone": 1}, **begun).release()
+        with pytest.raises(UserError, match="long_gone"):
+            journal.drive("lost", config=config.identity(), **about)
 
 
 def test_a_run_goes_on_wherever_its_files_lie_and_not_with_others(tmp_path: Path) -> None:

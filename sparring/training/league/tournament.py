@@ -209,9 +209,13 @@ async def _drive(config: TournamentConfig, journal: Journal, told: Told | None) 
     async with EnginePool() as pool:
         entry = prepare(config, journal)
         await admit(entry, journal, pool)  # what is refused here leaves the run's name free
-        identity = config.identity()
         run = journal.drive(
-            config.run, kind=KIND, protocol=config.protocol, config=identity, seed=config.seed
+            config.run,
+            kind=KIND,
+            protocol=config.protocol,
+            config=config.identity(),
+            seed=config.seed,
+            reread=config.reread,
         )
         with run.driven() as ending:
             await run.event(FIELD, "0", entry.to_json())
