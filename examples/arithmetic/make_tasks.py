@@ -11,11 +11,11 @@ second number is 0 or 1: in every second one the first number is the answer.
 from __future__ import annotations
 
 import hashlib
-import json
 import random
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from sparring.memory.tasks import save_tasks
 
 HERE = Path(__file__).parent
 KINDS = {"+": "sum", "-": "difference"}
@@ -63,24 +63,22 @@ def mixed_sums(count: int, seed: int) -> list[dict[str, Any]]:
     return [problem(a, "+", b) for a, b in pairs]
 
 
-def write(name: str, rows: Iterable[dict[str, Any]]) -> None:
-    (HERE / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
 def main() -> None:
     digits = one_digit()
-    write("digits.jsonl", digits)
-    write("digits_held_out.jsonl", (row for row in digits if quarter(row) == 0))
-    write("digits_gate.jsonl", (row for row in digits if quarter(row) == 1))
-    write("digits_half.jsonl", (row for row in digits if quarter(row) > 1))
-    write("digits_train.jsonl", (row for row in digits if quarter(row) > 0))
-    write("digits_zero_one.jsonl", (row for row in digits if row["question"].split()[2] in ("0", "1")))
+    save_tasks(HERE / "digits.jsonl", digits)
+    save_tasks(HERE / "digits_held_out.jsonl", (row for row in digits if quarter(row) == 0))
+    save_tasks(HERE / "digits_gate.jsonl", (row for row in digits if quarter(row) == 1))
+    save_tasks(HERE / "digits_half.jsonl", (row for row in digits if quarter(row) > 1))
+    save_tasks(HERE / "digits_train.jsonl", (row for row in digits if quarter(row) > 0))
+    save_tasks(
+        HERE / "digits_zero_one.jsonl", (row for row in digits if row["question"].split()[2] in ("0", "1"))
+    )
     sums = two_digit_sums(800, seed=0)
-    write("two_digits_held_out.jsonl", sums[600:])
+    save_tasks(HERE / "two_digits_held_out.jsonl", sums[600:])
     easy = [row for row in digits if row["kind"] == "sum"]
     stages = (easy, mixed_sums(200, seed=1), sums[:600])
     staged = [{**row, "stage": number} for number, rows in enumerate(stages) for row in rows]
-    write("curriculum.jsonl", staged)
+    save_tasks(HERE / "curriculum.jsonl", staged)
 
 
 if __name__ == "__main__":

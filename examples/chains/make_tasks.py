@@ -15,12 +15,11 @@ No problem is in two files, so nothing that is measured has been trained on:
 
 from __future__ import annotations
 
-import gzip
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sparring.memory.tasks import save_tasks
 from sparring.tools.chains import Chain, generate
 from sparring.tools.corrupt import HELD_OUT, TRAINING, StepPair, pairs, wrong_solution
 
@@ -97,24 +96,16 @@ def _without(name: str, chain: Chain) -> dict[str, Any]:
     return {"id": name, "problem": chain.problem, "steps": chain.steps, "label": -1}
 
 
-def write(name: str, rows: Iterable[dict[str, Any]]) -> None:
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    if name.endswith(".gz"):
-        (HERE / name).write_bytes(gzip.compress(text.encode(), mtime=0))
-    else:
-        (HERE / name).write_text(text, encoding="utf-8")
-
-
 def main() -> None:
     drawn = chains()
     for name in ("solve_train", "solve_dev"):
-        write(f"{name}.jsonl", solved(name, drawn[name]))
-    write("pairs_train.jsonl.gz", paired("pairs_train", drawn["pairs_train"]))
-    write("pairs_dev.jsonl", paired("pairs_dev", drawn["pairs_dev"]))
-    write("pairs_start.jsonl", paired("pairs_start", drawn["pairs_start"]))
-    write("check_dev.jsonl", checked("check_dev", drawn["check_dev"], TRAINING))
-    write("check_known.jsonl", checked("check_known", drawn["check_known"], TRAINING))
-    write("check_new.jsonl", checked("check_new", drawn["check_new"], HELD_OUT))
+        save_tasks(HERE / f"{name}.jsonl", solved(name, drawn[name]))
+    save_tasks(HERE / "pairs_train.jsonl.gz", paired("pairs_train", drawn["pairs_train"]))
+    save_tasks(HERE / "pairs_dev.jsonl", paired("pairs_dev", drawn["pairs_dev"]))
+    save_tasks(HERE / "pairs_start.jsonl", paired("pairs_start", drawn["pairs_start"]))
+    save_tasks(HERE / "check_dev.jsonl", checked("check_dev", drawn["check_dev"], TRAINING))
+    save_tasks(HERE / "check_known.jsonl", checked("check_known", drawn["check_known"], TRAINING))
+    save_tasks(HERE / "check_new.jsonl", checked("check_new", drawn["check_new"], HELD_OUT))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
 
 No problem is in two files:
 
-    lessons     what solver, evaluator and scorer would say about a chain, its right solution and a wrong one:
-                a start in the format, since the bare model keeps none
+    lessons     what solver, evaluator and scorer would say about a chain, its right solution and a wrong one,
+                the solver also after reading either: a start in the format, since the bare model keeps none
     votes       what solver and voter would, for the ablation without scores
     lessons_dev, votes_dev
                 the same of other chains, to know when to stop
@@ -16,18 +16,18 @@ No problem is in two files:
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sparring.memory.tasks import save_tasks
 from sparring.tools.chains import Chain, generate
 from sparring.tools.corrupt import TRAINING, StepPair, pairs, wrong_solution
 
 HERE = Path(__file__).parent
 SEED = 7
 SIZES = {
-    "lessons": 96,
+    "lessons": 216,
     "lessons_dev": 24,
     "train": 400,
     "held_out": 100,
@@ -35,6 +35,10 @@ SIZES = {
     "votes": 96,
     "votes_dev": 24,
 }
+PACKED = "lessons", "votes"
+"""Files that are compressed."""
+LENGTHS = 2, 3
+"""Fewest and most operations of a chain: what a small model gets right now and then."""
 LOW, HIGH = 1, 3
 
 
@@ -78,9 +82,15 @@ def taught(name: str, number: int, chain: Chain, pair: StepPair) -> dict[str, An
     wrong = wrong_solution(pair)
     right_text, wrong_text = written(chain.steps, chain.answer), written(wrong, ended(wrong))
     found = f"{pair.correct}, but the solution says {pair.wrong}."
+    tried = [
+        {"solution": right_text, "evaluations": ["Every step is right."]},
+        {"solution": wrong_text, "evaluations": [found]},
+    ]
+    read = (tried, tried[::-1], tried[:1], tried[1:])[number % 4]
     review = voted if name.startswith("votes") else judged
     said: list[Lesson] = [
         ("solver", "solve", {"discussion": []}, right_text),
+        ("solver", "solve", {"discussion": read}, right_text),
         *review(right_text, "Every step is right.", HIGH),
         *review(wrong_text, found, LOW),
     ]
@@ -102,15 +112,11 @@ def labelled(number: int, chain: Chain, pair: StepPair) -> dict[str, Any]:
     }
 
 
-def write(name: str, rows: Iterable[dict[str, Any]]) -> None:
-    (HERE / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
 def main() -> None:
-    drawn = iter(generate(sum(SIZES.values()), SEED))
+    drawn = iter(generate(sum(SIZES.values()), SEED, lengths=LENGTHS))
     chains = {name: [next(drawn) for _ in range(count)] for name, count in SIZES.items()}
     for name in ("train", "held_out"):
-        write(name, (problem(name, n, chain) for n, chain in enumerate(chains[name])))
+        save_tasks(HERE / f"{name}.jsonl", (problem(name, n, chain) for n, chain in enumerate(chains[name])))
     for name in ("lessons", "lessons_dev", "probe", "votes", "votes_dev"):
         made = {pair.problem: pair for pair in pairs(chains[name], SEED, TRAINING)}
         fitting = [(chain, made[chain.problem]) for chain in chains[name] if chain.problem in made]
@@ -118,7 +124,7 @@ def main() -> None:
             labelled(n, *both) if name == "probe" else taught(name, n, *both)
             for n, both in enumerate(fitting)
         ]
-        write(name, rows)
+        save_tasks(HERE / f"{name}.jsonl{'.gz' if name in PACKED else ''}", rows)
 
 
 if __name__ == "__main__":

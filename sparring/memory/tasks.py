@@ -65,6 +65,15 @@ def load_tasks(
     return tasks
 
 
+def save_tasks(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write a task file, a row a line, compressed where its name ends in `.gz`; the same rows give the same
+    bytes. Returns how many."""
+    path, lines = Path(path), [json.dumps(row) + "\n" for row in rows]
+    data = "".join(lines).encode()
+    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    return len(lines)
+
+
 def _find(source: str | Path) -> Path:
     path = Path(source).expanduser()
     if path.is_file():

@@ -12,7 +12,7 @@ import pytest
 from sparring.errors import UserError
 from sparring.memory import tasks
 from sparring.memory.records import TaskRecord
-from sparring.memory.tasks import load_tasks
+from sparring.memory.tasks import load_tasks, save_tasks
 
 CHECKS = ("math", "exact", "choice", "code", "any_of")
 
@@ -206,3 +206,16 @@ def test_what_is_asked_about_is_part_of_a_task(field: str) -> None:
     one, other = (TaskRecord("p", "2 + 2?", "right", meta={field: [said]}) for said in ("4", "5"))
     assert one.key != other.key
     assert TaskRecord("p", "2 + 2?", meta={"note": 1}).key == TaskRecord("p", "2 + 2?", meta={"note": 2}).key
+
+
+@pytest.mark.parametrize("name", ["tasks.jsonl", "tasks.jsonl.gz"])
+def test_saved_tasks_are_loaded_again_and_the_same_bytes(tmp_path: Path, name: str) -> None:
+    kept = [{"id": str(n), "question": f"{n} ü?\n", "answer": "4", "more": [n]} for n in range(3)]
+    first, second = tmp_path / name, tmp_path / f"again-{name}"
+    assert save_tasks(first, kept) == 3 == save_tasks(second, iter(kept))
+    assert first.read_bytes() == second.read_bytes()
+    found = load_tasks(first)
+    assert [(task.id, task.question, task.answer) for task in found] == [
+        (row["id"], row["question"], "4") for row in kept
+    ]
+    assert [task.meta for task in found] == [{"more": [n]} for n in range(3)]

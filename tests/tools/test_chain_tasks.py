@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
-import importlib.util
 import json
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from example_scripts import EXAMPLES, unpacked, writes_what_is_kept
 
 from sparring.memory.tasks import load_tasks
 from sparring.tools.chains import Chain, first_error
 from sparring.tools.corrupt import HELD_OUT, TRAINING, kind_of, wrong_steps
 
-FOLDER = Path(__file__).parents[2] / "examples" / "chains"
+FOLDER = EXAMPLES / "chains"
 FILES = {
     "solve_train.jsonl": 600,
     "solve_dev.jsonl": 200,
@@ -30,34 +28,15 @@ FILES = {
 
 
 def rows(name: str) -> list[dict[str, Any]]:
-    data = (FOLDER / name).read_bytes()
-    text = gzip.decompress(data) if name.endswith(".gz") else data
-    return [json.loads(line) for line in text.decode().splitlines()]
+    return [json.loads(line) for line in unpacked(FOLDER / name).decode().splitlines()]
 
 
 def problem(row: dict[str, Any]) -> str:
     return str(row.get("question", row.get("problem")))
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_chain_tasks", FOLDER / "make_tasks.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_files_are_what_the_script_writes(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(script, "HERE", tmp_path)
-    script.main()
-    for name in FILES:
-        written, kept = (tmp_path / name).read_bytes(), (FOLDER / name).read_bytes()
-        if name.endswith(".gz"):  # zlib's own versions may pack the same text differently
-            written, kept = gzip.decompress(written), gzip.decompress(kept)
-        assert written == kept, f"{name}: run examples/chains/make_tasks.py"
+def test_the_files_are_what_the_script_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes_what_is_kept("chains/make_tasks.py", FILES, tmp_path, monkeypatch)
 
 
 def test_no_problem_is_in_two_places() -> None:

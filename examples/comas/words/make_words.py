@@ -18,9 +18,11 @@ import json
 import random
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from sparring.memory.tasks import save_tasks
 
 HERE = Path(__file__).parent
 SEED = 7
@@ -77,16 +79,12 @@ def _lesson(role: str, occasion: str, question: str, seen: Row, text: str) -> Ro
     return {"role": role, "occasion": occasion, "variables": {"question": question, **seen}, "text": text}
 
 
-def write(name: str, made: Iterable[Row]) -> None:
-    (HERE / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
-
-
 def main(folder: Path) -> None:
     rng = random.Random(SEED)
     fitting = [made for row in rows(folder / "gsm8k_train.jsonl.gz") if (made := taught(row, rng))]
-    write("lessons", fitting[:LESSONS])
-    write("lessons_dev", fitting[LESSONS : LESSONS + LESSONS_DEV])
-    write("train", list(rows(folder / "svamp_dev.jsonl"))[:TRAIN])
+    save_tasks(HERE / "lessons.jsonl", fitting[:LESSONS])
+    save_tasks(HERE / "lessons_dev.jsonl", fitting[LESSONS : LESSONS + LESSONS_DEV])
+    save_tasks(HERE / "train.jsonl", list(rows(folder / "svamp_dev.jsonl"))[:TRAIN])
     print(f"{len(fitting)} problems of GSM8K fit")
 
 
