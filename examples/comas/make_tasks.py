@@ -60,30 +60,32 @@ def problem(name: str, number: int, chain: Chain) -> dict[str, Any]:
     return {"id": f"{name}-{number}", "question": chain.problem, "answer": chain.answer, "check": "math"}
 
 
-def judged(solution: str, evaluation: str, score: int) -> list[Lesson]:
-    """What is to be said of a solution; the scorer is asked with the evaluation and without."""
+def judged(solution: str, said: str, misled: str, score: int) -> list[Lesson]:
+    """What is to be said of a solution. The scorer reads what is true of it, what is not, and nothing: who
+    only ever repeats the evaluation is no second judge."""
     why = "Nothing is wrong." if score == HIGH else "The error is there."
     shown = {"solution": solution, "low": LOW, "high": HIGH}
-    said: list[Lesson] = [
+    scored: list[Lesson] = [
         ("scorer", "score", {**shown, "evaluation": read}, f"{why} <score>{score}</score>")
-        for read in (evaluation, "")
+        for read in (said, misled, "")
     ]
-    return [("evaluator", "evaluate", {"solution": solution, "discussion": []}, evaluation), *said]
+    return [("evaluator", "evaluate", {"solution": solution, "discussion": []}, said), *scored]
 
 
-def voted(solution: str, evaluation: str, score: int) -> list[Lesson]:
+def voted(solution: str, said: str, _: str, score: int) -> list[Lesson]:
     vote = "correct" if score == HIGH else "incorrect"
     shown = {"solution": solution, "discussion": []}
-    return [("evaluator", "vote", shown, f"{evaluation} <answer>{vote}</answer>")]
+    return [("evaluator", "vote", shown, f"{said} <answer>{vote}</answer>")]
 
 
 def taught(name: str, number: int, chain: Chain, pair: StepPair) -> dict[str, Any]:
     """A problem with all that is to be said about it."""
     wrong = wrong_solution(pair)
     right_text, wrong_text = written(chain.steps, chain.answer), written(wrong, ended(wrong))
-    found = f"{pair.correct}, but the solution says {pair.wrong}."
+    praise, found = "Every step is right.", f"{pair.correct}, but the solution says {pair.wrong}."
+    invented = f"{pair.wrong}, but the solution says {pair.correct}."
     tried = [
-        {"solution": right_text, "evaluations": ["Every step is right."]},
+        {"solution": right_text, "evaluations": [praise]},
         {"solution": wrong_text, "evaluations": [found]},
     ]
     read = (tried, tried[::-1], tried[:1], tried[1:])[number % 4]
@@ -91,8 +93,8 @@ def taught(name: str, number: int, chain: Chain, pair: StepPair) -> dict[str, An
     said: list[Lesson] = [
         ("solver", "solve", {"discussion": []}, right_text),
         ("solver", "solve", {"discussion": read}, right_text),
-        *review(right_text, "Every step is right.", HIGH),
-        *review(wrong_text, found, LOW),
+        *review(right_text, praise, invented, HIGH),
+        *review(wrong_text, found, praise, LOW),
     ]
     lessons = [
         {"role": role, "occasion": occasion, "variables": {"question": chain.problem, **shown}, "text": text}

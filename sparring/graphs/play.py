@@ -193,7 +193,7 @@ def _expect(options: Mapping[str, Any]) -> None:
 
 async def aplay(
     play: Play,
-    memory: str | Path = DEFAULT_MEMORY,
+    memory: str | Path | Journal = DEFAULT_MEMORY,
     *,
     run: str | None = None,
     concurrency: int = 64,
@@ -203,7 +203,7 @@ async def aplay(
     """Play, or continue, a run; see `play`."""
     from sparring.graphs.baseline import SUFFIX  # not on top, as above
 
-    with Journal.open(memory, durability) as journal:
+    with Journal.at(memory, durability) as journal:
         name = run or play.default_name
         if name.endswith(SUFFIX):
             raise UserError(f"run name `{name}`: names that end in `{SUFFIX}` belong to the pools of runs")
@@ -212,7 +212,7 @@ async def aplay(
 
 async def aresume(
     run: str,
-    memory: str | Path = DEFAULT_MEMORY,
+    memory: str | Path | Journal = DEFAULT_MEMORY,
     *,
     baseline: Mapping[str, Any] | None = None,
     concurrency: int = 64,
@@ -220,8 +220,9 @@ async def aresume(
     on_progress: OnProgress | None = None,
 ) -> PlayResult:
     """Continue a run from the journal alone; with `baseline`, settings of a pool it was begun without."""
-    existing(str(memory))
-    with Journal.open(memory, durability) as journal:
+    if not isinstance(memory, Journal):
+        existing(str(memory))
+    with Journal.at(memory, durability) as journal:
         stored = Play.from_row(journal.run_row(run))
         for engine in (stored.engine, *stored.roles.values()):
             if isinstance(engine, str) and engine.startswith(OBJECT):
@@ -261,7 +262,7 @@ def play(
     protocol: str,
     tasks: str | Path | Iterable[TaskRecord | dict[str, Any]],
     *,
-    memory: str | Path = DEFAULT_MEMORY,
+    memory: str | Path | Journal = DEFAULT_MEMORY,
     run: str | None = None,
     concurrency: int = 64,
     durability: Any = "full",
@@ -272,7 +273,7 @@ def play(
     Args:
         protocol: `sample`, `debate`, `du`, `mad`, `reconcile`.
         tasks: A task file, a shipped set (`demo`), or tasks.
-        memory: Journal file or `postgresql://` URL.
+        memory: Journal file, `postgresql://` URL, or an open journal, whose durability is its own.
         run: Name of the run; by default derived from everything that makes the run what it is.
         concurrency: Episodes at a time.
         durability: `full` survives a power cut, `normal` a killed process (SQLite).
@@ -287,7 +288,7 @@ def play(
 
 def resume(
     run: str,
-    memory: str | Path = DEFAULT_MEMORY,
+    memory: str | Path | Journal = DEFAULT_MEMORY,
     *,
     concurrency: int = 64,
     on_progress: OnProgress | None = None,

@@ -58,12 +58,12 @@ class Journal:
 
     @classmethod
     @contextmanager
-    def at(cls, memory: str | Path | Journal) -> Iterator[Journal]:
+    def at(cls, memory: str | Path | Journal, durability: Durability = "full") -> Iterator[Journal]:
         """An open journal as it is, or one that is opened here and closed at the end."""
         if isinstance(memory, Journal):
             yield memory
         else:
-            with cls.open(memory) as journal:
+            with cls.open(memory, durability) as journal:
                 yield journal
 
     def __enter__(self) -> Journal:

@@ -94,6 +94,16 @@ def test_the_same_call_again_makes_no_call(memory: Path) -> None:
     assert (again.run, again.results, again.complete) == (first.run, first.results, True)
 
 
+def test_an_open_journal_is_played_into_and_left_open(tmp_path: Path) -> None:
+    script = Script()
+    with Journal.open(":memory:") as journal:
+        first = play("sample", TASKS, engine=script.engine, memory=journal, run="r")
+        assert play("sample", TASKS, engine=script.engine, memory=journal, run="r").results == first.results
+        assert len(script.calls) == len(TASKS)
+        assert journal.run_row("r").status == "done"
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("other", "field"),
     [

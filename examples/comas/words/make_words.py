@@ -46,16 +46,17 @@ def written(steps: str, answer: str) -> str:
     return f"{steps}\nAnswer: {answer}"
 
 
-def spoilt(steps: str, answer: str, rng: random.Random) -> tuple[str, str, str] | None:
-    """The steps with another result of the last equation, that result, and what is to be said of it; None
-    where the last step holds no equation for the answer."""
+def spoilt(steps: str, answer: str, rng: random.Random) -> tuple[str, str, str, str] | None:
+    """The steps with another result of the last equation, that result, what is to be said of it, and what
+    would be wrong to say of the right steps; None where the last step holds no equation for the answer."""
     first, _, last = steps.rpartition("\n")
     found = _EQUATION.search(last)
     if found is None or found[2] != answer or not int(answer):
         return None
     wrong = str(int(answer) + rng.choice([step for step in (-2, -1, 1, 2, 10) if int(answer) + step > 0]))
     changed = last[: found.start(2)] + re.sub(rf"\b{answer}\b", wrong, last[found.start(2) :])
-    return f"{first}\n{changed}".lstrip(), wrong, f"{found[1]} = {answer}, but the solution says {wrong}."
+    told = [f"{found[1]} = {a}, but the solution says {b}." for a, b in ((answer, wrong), (wrong, answer))]
+    return f"{first}\n{changed}".lstrip(), wrong, *told
 
 
 def taught(row: Row, rng: random.Random) -> Row | None:
@@ -64,14 +65,16 @@ def taught(row: Row, rng: random.Random) -> Row | None:
     if max(len(steps), len(question)) > LONGEST or (wrong := spoilt(steps, answer, rng)) is None:
         return None
     lessons = [_lesson("solver", "solve", question, {"discussion": []}, written(steps, answer))]
-    for solution, said, why, score in (
-        (written(steps, answer), "Every step is right.", "Nothing is wrong.", HIGH),
-        (written(*wrong[:2]), wrong[2], "The error is there.", LOW),
+    praise, found, invented = "Every step is right.", *wrong[2:]
+    for solution, said, misled, why, score in (
+        (written(steps, answer), praise, invented, "Nothing is wrong.", HIGH),
+        (written(*wrong[:2]), found, praise, "The error is there.", LOW),
     ):
         seen = {"solution": solution}
         lessons.append(_lesson("evaluator", "evaluate", question, {**seen, "discussion": []}, said))
-        seen |= {"evaluation": said, "low": LOW, "high": HIGH}
-        lessons.append(_lesson("scorer", "score", question, seen, f"{why} <score>{score}</score>"))
+        for read in (said, misled):  # a scorer that repeats the evaluation is no second judge
+            shown = {**seen, "evaluation": read, "low": LOW, "high": HIGH}
+            lessons.append(_lesson("scorer", "score", question, shown, f"{why} <score>{score}</score>"))
     return {"id": row["id"], "question": question, "answer": answer, "check": "math", "lessons": lessons}
 
 
