@@ -74,7 +74,7 @@ class Agent:
         self.made[seed] = situation, (chosen := rng.random() < self.chance(situation))
         return chosen
 
-    def learn(self, paid: dict[int, float]) -> None:
+    def learn(self, paid: dict[int, float], rate: float) -> None:
         """REINFORCE over a step's turns (seed -> reward), normalised over each role, as in `reinforce++`."""
         roles: defaultdict[str, list[int]] = defaultdict(list)
         for seed in paid:
@@ -84,7 +84,7 @@ class Agent:
             for seed in seeds if spread > 1e-6 else ():
                 situation, chosen = self.made[seed]
                 slope = chosen - self.chance(situation)
-                self.odds[situation] += RATE * slope * (paid[seed] - mean) / spread / len(seeds)
+                self.odds[situation] += rate * slope * (paid[seed] - mean) / spread / len(seeds)
 
 
 def player(agent: Agent, role: str, truth: dict[str, str]) -> Callable[[Any, int], str]:
@@ -111,7 +111,9 @@ def player(agent: Agent, role: str, truth: dict[str, str]) -> Callable[[Any, int
     return say
 
 
-def simulate(journal: Journal, name: str, seed: int, steps: int, discussions: int) -> list[Figures]:
+def simulate(
+    journal: Journal, name: str, seed: int, steps: int, discussions: int, rate: float = RATE
+) -> list[Figures]:
     """One setting with one seed: its figures by step."""
     tasks = load_tasks(COMAS / "train.jsonl")
     truth = {str(task.question): str(task.answer) for task in tasks}
@@ -132,7 +134,7 @@ def simulate(journal: Journal, name: str, seed: int, steps: int, discussions: in
         derive(journal, reward, run=run)
         paid = rewards_by_seed(journal, run, RewardRef.of(reward))
         for agent in agents:
-            agent.learn({turn: value for turn, value in paid.items() if turn in agent.made})
+            agent.learn({turn: value for turn, value in paid.items() if turn in agent.made}, rate)
             agent.made.clear()
         found.append(discussion_figures(journal, run))
     return found
