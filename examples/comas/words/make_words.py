@@ -53,6 +53,8 @@ def spoilt(steps: str, answer: str, rng: random.Random) -> tuple[str, str, str, 
     found = _EQUATION.search(last)
     if found is None or found[2] != answer or not int(answer):
         return None
+    if re.search(rf"\b{answer}\b", last[: found.start(2)]):  # the wrong result would contradict it
+        return None
     wrong = str(int(answer) + rng.choice([step for step in (-2, -1, 1, 2, 10) if int(answer) + step > 0]))
     changed = last[: found.start(2)] + re.sub(rf"\b{answer}\b", wrong, last[found.start(2) :])
     told = [f"{found[1]} = {a}, but the solution says {b}." for a, b in ((answer, wrong), (wrong, answer))]
