@@ -121,7 +121,7 @@ def rollback(
 
 def history(journal: Journal, policy: str, head: Head | None = None) -> list[Move]:
     """How the heads of a policy moved, oldest first; not to versions that an import left behind."""
-    rows = transact(journal.engine, _moves, write=False)
+    rows = transact(journal.engine, moves, write=False)
     found = [
         Move(p["move"], p["policy"], p["head"], p["from"], p["to"], p["by"], p["reason"], run, at)
         for run, p, at in rows
@@ -139,7 +139,8 @@ def _checked(head: Head) -> Head:
 # --- inside a transaction -----------------------------------------------------------------------------
 
 
-def _moves(connection: Connection) -> list[Any]:
+def moves(connection: Connection) -> list[Any]:
+    """(run, move, when) of every move in the journal."""
     # Through the runs, few beside the events: the index begins with the run.
     query = select(Event.run_id, Event.payload, Event.created_at).where(Event.kind == EVENT)
     return list(connection.execute(query.where(Event.run_id.in_(select(Run.id)))).all())
@@ -174,7 +175,7 @@ def set_head(
         return False
     connection.execute(update(Policy).where(Policy.name == policy.name).values({column: version_id}))
     if run is not None:  # an event belongs to a run; an update of no run is its own record
-        mine = [p for _, p, _ in _moves(connection) if (p["policy"], p["head"]) == (policy.name, head)]
+        mine = [p for _, p, _ in moves(connection) if (p["policy"], p["head"]) == (policy.name, head)]
         number = 1 + max((payload["move"] for payload in mine), default=0)
         moved = {"policy": policy.name, "head": head, "move": number, "from": before, "to": version_id}
         row = {

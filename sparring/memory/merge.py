@@ -16,6 +16,7 @@ from sqlalchemy import LargeBinary, select, update
 from ..errors import UserError
 from .heads import EVENT
 from .lock import acquire
+from .merge_heads import HeadsOfFile
 from .rows import codecs
 from .schema import Base
 from .seeds import episode_id
@@ -95,8 +96,7 @@ class Merge:
         self._map: dict[str, dict[Any, Any]] = {name: {} for name in ("episode_ids", *TABLES)}
         self._later: list[tuple[str, Any, str, str, Any]] = []
         """(table, id, column, table pointed to, id there in the file): set at the end."""
-        self._moved: dict[str, dict[str, tuple[int, int]]] = {}
-        """Policy that is new here -> head -> number of its last move, and the version it led to."""
+        self._heads = HeadsOfFile()
         self.added: dict[str, int] = {}
 
     def __enter__(self) -> Merge:
@@ -208,7 +208,9 @@ class Merge:
                 policies.c.name == row["policy"], policies.c.live_version_id.is_(None)
             )
             self._connection.execute(first.values(live_version_id=new, training_version_id=new))
-            self._moved[row["policy"]] = {}
+
+    def _row_policies(self, row: Row) -> None:
+        self._heads.stand(row, self._map["policy_versions"])
 
     def _row_updates(self, row: Row) -> None:
         versions = self._map["policy_versions"]
@@ -225,14 +227,8 @@ class Merge:
             versions = self._map["policy_versions"]
             ends = {end: versions.get(row["payload"][end]) for end in ("from", "to")}
             row = row | {"payload": row["payload"] | ends}
-            self._note_move(row["payload"])
+            self._heads.moved(self._map["runs"][row["run_id"]], row["payload"], row["created_at"])
         self._of_run("events", row)
-
-    def _note_move(self, move: Row) -> None:
-        """The heads of a policy that is new here end where the file's last moves led."""
-        ends = self._moved.get(move["policy"])
-        if ends is not None and move["to"] is not None:
-            ends[move["head"]] = max(ends.get(move["head"], (0, 0)), (move["move"], move["to"]))
 
     def _row_matches(self, row: Row) -> None:
         self._of_run("matches", row | {"episode_number": self._map["episodes"].get(row["episode_number"])})
@@ -336,8 +332,4 @@ class Merge:
                 rows = TABLES[table]
                 unset = update(rows).where(rows.c.id == key, rows.c[column].is_(None))
                 self._connection.execute(unset.values({column: value}))
-        policies = TABLES["policies"]
-        for policy, ends in self._moved.items():
-            for head, (_, version) in ends.items():
-                ours = update(policies).where(policies.c.name == policy)
-                self._connection.execute(ours.values({f"{head}_version_id": version}))
+        self._heads.settle(self._connection)

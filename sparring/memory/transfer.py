@@ -158,6 +158,8 @@ class _Out:
         self._table(
             connection, "policy_versions", *(() if all_of else (c["policy_versions"].id.in_(versions),))
         )
+        named = select(c["policy_versions"].policy).where(c["policy_versions"].id.in_(versions))
+        self._table(connection, "policies", *(() if all_of else (c["policies"].name.in_(named),)))
         self._table(connection, "updates", *(() if all_of else (c["updates"].run_id.in_(runs),)))
         episodes = list(
             connection.execute(mine.order_by(c["episodes"].started_at, c["episodes"].id)).scalars()

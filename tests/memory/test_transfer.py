@@ -14,7 +14,7 @@ from journal_helpers import AGENT, TASK, Model, drive, made, one, version
 from sqlalchemy import insert, select, update
 
 from sparring.errors import RunLocked, UserError
-from sparring.memory.heads import move_head
+from sparring.memory.heads import move_head, rollback
 from sparring.memory.journal import Journal
 from sparring.memory.queries import training_turns, transcript
 from sparring.memory.records import Ask, Place, Produced, TaskRecord, VersionRecord
@@ -182,33 +182,86 @@ async def test_everything_at_once(journal: Journal, database: Callable[[], str],
         assert [run["id"] for run in stats(other)["runs"]] == ["r", "child"] and stats(other)["bytes"] > 0
 
 
-async def test_heads_of_a_policy_that_is_new_there_end_where_its_moves_led(
-    journal: Journal, database: Callable[[], str], tmp_path: Path
-) -> None:
-    await play(journal)
+def evolved(journal: Journal) -> list[int]:
+    """Versions 0 to 2 of a policy and a run that led its training head to 2 and its live head to 1."""
     base, run = version(journal), drive(journal, "evolve")
-    one, two = (journal.version(VersionRecord("base", "hash", "s", f"f{n}", f"a{n}")) for n in (1, 2))
-    for head, target in (("training", one), ("training", two), ("live", two), ("live", one), ("live", two)):
-        move_head(journal, "base", head, target, by="gate", reason="", run=run)  # type: ignore[arg-type]  # both are heads
-    move_head(journal, "base", "live", base, by="hand", reason="worse")
+    ids = [base, *(journal.version(VersionRecord("base", "hash", "s", f"f{n}", f"a{n}")) for n in (1, 2))]
+    for number, made_of in ((1, base), (2, ids[1])):
+        made_by = {"id": number, "run_id": "evolve", "policy": "base", "step": number, "status": "done"}
+        ends = {"from_version_id": made_of, "to_version_id": ids[number]}
+        journal.execute(insert(Update).values(**made_by, **ends, config={}, created_at=0.0))
+        journal.execute(
+            update(PolicyVersion).where(PolicyVersion.id == ids[number]).values(parent_id=made_of)
+        )
+        move_head(journal, "base", "training", ids[number], by="trainer", reason="", run=run)
+    move_head(journal, "base", "live", ids[2], by="gate", reason="", run=run)
+    move_head(journal, "base", "live", ids[1], by="gate", reason="", run=run)
     run.finish("done")
     run.release()
-    made_by = {"id": 1, "run_id": "evolve", "policy": "base", "step": 0, "status": "done", "config": {}}
-    ends = {"from_version_id": base, "to_version_id": two}
-    journal.execute(insert(Update).values(**made_by, **ends, created_at=0.0))
-    journal.execute(update(PolicyVersion).where(PolicyVersion.id == two).values(parent_id=base))
+    return ids
+
+
+async def test_heads_stand_where_they_stood(
+    journal: Journal, database: Callable[[], str], tmp_path: Path
+) -> None:
+    ids = evolved(journal)
+    move_head(journal, "base", "live", ids[0], by="hand", reason="worse")
+    everything, one_run = tmp_path / "all.jsonl", tmp_path / "run.jsonl"
+    export(journal, None, everything)
+    export(journal, "evolve", one_run)
+    for path in (everything, one_run):
+        with Journal.open(database()) as other:
+            await play(other, "before")  # the policy is there, and nobody has moved it
+            import_(other, path)
+            assert at(other) == at(journal) == {"live": 0, "training": 2}
+    delete(journal, "evolve")  # takes the moves along and not the weights
+    export(journal, None, everything)
+    with Journal.open(database()) as other:
+        import_(other, everything)
+        assert at(other) == {"live": 0, "training": 2}
+
+
+async def test_what_was_decided_here_stays(
+    journal: Journal, database: Callable[[], str], tmp_path: Path
+) -> None:
+    evolved(journal)
     export(journal, None, tmp_path / "all.jsonl")
-    export(journal, "evolve", tmp_path / "run.jsonl")
     with Journal.open(database()) as other:
         import_(other, tmp_path / "all.jsonl")
-        assert at(other) == at(journal) == {"live": 0, "training": 2}
-    with Journal.open(database()) as other:  # version 1 and the move by hand stay behind
-        import_(other, tmp_path / "run.jsonl")
+        rollback(other, "base", "training", by="hand", reason="")
+        import_(other, tmp_path / "all.jsonl")
         assert at(other) == {"live": 1, "training": 1}
+
+
+async def test_heads_go_on_with_a_run_that_went_on_and_come_with_descendants(
+    journal: Journal, database: Callable[[], str], tmp_path: Path
+) -> None:
+    ids = evolved(journal)
+    child = VersionRecord("child", "hash", "s", "f2", "a2")
+    heir = journal.version(child)
+    journal.execute(update(PolicyVersion).where(PolicyVersion.id == heir).values(parent_id=ids[2]))
+    run = drive(journal, "heirs")
+    made_by = {"id": 9, "run_id": "heirs", "policy": "child", "step": 0, "status": "done", "config": {}}
+    ends = {"from_version_id": heir, "to_version_id": heir}
+    journal.execute(insert(Update).values(**made_by, **ends, created_at=0.0))
+    run.finish("done")
+    run.release()
+    for name in ("evolve", "heirs"):
+        export(journal, name, tmp_path / f"{name}.jsonl")
+    for order in (("evolve", "heirs"), ("heirs", "evolve")):
+        with Journal.open(database()) as other:
+            for name in order:
+                import_(other, tmp_path / f"{name}.jsonl")
+            assert at(other) == {"live": 1, "training": 2}, order
+    run = drive(journal, "evolve")
+    move_head(journal, "base", "live", ids[2], by="gate", reason="", run=run)
+    run.finish("done")
+    run.release()
     with Journal.open(database()) as other:
-        await play(other, "before")
-        import_(other, tmp_path / "all.jsonl")
-        assert at(other) == {"live": 0, "training": 0}, "a policy that was there stays where it is"
+        import_(other, tmp_path / "evolve.jsonl")
+        export(journal, "evolve", tmp_path / "later.jsonl")
+        import_(other, tmp_path / "later.jsonl")
+        assert at(other) == {"live": 2, "training": 2}
 
 
 def at(journal: Journal) -> dict[str, int]:
@@ -375,4 +428,4 @@ def test_every_table_is_exported() -> None:
 
     taken = {name.removeprefix("_row_") for name in vars(merge.Merge) if name.startswith("_row_")}
     taken |= {"messages", "turns", "events", "scores", "rewards", "recomputed_logprobs", "episodes"}
-    assert taken | {"counters", "policies"} == set(Base.metadata.tables)
+    assert taken | {"counters"} == set(Base.metadata.tables)
