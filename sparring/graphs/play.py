@@ -197,7 +197,7 @@ async def aplay(
     *,
     run: str | None = None,
     concurrency: int = 64,
-    durability: Any = "full",
+    durability: Any = None,
     on_progress: OnProgress | None = None,
 ) -> PlayResult:
     """Play, or continue, a run; see `play`."""
@@ -216,7 +216,7 @@ async def aresume(
     *,
     baseline: Mapping[str, Any] | None = None,
     concurrency: int = 64,
-    durability: Any = "full",
+    durability: Any = None,
     on_progress: OnProgress | None = None,
 ) -> PlayResult:
     """Continue a run from the journal alone; with `baseline`, settings of a pool it was begun without."""
@@ -265,7 +265,7 @@ def play(
     memory: str | Path | Journal = DEFAULT_MEMORY,
     run: str | None = None,
     concurrency: int = 64,
-    durability: Any = "full",
+    durability: Any = None,
     **options: Any,
 ) -> PlayResult:
     """Play a protocol over tasks and return the results; called again, it continues the run.
@@ -273,10 +273,11 @@ def play(
     Args:
         protocol: `sample`, `debate`, `du`, `mad`, `reconcile`.
         tasks: A task file, a shipped set (`demo`), or tasks.
-        memory: Journal file, `postgresql://` URL, or an open journal, whose durability is its own.
+        memory: Journal file, `postgresql://` URL, or an open journal.
         run: Name of the run; by default derived from everything that makes the run what it is.
         concurrency: Episodes at a time.
-        durability: `full` survives a power cut, `normal` a killed process (SQLite).
+        durability: `full`, the default, survives a power cut, `normal` a killed process (SQLite); of an open
+            journal it is what it was opened with.
         options: `engine`, `roles`, `seed`, `copies`, `limits`, `limit`, options of the protocol, sampling.
 
     Raises:

@@ -58,13 +58,23 @@ class Journal:
 
     @classmethod
     @contextmanager
-    def at(cls, memory: str | Path | Journal, durability: Durability = "full") -> Iterator[Journal]:
-        """An open journal as it is, or one that is opened here and closed at the end."""
-        if isinstance(memory, Journal):
-            yield memory
-        else:
-            with cls.open(memory, durability) as journal:
+    def at(cls, memory: str | Path | Journal, durability: Durability | None = None) -> Iterator[Journal]:
+        """An open journal as it is, or one that is opened here and closed at the end.
+
+        Raises:
+            UserError: a journal that is closed, or open with another durability than is asked for.
+        """
+        if not isinstance(memory, Journal):
+            with cls.open(memory, durability or "full") as journal:
                 yield journal
+            return
+        if memory.writer.closed:
+            raise UserError("the journal is closed: open it again, or give its file")
+        if durability not in (None, memory.durability):
+            raise UserError(
+                f"the journal is open with durability `{memory.durability}`, not `{durability}`: ask for none"
+            )
+        yield memory
 
     def __enter__(self) -> Journal:
         return self

@@ -32,6 +32,7 @@ __all__ = [
     "mean_logprobs",
     "readable",
     "statuses",
+    "taught",
     "training_turns",
     "transcript",
     "turns",
@@ -227,6 +228,12 @@ def readable(journal: Journal, run: str) -> dict[str, float]:
         .order_by(Agent.role)
     )
     return {role: float(share) for role, share in journal.read(query)}
+
+
+def taught(journal: Journal, run: str) -> bool:
+    """Whether words of a run are a teacher's."""
+    said = select(Turn.id).join(Episode, Episode.number == Turn.episode_number)
+    return bool(journal.read(said.where(Episode.run_id == run, Turn.logprob_kind == "given").limit(1)))
 
 
 def statuses(journal: Journal, run: str) -> Counter[str]:

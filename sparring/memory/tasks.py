@@ -66,11 +66,20 @@ def load_tasks(
 
 
 def save_tasks(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write a task file, a row a line, compressed where its name ends in `.gz`; the same rows give the same
-    bytes. Returns how many."""
-    path, lines = Path(path), [json.dumps(row) + "\n" for row in rows]
-    data = "".join(lines).encode()
-    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    """Write a task file, a row a line, compressed where its name ends in `.gz`. Returns how many.
+
+    Raises:
+        UserError: a row that is no JSON, or a file that cannot be written.
+    """
+    path = Path(path).expanduser()
+    try:
+        lines = [json.dumps(row, allow_nan=False) + "\n" for row in rows]
+        data = "".join(lines).encode()
+        path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"task file `{path}`: a row is no JSON: {error}") from None
+    except OSError as error:
+        raise UserError(f"task file `{path}` cannot be written: {error.strerror or error}") from None
     return len(lines)
 
 

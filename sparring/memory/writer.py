@@ -65,7 +65,7 @@ class Writer:
         self._close = f"UPDATE episodes SET {sets} WHERE number = {mark}"
         self._thread: threading.Thread | None = None
         self._guard = threading.Lock()
-        self._closed = False
+        self.closed = False
         self.commits = 0
 
     def submit(self, write: Write) -> None:
@@ -79,7 +79,7 @@ class Writer:
         for row in write.closes:
             row["outcome"] = None if row["outcome"] is None else dumps(row["outcome"])
         with self._guard:  # nothing may be queued behind the writer's end
-            if self._closed:
+            if self.closed:
                 raise JournalError("the journal is closed")
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="sparring-journal", daemon=True)
@@ -120,7 +120,7 @@ class Writer:
     def close(self) -> None:
         """Write what is queued and end the thread; later writes are refused."""
         with self._guard:
-            self._closed = True
+            self.closed = True
             thread, self._thread = self._thread, None
             if thread is not None:
                 self._queue.put(None)

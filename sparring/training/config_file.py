@@ -42,7 +42,8 @@ class RunConfig(Strict):
         """An identity that was journaled, as this code would write it: a field that has come since counts as
         its default. What cannot be read any more stays as it is."""
         try:
-            return cls(**identity).identity()
+            fields = {name: value for name, value in identity.items() if name not in cls.changeable}
+            return cls(**fields).identity()
         except ValidationError:
             return identity
 

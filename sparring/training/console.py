@@ -124,10 +124,9 @@ def readability(story: Story) -> str:
     """Whether there was anything to learn from: who could be read, and what had a reward."""
     begun = ", ".join(f"{name} {begin}" for name, begin in story.begun.items())
     begun = f"; begun as: {begun}" if begun else ""
-    if not story.readable:
-        said = "all words were a teacher's" if story.series else "nothing was said"
-        return f"readable: {said}{begun}"
-    read = ", ".join(f"{role} {part:.3f}" for role, part in story.readable.items())
+    if story.taught and not story.readable:
+        return f"readable: all words were a teacher's{begun}"
+    read = ", ".join(f"{role} {part:.3f}" for role, part in story.readable.items()) or "nothing was said"
     paid = "-" if story.rewarded is None else f"{story.rewarded:.3f}"
     return f"readable: {read}; rewards not NULL: {paid}{begun}"
 

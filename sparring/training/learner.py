@@ -227,8 +227,8 @@ class Learner:
 
     def _sound(self, samples: Sequence[Sample]) -> float:
         """The last step was taken after the last look at where the policy moves: look once more. KL by k2
-        over the tokens of a few samples, the mean of log(old / new) squared over 2, in nats: 0 only where
-        nothing moved, which k1 is by chance and k3 in the hands of an outlier.
+        over the tokens of a few samples, the mean of log(old / new) squared over 2, in nats: above 0 as soon
+        as anything moved, where k1 may be 0 by chance and k3 is that of its outliers.
 
         Raises:
             UpdateStopped: a few of the samples say that it jumped, or nothing sensible.

@@ -305,12 +305,17 @@ class Figure(_Within):
     def check(self, history: Sequence[Mapping[str, Any]]) -> Alarm | None:
         """As others, and once a warning where there is no such figure: a step may lack one, all do not."""
         rows = history[self.warmup :]
-        known = sorted({name for row in rows for name in row if name.startswith(PLAY)})
-        if len(rows) == self.patience and known and self.watched not in known:
+        known = self._figures(rows)
+        told = len(rows) > self.patience and self._figures(rows[:-1])
+        if known and self.watched not in known and len(rows) >= self.patience and not told:
             there = ", ".join(f"`{name.removeprefix(PLAY)}`" for name in known)
             said = f"the play came to no figure `{self.figure}` yet, so nothing is watched; it has {there}."
             return Alarm(self.name, "warn", f"{self.name}: {said}", {})
         return super().check(history)
+
+    @staticmethod
+    def _figures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        return sorted({name for row in rows for name in row if name.startswith(PLAY)})
 
 
 KINDS = (

@@ -15,7 +15,7 @@ from sparring.graphs.results import Result, read_results
 from sparring.graphs.stats import Estimate
 from sparring.memory.journal import Journal
 from sparring.memory.policies import heads, store_folder
-from sparring.memory.queries import episodes, readable
+from sparring.memory.queries import episodes, readable, taught
 from sparring.memory.schema import Event, Task
 from sparring.training.evaluate import accuracy
 
@@ -46,6 +46,8 @@ class Story:
     """Role -> share of its turns that could be read."""
     rewarded: float | None = None
     """Share of the turns of those who learn whose reward is not NULL; None before the first step."""
+    taught: bool = False
+    """Whether words of a teacher were said to it, which are no words of its agents."""
     begun: dict[str, str] = field(default_factory=dict)
     """Policy -> the taught version that it began as, where it did not begin at the bare base."""
 
@@ -116,6 +118,7 @@ def read_story(journal: Journal, run: str) -> Story:
         *(run, row.status, row.config, series, evaluations, decisions, alarms, stopped, played),
         readable=readable(journal, run),
         rewarded=_rewarded(series),
+        taught=taught(journal, run),
         begun=begun,
     )
 

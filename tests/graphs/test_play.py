@@ -101,6 +101,10 @@ def test_an_open_journal_is_played_into_and_left_open(tmp_path: Path) -> None:
         assert play("sample", TASKS, engine=script.engine, memory=journal, run="r").results == first.results
         assert len(script.calls) == len(TASKS)
         assert journal.run_row("r").status == "done"
+        with pytest.raises(UserError, match="open with durability `full`, not `normal`"):
+            play("sample", TASKS, engine=script.engine, memory=journal, run="r", durability="normal")
+    with pytest.raises(UserError, match="the journal is closed"):
+        play("sample", TASKS, engine=script.engine, memory=journal, run="other")
     assert not list(tmp_path.iterdir())
 
 

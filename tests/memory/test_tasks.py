@@ -219,3 +219,14 @@ def test_saved_tasks_are_loaded_again_and_the_same_bytes(tmp_path: Path, name: s
         (row["id"], row["question"], "4") for row in kept
     ]
     assert [task.meta for task in found] == [{"more": [n]} for n in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"), [({"id": "a", "answer": float("nan")}, "no JSON"), ({"id": {1}}, "no JSON")]
+)
+def test_a_row_that_no_task_file_can_hold(tmp_path: Path, row: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        save_tasks(tmp_path / "tasks.jsonl", [row])
+    assert not (tmp_path / "tasks.jsonl").exists()
+    with pytest.raises(UserError, match="cannot be written"):
+        save_tasks(tmp_path / "absent" / "tasks.jsonl", [])

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -111,7 +112,10 @@ def test_the_report_of_lessons_has_no_words_to_read(taught: Path, undisturbed: A
     with Journal.open(str(taught / "journal.db")) as journal:
         assert readability(read_story(journal, ROUND0)) == "readable: all words were a teacher's"
     with Journal.open(str(undisturbed[1])) as journal:
-        assert set(read_story(journal, RUN).readable) == set(SIDES)
+        story = read_story(journal, RUN)
+    assert set(story.readable) == set(SIDES)
+    elsewhere = replace(story, readable={}, taught=False, rewarded=0.9)  # it learned from another run's words
+    assert readability(elsewhere) == "readable: nothing was said; rewards not NULL: 0.900"
 
 
 def opponents(memory: Path, run: str = RUN) -> dict[int, dict[str, Any]]:

@@ -246,6 +246,8 @@ def test_a_figure_that_the_play_does_not_have_is_told_once() -> None:
     assert "`solver_rewrd` yet" in alarm.message and "`score/2`, `solver_reward`." in alarm.message
     assert monitor.check(steps) is None
     assert monitor.check([{"reward": 0.5}] * 2) is None  # no figures at all: the step played nothing
+    late: list[dict[str, Any]] = [{"reward": 0.5}] * 3 + steps
+    assert [monitor.check(late[:n]) is not None for n in range(1, 7)] == [False] * 3 + [True, False, False]
 
 
 def test_any_figure_of_the_play_can_be_watched_and_stop_a_run() -> None:
