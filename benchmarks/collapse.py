@@ -11,8 +11,12 @@ the incentives lead that `rewards/comas` pays, and nothing about what a model ca
     scorer     3 or 1, by its own impression and by whether somebody objected
     voter      for or against, by its impression
 
-All begin honest in 0.73 of the cases and heed an objection as much as their own impression. The table gives
-means over seeds with the least and the greatest, at the first and the last step.
+All begin honest in 0.73 of the cases; a scorer heeds an objection as much as its own impression. Advantages
+are normalised for each agent and role, as Sparring does by default: the scorer of CoMAS, always paid 0, stays
+as it began. That a scorer without an evaluation earns 1 - r is our reading of that ablation, so there the
+direction is by construction. Without scoring a vote is paid for agreeing: the direction is that of the
+majority at the start. The table gives means over seeds with the least and the greatest, at the first and the
+last step; `approves` is the chance that a judge speaks for what looks wrong to it.
 """
 
 from __future__ import annotations
@@ -47,7 +51,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "no evaluation": {"evaluations": 0},
     "no scoring": {"evaluations": 3, "assignment": "no_self_review", "ablation": "no_scoring"},
 }
-FIGURES = ("solver_reward", "right", "judge_accuracy")
+FIGURES = ("solver_reward", "right", "judge_accuracy", "approves")
+JUDGES: dict[str, tuple[str, ...]] = {
+    "CoMAS": ("evaluator", "wrong"),
+    "no evaluation": ("scorer", "wrong", "unread"),
+    "no scoring": ("voter", "wrong"),
+}
+"""Setting -> who is paid for judging, before a solution that looks wrong."""
 Situation = tuple[str, ...]
 Figures = dict[str, float]
 
@@ -75,7 +85,7 @@ class Agent:
         return chosen
 
     def learn(self, paid: dict[int, float], rate: float) -> None:
-        """REINFORCE over a step's turns (seed -> reward), normalised over each role, as in `reinforce++`."""
+        """REINFORCE over a step's turns (seed -> reward), normalised over each role."""
         roles: defaultdict[str, list[int]] = defaultdict(list)
         for seed in paid:
             roles[self.made[seed][0][0]].append(seed)
@@ -92,7 +102,7 @@ def player(agent: Agent, role: str, truth: dict[str, str]) -> Callable[[Any, int
 
     def say(request: Any, seed: int) -> str:
         rng, prompt = random.Random(seed), str(request.messages[-1]["content"])
-        answer = next(answer for question, answer in truth.items() if question in prompt)
+        answer = truth[max((question for question in truth if question in prompt), key=len)]
         if role == "solver":
             skill = CAREFUL if agent.choose(("solver",), seed, rng) else HASTY
             return f"Answer: {answer if rng.random() < skill else int(answer) + 1}"
@@ -136,7 +146,8 @@ def simulate(
         for agent in agents:
             agent.learn({turn: value for turn, value in paid.items() if turn in agent.made}, rate)
             agent.made.clear()
-        found.append(discussion_figures(journal, run))
+        approves = fmean(agent.chance(JUDGES[name]) for agent in agents)
+        found.append(discussion_figures(journal, run) | {"approves": approves})
     return found
 
 

@@ -13,17 +13,25 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    ("setting", "low", "high"),
-    [("CoMAS", 0.2, 0.6), ("no evaluation", 0.0, 0.15), ("no scoring", 0.62, 1.0)],
+    ("setting", "reward", "approves"),
+    [
+        ("CoMAS", (0.25, 0.5), (0.0, 0.18)),  # evaluators object more, scorers stay as they are
+        ("no evaluation", (0.0, 0.15), (0.0, 0.1)),  # the judges get ever stricter
+        ("no scoring", (0.65, 1.0), (0.4, 1.0)),  # everybody comes to approve
+    ],
 )
-def test_solver_rewards_end_where_the_paper_says(
-    monkeypatch: pytest.MonkeyPatch, setting: str, low: float, high: float
+def test_solvers_and_judges_end_where_the_rewards_lead(
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    reward: tuple[float, float],
+    approves: tuple[float, float],
 ) -> None:
-    """Without evaluation judges get ever stricter, without scoring they approve; with both neither."""
     monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks.collapse import simulate
 
     with Journal.open(":memory:") as journal:
-        found = [step["solver_reward"] for step in simulate(journal, setting, 0, 15, 6, rate=3.0)]
-    assert 0.4 < fmean(found[:2]) < 0.65
-    assert low <= fmean(found[-5:]) <= high, found
+        found = simulate(journal, setting, 1, 15, 6, rate=3.0)
+    assert 0.45 < fmean(step["solver_reward"] for step in found[:2]) < 0.65
+    assert 0.15 < found[0]["approves"] < 0.3  # honest in 0.73 of the cases, after one step
+    assert reward[0] <= fmean(step["solver_reward"] for step in found[-5:]) <= reward[1], found
+    assert approves[0] <= found[-1]["approves"] <= approves[1], found
