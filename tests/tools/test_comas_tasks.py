@@ -24,7 +24,7 @@ FILES = {
     "held_out.jsonl": 100,
     "probe.jsonl": 40,
 }
-WORDS = {"lessons.jsonl": 36, "lessons_dev.jsonl": 6, "train.jsonl": 48}
+WORDS = {"lessons.jsonl.gz": 120, "lessons_dev.jsonl": 12, "train.jsonl": 48}
 WITH_LESSONS = [*(FOLDER / n for n in TAUGHT), *(FOLDER / "words" / n for n in WORDS if "lessons" in n)]
 DATA = Path(__file__).parents[3] / "shared" / "data"
 

@@ -26,8 +26,8 @@ from sparring.memory.tasks import save_tasks
 
 HERE = Path(__file__).parent
 SEED = 7
-LESSONS, LESSONS_DEV, TRAIN = 36, 6, 48
-LONGEST = 150
+LESSONS, LESSONS_DEV, TRAIN = 120, 12, 48
+LONGEST = 190
 """Characters of a solution that is taught, and of its question: one or two steps."""
 LOW, HIGH = 1, 3
 _EQUATION = re.compile(r"([\d.]+(?: ?[-+*/] ?[\d.]+)+) = \$?(\d+)(?![\d.,])")
@@ -53,6 +53,8 @@ def spoilt(steps: str, answer: str, rng: random.Random) -> tuple[str, str, str, 
     found = _EQUATION.search(last)
     if found is None or found[2] != answer or not int(answer):
         return None
+    if eval(found[1]) != int(answer):  # nothing but digits and signs, and not the whole equation
+        return None
     if re.search(rf"\b{answer}\b", last[: found.start(2)]):  # the wrong result would contradict it
         return None
     wrong = str(int(answer) + rng.choice([step for step in (-2, -1, 1, 2, 10) if int(answer) + step > 0]))
@@ -74,9 +76,9 @@ def taught(row: Row, rng: random.Random) -> Row | None:
     ):
         seen = {"solution": solution}
         lessons.append(_lesson("evaluator", "evaluate", question, {**seen, "discussion": []}, said))
-        for read in (said, misled):  # a scorer that repeats the evaluation is no second judge
-            shown = {**seen, "evaluation": read, "low": LOW, "high": HIGH}
-            lessons.append(_lesson("scorer", "score", question, shown, f"{why} <score>{score}</score>"))
+        # A scorer that repeats the evaluation, or contradicts it, is no second judge.
+        shown = {**seen, "evaluation": rng.choice((said, misled)), "low": LOW, "high": HIGH}
+        lessons.append(_lesson("scorer", "score", question, shown, f"{why} <score>{score}</score>"))
     return {"id": row["id"], "question": question, "answer": answer, "check": "math", "lessons": lessons}
 
 
@@ -87,7 +89,7 @@ def _lesson(role: str, occasion: str, question: str, seen: Row, text: str) -> Ro
 def main(folder: Path) -> None:
     rng = random.Random(SEED)
     fitting = [made for row in rows(folder / "gsm8k_train.jsonl.gz") if (made := taught(row, rng))]
-    save_tasks(HERE / "lessons.jsonl", fitting[:LESSONS])
+    save_tasks(HERE / "lessons.jsonl.gz", fitting[:LESSONS])
     save_tasks(HERE / "lessons_dev.jsonl", fitting[LESSONS : LESSONS + LESSONS_DEV])
     save_tasks(HERE / "train.jsonl", list(rows(folder / "svamp_dev.jsonl"))[:TRAIN])
     print(f"{len(fitting)} problems of GSM8K fit")
