@@ -18,7 +18,8 @@ def discussion_figures(journal: Journal, run: str, episodes: Sequence[int] | Non
 
     * `solver_reward`: mean of (score - low) / (high - low) over solutions with a readable score, without
       scoring the share of readable votes for them; `judged`: share of the solutions that have one.
-    * `score/N`: share of the readable scores that are N; `approved`: share of the votes that approve.
+    * `score/N`: share of the readable scores that are N, for every N of a short scale; `approved`: share of
+      the votes that approve.
     * `right`: share of all solutions that are right by the task's check, `right_last` of the last round's.
     * `judge_precision`, `judge_recall`, `judge_accuracy`: of "approved", which a solution is whose reward is
       one half or more, as a prediction of "right" (Table 6 of CoMAS, whose threshold is not known).
@@ -35,7 +36,7 @@ def discussion_figures(journal: Journal, run: str, episodes: Sequence[int] | Non
     found: dict[str, float | None] = {
         "solver_reward": mean(value for _, value in paid if value is not None),
         "judged": mean(value is not None for _, value in paid),
-        **{f"score/{score}": count / scores.total() for score, count in sorted(scores.items())},
+        **{f"score/{score}": scores[score] / scores.total() for score in _listed(solutions, scores)},
         "approved": mean(votes),
         "right": mean(s["right"] for s in solutions if s["right"] is not None),
         "right_last": mean(
@@ -56,6 +57,17 @@ def support(solution: dict[str, Any]) -> float | None:
         return mean(vote for vote in solution["votes"] if vote is not None)
     low, high = solution["scale"]
     return mean(share(score, low, high) for score in solution["scores"] if score is not None)
+
+
+SHORT = 10
+"""Longest scale of which scores that nobody gave are figures too."""
+
+
+def _listed(solutions: Sequence[dict[str, Any]], given: Counter[int]) -> list[int]:
+    """The scores that have a figure."""
+    scales = {tuple(solution["scale"]) for solution in solutions if "scale" in solution} if given else set()
+    short = [range(low, high + 1) for low, high in scales if high - low < SHORT]
+    return sorted({*given, *(score for scale in short for score in scale)})
 
 
 def _last(rounds: Sequence[Sequence[dict[str, Any]]]) -> int:
