@@ -34,6 +34,8 @@ from typing import Any
 from sqlalchemy import select
 
 import sparring
+from benchmarks.seeds import spread, told
+from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.protocols.discuss_figures import discussion_figures
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Episode, Reward, Turn
@@ -70,10 +72,8 @@ class Agent:
         for looks in ("right", "wrong"):
             honest = 1.0 if looks == "right" else -1.0
             self.odds |= {("evaluator", looks): honest, ("voter", looks): honest}
-            for said in ("objection", "none"):
-                heeded = {"objection": -1.0, "none": 1.0}[said]
+            for said, heeded in (("objection", -1.0), ("none", 1.0), ("unread", 0.0)):
                 self.odds["scorer", looks, said] = honest + heeded
-            self.odds["scorer", looks, "unread"] = honest
         self.made: dict[int, tuple[Situation, bool]] = {}
         """Seed of a turn -> what was chosen."""
 
@@ -128,15 +128,13 @@ def simulate(
     tasks = load_tasks(COMAS / "train.jsonl")
     truth = {str(task.question): str(task.answer) for task in tasks}
     agents = [Agent() for _ in range(AGENTS)]
-    roles = ["solver"]
-    roles += [] if SETTINGS[name].get("evaluations") == 0 else ["evaluator"]
-    roles += [] if "ablation" in SETTINGS[name] else ["scorer"]
-    seats = {f"{role}.{n}": player(agents[n], role, truth) for n in range(AGENTS) for role in roles}
-    prompts = {role: str(COMAS / f"{role}.md") for role in roles}
+    options = {"agents": AGENTS, "rounds": 1, **SETTINGS[name]}
+    named = [seat.split(".") for seat in make_protocol("discuss", options).seats()]
+    seats = {f"{role}.{n}": player(agents[int(n)], role, truth) for role, n in named}
+    options["prompts"] = {role: str(COMAS / f"{role}.md") for role, _ in named}
     drawn, reward, found = random.Random(seed), InteractionRewards(), []
     for step in range(steps):
         run = f"{name}/{seed}/{step}"
-        options = {"agents": AGENTS, "rounds": 1, "prompts": prompts, **SETTINGS[name]}
         sparring.play(
             "discuss", drawn.sample(tasks, discussions), roles=seats, memory=journal, run=run,
             seed=1000 * seed + step, **options,
@@ -162,10 +160,9 @@ def rewards_by_seed(journal: Journal, run: str, ref: RewardRef) -> dict[int, flo
     return {row.seed: row.value for row in journal.read(query)}
 
 
-def spread(runs: list[list[Figures]], figure: str, step: int) -> tuple[float, float, float]:
-    """Mean, least and greatest over seeds."""
-    values = [run[step][figure] for run in runs if figure in run[step]]
-    return (fmean(values), min(values), max(values)) if values else (float("nan"),) * 3
+def at_step(runs: list[list[Figures]], figure: str, step: int) -> list[float]:
+    """A figure of the seeds that have it."""
+    return [run[step][figure] for run in runs if figure in run[step]]
 
 
 def draw(found: dict[str, list[list[Figures]]], steps: int, out: Path) -> Path:
@@ -177,7 +174,7 @@ def draw(found: dict[str, list[list[Figures]]], steps: int, out: Path) -> Path:
             panel.set_ylim(-0.03, 1.03)
             panel.set_xlabel("step")
             for number, what in enumerate(FIGURES):
-                columns = zip(*(spread(runs, what, step) for step in range(steps)), strict=True)
+                columns = zip(*(spread(at_step(runs, what, step)) for step in range(steps)), strict=True)
                 draw_band(panel, range(1, steps + 1), list(columns), what.replace("_", " "), number)
             if place == 1:
                 add_legend(panel, "inside")
@@ -197,8 +194,7 @@ def main() -> int:
             for seed in range(options.seeds):
                 runs.append(simulate(journal, name, seed, options.steps, options.discussions))
             for step in (0, options.steps - 1):
-                cells = (f"{what} {m:.3f} [{low:.3f}, {high:.3f}]" for what in FIGURES
-                         for m, low, high in [spread(runs, what, step)])  # fmt: skip
+                cells = (f"{what} {told(at_step(runs, what, step))}" for what in FIGURES)
                 print(f"{name}, step {step + 1}: {', '.join(cells)}", flush=True)
     print(draw(found, options.steps, options.out))
     return 0

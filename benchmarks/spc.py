@@ -19,9 +19,9 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
+from benchmarks.seeds import spread, told
 from benchmarks.side_by_side import copy_journal
 from sparring.graphs.play import aplay, plan
 from sparring.graphs.step_errors import figures, step_errors
@@ -136,7 +136,7 @@ def _over_seeds(out: Path, seeds: Sequence[int], name: str) -> list[Point]:
     for seed in played:
         for step, value, *_ in _curve(out, seed, name, SHOWN[0]):
             rounds.setdefault(step, []).append(value)
-    return [(step, mean(values), min(values), max(values)) for step, values in sorted(rounds.items())]
+    return [(step, *spread(values)) for step, values in sorted(rounds.items())]
 
 
 def _plot(curves: Mapping[str, Sequence[Point]], out: Path, title: str, x_label: str, y_label: str) -> None:
@@ -156,7 +156,7 @@ def _spread(rows: Sequence[Row], mine: Sequence[Row]) -> list[str]:
         gains,
         *([row[name] for row in mine] for name in SHOWN[1:3]),
     ]
-    return [f"{mean(column):.3f} [{min(column):.3f}, {max(column):.3f}]" for column in columns]
+    return [told(column) for column in columns]
 
 
 def _curve(out: Path, seed: int, name: str, figure: str) -> list[Point]:

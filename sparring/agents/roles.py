@@ -24,7 +24,7 @@ from sparring.agents.engines.base import (
 from sparring.agents.parsing import ParseError, Parser
 from sparring.agents.prompts import Prompt, load_prompt
 from sparring.errors import EngineError, UserError, unknown
-from sparring.memory.records import AgentRecord, Produced
+from sparring.memory.records import GIVEN, AgentRecord, Produced
 
 TEACHER = "teacher"
 """The engine of turns that an agent was given to learn from; their log-probabilities are `given`."""
@@ -131,7 +131,7 @@ class Agent:
             raise UserError(f"a demonstration of role `{self.role.name}` does not parse: {error}") from None
         prompt, said = await asyncio.to_thread(encode, self.engine, messages, text)
         made = Produced("ok", text, parsed, engine=TEACHER, seed_sent=False, finish_reason="stop")
-        made.prompt_ids, made.completion_ids, made.logprob_kind = prompt, said, "given"
+        made.prompt_ids, made.completion_ids, made.logprob_kind = prompt, said, GIVEN
         made.prompt_tokens, made.completion_tokens = len(prompt), len(said)
         if score:
             made.logprobs = (

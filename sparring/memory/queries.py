@@ -15,7 +15,7 @@ from sqlalchemy import Integer, cast, func, select
 
 from ..errors import UserError
 from .messages import content_of
-from .records import WORLD_FAULT
+from .records import GIVEN, WORLD_FAULT
 from .samples import TrainingTurn, training_turns
 from .schema import Agent, Episode, Event, Message, Task, Turn
 
@@ -223,7 +223,7 @@ def readable(journal: Journal, run: str) -> dict[str, float]:
         .select_from(Episode)
         .join(Turn, Turn.episode_number == Episode.number)
         .join(Agent, Agent.id == Turn.agent_id)
-        .where(Episode.run_id == run, Turn.status.not_in(WORLD_FAULT), Turn.logprob_kind != "given")
+        .where(Episode.run_id == run, Turn.status.not_in(WORLD_FAULT), Turn.logprob_kind != GIVEN)
         .group_by(Agent.role)
         .order_by(Agent.role)
     )
@@ -233,7 +233,7 @@ def readable(journal: Journal, run: str) -> dict[str, float]:
 def taught(journal: Journal, run: str) -> bool:
     """Whether words of a run are a teacher's."""
     said = select(Turn.id).join(Episode, Episode.number == Turn.episode_number)
-    return bool(journal.read(said.where(Episode.run_id == run, Turn.logprob_kind == "given").limit(1)))
+    return bool(journal.read(said.where(Episode.run_id == run, Turn.logprob_kind == GIVEN).limit(1)))
 
 
 def statuses(journal: Journal, run: str) -> Counter[str]:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from .types import canonical, digest
 
 Status = Literal["ok", "parse_error", "truncated", "refused", "timeout", "engine_error"]
+GIVEN: Literal["given"] = "given"
+"""Kind of log-probabilities (`Produced.logprob_kind`) that marks demonstrations: turns whose words are a
+teacher's."""
 WORLD_FAULT = ("timeout", "engine_error")
 
 ASKED = ("steps", "solution", "lessons")

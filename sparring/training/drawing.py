@@ -89,6 +89,13 @@ def say_empty(panel: Axes) -> None:
     panel.text(0.5, 0.5, "not measured", ha="center", va="center", transform=panel.transAxes, color=GREY)
 
 
+def count_steps(panel: Axes) -> None:
+    """Whole numbers along the bottom, at most eight parts of them."""
+    from matplotlib.ticker import MaxNLocator
+
+    panel.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
+
+
 def draw_band(
     panel: Axes, places: Sequence[float], columns: Sequence[Sequence[float]], label: str, number: int
 ) -> None:

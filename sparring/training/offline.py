@@ -18,10 +18,10 @@ from pydantic import Field, model_validator
 from sqlalchemy import Select
 from sqlalchemy import select as query_of
 
-from sparring.agents.engines.base import LogprobKind
 from sparring.errors import UserError, made
 from sparring.memory.journal import Journal
 from sparring.memory.policies import Version, by_id, find
+from sparring.memory.records import GIVEN
 from sparring.memory.samples import training_turns
 from sparring.memory.schema import Agent, Episode, PolicyVersion, Reward, Turn, Update, UpdateTurn
 from sparring.memory.updates import updates_of
@@ -35,8 +35,6 @@ from sparring.training.objectives import Asked, Material
 from sparring.training.rewards.base import RewardRef
 from sparring.training.rewards.derive import CLOSED
 
-GIVEN: LogprobKind = "given"
-"""Marks demonstrations: turns whose words are a teacher's."""
 AT_ONCE: Mapping[Balance, int] = {"none": 1, "critic": 4, "sneaky": 3}
 """Turns that a balance takes at a time: of critics a win and a loss on either kind of step, of attacks one of
 each kind."""

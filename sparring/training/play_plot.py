@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparring.training.drawing import Point, add_legend, draw_line, new_figure, number_of, save
+from sparring.training.drawing import Point, add_legend, count_steps, draw_line, new_figure, number_of, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,12 +69,10 @@ def _present(points: Sequence[Point], names: Sequence[str]) -> list[str]:
 
 
 def _draw(panel: Axes, title: str, points: Sequence[Point], names: Sequence[str]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     panel.set_title(title)
     panel.set_ylim(-0.03, 1.03)
     panel.set_xlabel("step")
-    panel.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+    count_steps(panel)
     steps = np.array([number_of(point, "step") for point in points])
     for number, name in enumerate(names):
         values = np.array([number_of(point, name) for point in points])

@@ -16,6 +16,7 @@ from sparring.training.drawing import (
     GREY,
     Point,
     add_legend,
+    count_steps,
     draw_band,
     draw_line,
     finite,
@@ -117,13 +118,11 @@ class _Clock:
 def _draw_accuracy(
     panel: Axes, curves: Mapping[str, Sequence[Point]], decisions: Sequence[Point], clock: _Clock
 ) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     panel.set_title("Accuracy, with 95 % intervals; the gate's decisions above")
     panel.set_ylabel("share right")
     panel.set_ylim(-0.03, 1.14)
     panel.set_yticks(np.linspace(0, 1, 6))
-    panel.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
+    count_steps(panel)
     for place, (label, points) in enumerate(curves.items()):
         columns = [[number_of(point, name) for point in points] for name in ("mean", "low", "high")]
         counts = {int(n) for n in (number_of(point, "n") for point in points) if isfinite(n)}
@@ -243,8 +242,6 @@ def curves_plot(
     Raises:
         UserError: nothing to draw, or a file that cannot be written.
     """
-    from matplotlib.ticker import MaxNLocator
-
     if not any(runs.values()):
         raise UserError("nothing to plot: no run has a point")
     with new_figure(8, 4.8, title) as figure:
@@ -255,7 +252,7 @@ def curves_plot(
                 draw_band(panel, x, columns, plain(label), number)
         if level is not None:
             panel.axhline(level[1], color=GREY, linewidth=1, linestyle=(0, (5, 3)), label=plain(level[0]))
-        panel.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
+        count_steps(panel)
         panel.set_xlabel(plain(x_label))
         panel.set_ylabel(plain(y_label))
         add_legend(panel)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,10 @@ def unpacked(path: Path) -> bytes:
     """zlib's own versions may pack the same text differently."""
     data = path.read_bytes()
     return gzip.decompress(data) if path.suffix == ".gz" else data
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in unpacked(path).decode().splitlines()]
 
 
 def writes_what_is_kept(

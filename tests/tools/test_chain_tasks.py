@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from example_scripts import EXAMPLES, unpacked, writes_what_is_kept
+from example_scripts import EXAMPLES, writes_what_is_kept
+from example_scripts import rows as example_rows
 
 from sparring.memory.tasks import load_tasks
 from sparring.tools.chains import Chain, first_error
@@ -28,7 +28,7 @@ FILES = {
 
 
 def rows(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in unpacked(FOLDER / name).decode().splitlines()]
+    return example_rows(FOLDER / name)
 
 
 def problem(row: dict[str, Any]) -> str:

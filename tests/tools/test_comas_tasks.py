@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
-from example_scripts import EXAMPLES, unpacked, writes_what_is_kept
+from example_scripts import EXAMPLES, rows, writes_what_is_kept
 
 from sparring.agents.parsing import answer_format
 from sparring.agents.scores import score
@@ -27,10 +25,6 @@ FILES = {
 WORDS = {"lessons.jsonl.gz": 120, "lessons_dev.jsonl": 12, "train.jsonl": 48}
 WITH_LESSONS = [*(FOLDER / n for n in TAUGHT), *(FOLDER / "words" / n for n in WORDS if "lessons" in n)]
 DATA = Path(__file__).parents[3] / "shared" / "data"
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in unpacked(path).decode().splitlines()]
 
 
 def test_the_files_are_what_the_script_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

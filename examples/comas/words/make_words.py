@@ -13,16 +13,14 @@ FOLDER holds `gsm8k_train.jsonl.gz` (Cobbe et al. 2110.14168) and `svamp_dev.jso
 
 from __future__ import annotations
 
-import gzip
-import json
 import random
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sparring.memory.tasks import save_tasks
+from sparring.memory.records import TaskRecord
+from sparring.memory.tasks import load_tasks, save_tasks
 
 HERE = Path(__file__).parent
 SEED = 7
@@ -33,12 +31,6 @@ LOW, HIGH = 1, 3
 _EQUATION = re.compile(r"([\d.]+(?: ?[-+*/] ?[\d.]+)+) = \$?(\d+)(?![\d.,])")
 
 Row = dict[str, Any]
-
-
-def rows(path: Path) -> Iterator[Row]:
-    held = path.read_bytes()
-    text = (gzip.decompress(held) if path.suffix == ".gz" else held).decode()
-    yield from map(json.loads, text.splitlines())
 
 
 def written(steps: str, answer: str) -> str:
@@ -63,9 +55,13 @@ def spoilt(steps: str, answer: str, rng: random.Random) -> tuple[str, str, str, 
     return f"{first}\n{changed}".lstrip(), wrong, *told
 
 
-def taught(row: Row, rng: random.Random) -> Row | None:
+def problem(task: TaskRecord) -> Row:
+    return {"id": task.id, "question": task.question, "answer": task.answer, "check": task.check}
+
+
+def taught(task: TaskRecord, rng: random.Random) -> Row | None:
     """A problem with all that is to be said about it."""
-    steps, question, answer = row["solution"].rpartition("\n####")[0], row["question"], row["answer"]
+    steps, question, answer = task.meta["solution"].rpartition("\n####")[0], task.question, task.answer
     if max(len(steps), len(question)) > LONGEST or (wrong := spoilt(steps, answer, rng)) is None:
         return None
     lessons = [_lesson("solver", "solve", question, {"discussion": []}, written(steps, answer))]
@@ -79,7 +75,7 @@ def taught(row: Row, rng: random.Random) -> Row | None:
         # A scorer that repeats the evaluation, or contradicts it, is no second judge.
         shown = {**seen, "evaluation": rng.choice((said, misled)), "low": LOW, "high": HIGH}
         lessons.append(_lesson("scorer", "score", question, shown, f"{why} <score>{score}</score>"))
-    return {"id": row["id"], "question": question, "answer": answer, "check": "math", "lessons": lessons}
+    return {**problem(task), "lessons": lessons}
 
 
 def _lesson(role: str, occasion: str, question: str, seen: Row, text: str) -> Row:
@@ -88,10 +84,10 @@ def _lesson(role: str, occasion: str, question: str, seen: Row, text: str) -> Ro
 
 def main(folder: Path) -> None:
     rng = random.Random(SEED)
-    fitting = [made for row in rows(folder / "gsm8k_train.jsonl.gz") if (made := taught(row, rng))]
+    fitting = [made for task in load_tasks(folder / "gsm8k_train.jsonl.gz") if (made := taught(task, rng))]
     save_tasks(HERE / "lessons.jsonl.gz", fitting[:LESSONS])
     save_tasks(HERE / "lessons_dev.jsonl", fitting[LESSONS : LESSONS + LESSONS_DEV])
-    save_tasks(HERE / "train.jsonl", list(rows(folder / "svamp_dev.jsonl"))[:TRAIN])
+    save_tasks(HERE / "train.jsonl", map(problem, load_tasks(folder / "svamp_dev.jsonl", TRAIN)))
     print(f"{len(fitting)} problems of GSM8K fit")
 
 
