@@ -41,11 +41,14 @@ class RunConfig(Strict):
     def reread(cls, identity: dict[str, Any]) -> dict[str, Any]:
         """An identity that was journaled, as this code would write it: a field that has come since counts as
         its default. What cannot be read any more stays as it is."""
+        fields = {name: value for name, value in identity.items() if name not in cls.changeable}
         try:
-            fields = {name: value for name, value in identity.items() if name not in cls.changeable}
             return cls(**fields).identity()
-        except ValidationError:
-            return identity
+        except ValidationError as error:
+            wrong = {at["loc"][0] for at in error.errors() if at["loc"]}
+            lost = {name: value for name, value in fields.items() if name in wrong}
+            rest = {name: value for name, value in fields.items() if name not in wrong}
+            return {**cls.reread(rest), **lost} if lost else identity
 
 
 def _by_content(value: Any) -> Any:

@@ -256,7 +256,7 @@ def test_a_run_goes_on_with_code_that_has_gained_an_option(tmp_path: Path) -> No
         with pytest.raises(UserError, match="another evaluate"):
             journal.drive("r", config=changed, **about)
         journal.drive("lost", config={**older, "long_gone": 1}, **begun).release()
-        with pytest.raises(UserError, match="long_gone"):
+        with pytest.raises(UserError, match="another long_gone:"):
             journal.drive("lost", config=config.identity(), **about)
 
 
