@@ -36,11 +36,11 @@ from sqlalchemy import select
 import sparring
 from benchmarks.seeds import spread, told
 from sparring.graphs.catalogue import make_protocol
+from sparring.graphs.drawing import add_legend, draw_band, new_figure, save
 from sparring.graphs.protocols.discuss_figures import discussion_figures
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Episode, Reward, Turn
 from sparring.memory.tasks import load_tasks
-from sparring.training.drawing import add_legend, draw_band, new_figure, save
 from sparring.training.rewards.base import RewardRef
 from sparring.training.rewards.comas import InteractionRewards
 from sparring.training.rewards.derive import derive

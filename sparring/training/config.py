@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from sparring.training.config_file import RunConfig, Strict, read_config, what_is_played
+from sparring.graphs.config_file import RunConfig, Strict, read_config, what_is_played
 
 PER_HOUR = 3600.0
 

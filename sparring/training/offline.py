@@ -19,6 +19,7 @@ from sqlalchemy import Select
 from sqlalchemy import select as query_of
 
 from sparring.errors import UserError, made
+from sparring.graphs.config_file import Strict
 from sparring.memory.journal import Journal
 from sparring.memory.policies import Version, by_id, find
 from sparring.memory.records import GIVEN
@@ -27,7 +28,6 @@ from sparring.memory.schema import Agent, Episode, PolicyVersion, Reward, Turn, 
 from sparring.memory.updates import updates_of
 from sparring.training.balance import Balance, Played, select
 from sparring.training.config import PolicyConfig
-from sparring.training.config_file import Strict
 from sparring.training.experience import Sample
 from sparring.training.learner import Learner
 from sparring.training.losses import PolicyLoss

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparring.training.drawing import Point, add_legend, count_steps, draw_line, new_figure, number_of, save
+from sparring.graphs.drawing import Point, add_legend, count_steps, draw_line, new_figure, number_of, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

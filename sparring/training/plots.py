@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from sparring.errors import UserError, unknown
-from sparring.graphs.stats import Estimate
-from sparring.training.drawing import (
+from sparring.graphs.drawing import (
     COLOURS,
     GREY,
     Point,
@@ -27,6 +26,7 @@ from sparring.training.drawing import (
     say_empty,
     span_of,
 )
+from sparring.graphs.stats import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from sparring.graphs.cast import SCRIPT
-from sparring.training.config_file import RunConfig, Strict, beside, read_config, what_is_played
+from sparring.graphs.config_file import RunConfig, Strict, beside, read_config, what_is_played
 
 BETWEEN = " vs "
 """Stands between two players in the name of the run that holds their games."""
