@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sparring.agents.engines.base import (
@@ -54,6 +55,11 @@ class Role:
         found = load_prompt(prompt or name)
         found.check(parsers, {*variables, "instruction"})
         return cls(name, found, parsers)
+
+    @classmethod
+    def silent(cls, name: str) -> Role:
+        """The role of who sits and never speaks: a reward model."""
+        return cls(name, Prompt(name, Path(name), {}, (), {}), {})
 
     def parser(self, occasion: str) -> Parser[Any]:
         if occasion not in self.parsers:

@@ -51,7 +51,7 @@ class Cast:
     ) -> None:
         self.protocol, self.engine = protocol, engine
         self.roles, self.sampling = dict(roles or {}), dict(sampling or {})
-        self.seats = protocol.seats()
+        self.seats, self._brought = protocol.seats(), protocol.engines()
         known = protocol.names
         for name in (*self.roles, *(key.rsplit(".", 1)[0] for key in self.sampling if "." in key)):
             if name not in known:
@@ -68,6 +68,8 @@ class Cast:
         for name in (seat, self.seats[seat].name):
             if name in self.roles:
                 return self.roles[name]
+        if seat in self._brought:
+            return self._brought[seat]
         if self.engine is None:
             raise UserError(f"role `{seat}` has no engine: give `--engine SPEC` or `--role {seat}=SPEC`")
         return self.engine
@@ -179,6 +181,9 @@ def policy_name(spec: str) -> str:
         return spec.rsplit("#", 1)[-1].split("?")[0]
     if bare.startswith(SCRIPT):  # what a script says by hash must not hang on its folder
         return SCRIPT + Path(bare.removeprefix(SCRIPT)).name
+    form, colon, model = bare.partition(":")
+    if colon and form in ("orm", "prm"):
+        return f"{form}:{Path(model).name}"
     return Path(bare).name if bare.startswith(("/", ".", "~")) else bare
 
 

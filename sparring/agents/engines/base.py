@@ -149,6 +149,26 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class Solved:
+    """A solution that a reward model is to rate, also step by step."""
+
+    question: str
+    text: str
+    steps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """What a reward model made of a solution."""
+
+    values: tuple[float, ...] | None
+    """One, or one for each step; None where it could not be rated."""
+    tokens: int = 0
+    """Read for it."""
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a backend can give. What it cannot is a clear error before any work starts."""
 
@@ -157,6 +177,8 @@ class Capabilities:
     score: bool = False
     adapters: bool = False
     seeds: bool = False
+    rates: str = ""
+    """Of a reward model what it gives: `orm`, one score of a solution, or `prm`, one of each step."""
     base: str = ""
     """Identity of the base weights: a content hash, or `remote:MODEL`."""
     context_tokens: int | None = None
@@ -200,3 +222,18 @@ def encode(engine: Engine, messages: Sequence[Message], reply: str) -> tuple[Ids
         raise CapabilityError(f"engine `{engine.spec}` cannot take demonstrations; use an embedded model")
     ids: tuple[Ids, Ids] = own(messages, reply)
     return ids
+
+
+async def rate(engine: Engine, solutions: Sequence[Solved]) -> list[Rated]:
+    """Scores of solutions by a reward model, in their order.
+
+    Raises:
+        CapabilityError: the engine is none; reward models have a method of this name.
+    """
+    own = getattr(engine, "rate", None)
+    if own is None:
+        raise CapabilityError(
+            f"engine `{engine.spec}` is no reward model: name one as orm:MODEL or prm:MODEL"
+        )
+    rated: list[Rated] = await own(solutions)
+    return rated

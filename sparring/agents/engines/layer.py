@@ -32,11 +32,14 @@ from sparring.agents.engines.base import (
     Engine,
     Ids,
     Message,
+    Rated,
     Request,
     Scored,
     ScoreRequest,
+    Solved,
     Usage,
     encode,
+    rate,
 )
 from sparring.agents.engines.cache import ResponseCache, sample_key
 from sparring.agents.engines.ledger import Ledger
@@ -100,6 +103,10 @@ class ServicePolicy:
         ) / 1e6
 
 
+RATINGS = "ratings"
+"""Where the ledger keeps what a reward model read."""
+
+
 class ManagedEngine:
     """An engine with its service policy; itself an `Engine`.
 
@@ -144,6 +151,16 @@ class ManagedEngine:
 
     def encode(self, messages: Sequence[Message], reply: str) -> tuple[Ids, Ids]:
         return encode(self.inner, messages, reply)
+
+    async def rate(self, solutions: Sequence[Solved]) -> list[Rated]:
+        async def call() -> list[Rated]:
+            return await rate(self.inner, solutions)
+
+        rated, _ = await self._tried(call, RATINGS, 0)
+        tally = self.ledger.of(RATINGS)
+        tally.calls += 1
+        tally.prompt_tokens += sum(one.tokens for one in rated)
+        return rated
 
     async def probe(self) -> None:
         """Check before any work that the backend is there: ask the server, or load the model.

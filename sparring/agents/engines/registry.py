@@ -27,7 +27,9 @@ Option = Callable[[Any], Any]
 """Turns an option's value, text or not, into what the engine takes; raises ValueError."""
 
 FORMS = """scripted:FILE (or scripted:hash, scripted:echo), http://HOST:PORT/v1#MODEL, \
-langchain:PROVIDER:MODEL, a model of `sparring models list`, a hub id such as ORG/NAME, or a local folder"""
+langchain:PROVIDER:MODEL, \
+a model of `sparring models list`, a hub id such as ORG/NAME, a local folder; of reward models orm:MODEL, \
+prm:MODEL"""
 
 
 def _switch(value: Any) -> bool:
@@ -64,6 +66,7 @@ _SERVICE: dict[str, Option] = {
     "price_out": float,
     "cache": _cache,
 }
+_RATING: dict[str, Option] = {"dtype": str, "device": str, "max_batch": int}
 _ENGINE: dict[str, dict[str, Option]] = {
     "scripted": {"ids": _switch, "bytes_per_token": int, "delay_s": float, "call_log": str},
     "openai": {"logprobs": _switch, "token_ids": _switch, "api_key_env": str, "api_key": str},
@@ -75,6 +78,8 @@ _ENGINE: dict[str, dict[str, Option]] = {
         "max_tokens_in_flight": int,
         "prefix_cache_gib": float,
     },
+    "orm": _RATING,
+    "prm": {**_RATING, "tag": str, "good": str, "bad": str},
 }
 _CAPACITY = {"max_batch", "max_tokens_in_flight", "prefix_cache_gib"}
 """How much an embedded engine may hold: specs that differ in these alone are one model in memory, sized as
@@ -232,7 +237,7 @@ def _form(name: str) -> str:
     prefix, colon, _ = name.partition(":")
     if prefix in ("http", "https") and colon:
         return "openai"
-    if prefix in ("scripted", "langchain") and colon:
+    if prefix in ("scripted", "langchain", "orm", "prm") and colon:
         return prefix
     if prefix == "vllm" and colon:
         raise UserError(
@@ -297,6 +302,11 @@ def _make(form: str, source: Any, values: dict[str, Any]) -> Engine:
         from sparring.agents.engines.langchain import LangChainEngine
 
         return LangChainEngine(source if text is None else text.removeprefix("langchain:"))
+    if form in ("orm", "prm"):
+        from sparring.agents.engines.reward_models import OutcomeModel, ProcessModel
+
+        kind = OutcomeModel if form == "orm" else ProcessModel
+        return kind(str(source).partition(":")[2], **values)
     from sparring.agents.engines.transformers import TransformersEngine
 
     engine: Engine = TransformersEngine(str(source), **values)

@@ -15,7 +15,7 @@ def score_logits(logits: Tensor, targets: Ids, request: ScoreRequest) -> Scored:
     """Score `targets` (T,) under softmax(logits (T, V) / temperature)."""
     scaled = logits.float() / request.temperature
     logs = torch.log_softmax(scaled, -1)
-    index = torch.as_tensor(targets, dtype=torch.int64, device=logs.device)
+    index = torch.from_numpy(targets.astype(np.int64)).to(logs.device)
     chosen = logs.gather(1, index[:, None])[:, 0]
     top_ids = top_logprobs = entropy = certainty = None
     if request.top_k:
