@@ -24,6 +24,7 @@ from .flight import Flight
 from .messages import Conversation, Found
 from .records import AgentRecord, Ask, Place, Produced, Turn
 from .rows import Row
+from .scores import Scores
 from .seeds import derive_seed, episode_id
 from .tokens import EMPTY, Ids, PrefixIndex, Stored
 from .types import digest, dumps, plain
@@ -55,6 +56,7 @@ class EpisodeHandle:
         self.id = episode_id(run.id, task_key, self.iteration, self.copy)
         self.conversation = Conversation(number, run.ids)
         self.prefixes = PrefixIndex()
+        self.scores = Scores(run)
         self.attempts: dict[str, list[Attempt]] = {}
         self.new_calls = 0
         self.broken: Exception | None = None

@@ -18,8 +18,9 @@ from .episode import Attempt, EpisodeHandle
 from .lock import Lock
 from .records import AgentRecord, TaskRecord, Turn
 from .rows import Row
-from .schema import Agent, Episode, Event, Message, Run
+from .schema import Agent, Episode, Event, Message, Run, Score
 from .schema import Turn as TurnTable
+from .scores import COLUMNS, ScoreRecord
 from .seeds import episode_id
 from .tokens import EMPTY, StoredTurn, resolve
 from .writer import Write
@@ -27,7 +28,7 @@ from .writer import Write
 if TYPE_CHECKING:
     from .journal import Journal
 
-WRITTEN = ("episodes", "messages", "turns", "events")
+WRITTEN = ("episodes", "messages", "turns", "events", "scores")
 """Tables that need ids while a run is played."""
 Seats = dict[str, dict[str, Any]]
 
@@ -233,7 +234,7 @@ class RunHandle:
 
     def _reload(self, handle: EpisodeHandle) -> None:
         self.journal.writer.flush()  # what an earlier handle of this process said may still be on its way
-        said, rows, known = transact(
+        said, rows, known, scores = transact(
             self.journal.engine, lambda connection: _stored_rows(connection, handle.number), write=False
         )
         message_id = 0
@@ -245,13 +246,14 @@ class RunHandle:
         for row in sorted(rows, key=lambda row: (row.key, row.attempt)):
             attempts[row.key].append(_attempt(row, handle.conversation.text))
         handle.load(dict(attempts), known)
+        handle.scores.load(scores)
         _load_ids(handle, rows)
 
 
 def _stored_rows(
     connection: Connection, episode: int
-) -> tuple[list[Any], list[Any], dict[tuple[str, str], Any]]:
-    """Messages, turns and events of an episode; parents come before what follows them."""
+) -> tuple[list[Any], list[Any], dict[tuple[str, str], Any], list[ScoreRecord]]:
+    """Messages, turns, events and scores of an episode; parents come before what follows them."""
     columns = (Message.id, Message.parent_id, Message.role, Message.content)
     said = connection.execute(
         select(*columns).where(Message.episode_number == episode).order_by(Message.id)
@@ -260,7 +262,9 @@ def _stored_rows(
     rows = connection.execute(turns).all()
     events = select(Event.kind, Event.key, Event.payload).where(Event.episode_number == episode)
     known = {(row.kind, row.key): row.payload for row in connection.execute(events)}
-    return list(said), list(rows), known
+    judged = select(*COLUMNS).join(TurnTable, TurnTable.id == Score.turn_id)
+    scores = connection.execute(judged.where(TurnTable.episode_number == episode).order_by(Score.id))
+    return list(said), list(rows), known, [ScoreRecord.of_row(row) for row in scores]
 
 
 def _load_ids(handle: EpisodeHandle, rows: list[Any]) -> None:
