@@ -30,6 +30,7 @@ What the released codes do otherwise can be had by name, where it makes sense:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from langgraph.graph import END, START, StateGraph
@@ -40,6 +41,7 @@ from sparring.errors import UserError
 from sparring.graphs.aggregate import Ballot, aggregator
 from sparring.graphs.context import Context
 from sparring.graphs.protocol import Outcome, voted
+from sparring.graphs.protocols.debate_figures import debate_figures
 from sparring.graphs.protocols.debate_policy import PRESETS, Policy
 from sparring.graphs.protocols.debate_views import (
     DebateState,
@@ -50,6 +52,7 @@ from sparring.graphs.protocols.debate_views import (
     last_words,
     others_of,
 )
+from sparring.memory.journal import Journal
 from sparring.tools.equality import agroup
 
 __all__ = ["PRESETS", "Debate"]
@@ -70,6 +73,9 @@ class Debate(Policy):
         graph.add_node(self.close, getattr(self, self.close))
         graph.add_edge(self.close, END)
         return graph
+
+    def figures(self, journal: Journal, run: str, episodes: Sequence[int] | None = None) -> dict[str, float]:
+        return debate_figures(journal, run, self.speakers, episodes)
 
     async def chair(self, state: DebateState, runtime: Runtime[Context]) -> Command[Any]:
         """Give the floor: the next speaker, the referee, the next round, or the close."""
