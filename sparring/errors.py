@@ -85,6 +85,10 @@ class BudgetExceeded(SparringError):
     fault = "budget"
 
 
+class Pending(SparringError):
+    """An episode needs what is known once the others of its run have come as far; then it is played on."""
+
+
 class SandboxUnavailable(UserError):
     """Model-written code would have to run and no sandbox holds here."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sparring.agents.engines.base import Message
@@ -71,6 +71,8 @@ class Context:
     meter: Meter = field(default_factory=Meter)
     task: TaskRecord | None = None
     """What is played, with its reference: for graphs that validate against it, never for a prompt."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the run knows (`Protocol.facts`), frozen in its journal."""
 
     async def right(self, answer: str | None) -> bool:
         """Whether an answer is the task's, by the task's own check; False for None.
@@ -94,6 +96,8 @@ class Context:
         occasion: str,
         variables: dict[str, Any],
         history: Sequence[Message] = (),
+        *,
+        max_tokens: int | None = None,
     ) -> Turn:
         """Ask the agent in `seat` to speak; its turn is committed before this returns.
 
@@ -105,7 +109,7 @@ class Context:
             BudgetExceeded: the episode has reached a cap.
             ReplayDiverged: the journal holds this key with another request.
         """
-        return (await self.sample(seat, [key], occasion, variables, history))[0]
+        return (await self.sample(seat, [key], occasion, variables, history, max_tokens=max_tokens))[0]
 
     async def sample(
         self,
@@ -114,9 +118,17 @@ class Context:
         occasion: str,
         variables: dict[str, Any],
         history: Sequence[Message] = (),
+        *,
+        max_tokens: int | None = None,
     ) -> list[Turn]:
-        """`act` for several samples of one prompt: one request, one prefill, one turn a key."""
+        """`act` for several samples of one prompt: one request, one prefill, one turn a key.
+
+        Args:
+            max_tokens: Of this occasion, where it is another number than the agent's own.
+        """
         agent = self.agent(seat)
+        if max_tokens is not None:
+            agent = replace(agent, sampling=replace(agent.sampling, max_tokens=max_tokens), _records={})
         self.meter.reserve(len(keys))
         messages = agent.messages(occasion, variables, history)
 

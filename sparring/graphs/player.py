@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from sqlalchemy import update
 
 from sparring.agents.engines.registry import EnginePool
 from sparring.agents.roles import Agent
-from sparring.errors import BudgetExceeded, EngineError, SparringError, UserError
+from sparring.errors import BudgetExceeded, EngineError, Pending, SparringError, UserError
 from sparring.graphs.cast import pinned
 from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.context import Context, Meter
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sparring")
 FINISHED = ("done", "capped")
+FACTS = "facts"
+"""Kind of the event that keeps what a run knows."""
 TICK_S = 0.5
 
 Booking = tuple[TaskRecord, int]
@@ -82,6 +84,9 @@ class Player:
         self._agents: dict[str, Agent] = agents or {}
         self.done = self.failed = self.total = 0
         self._replayed = 0
+        self._facts: Mapping[str, Any] = {}
+        self._held: list[Booking] = []
+        """Episodes that wait for what the rest of the run has to show."""
         self._spent = self._usage()  # the pool may have served other runs before
 
     async def __call__(
@@ -96,6 +101,28 @@ class Player:
         if episodes is None:
             episodes = [(task, copy) for copy in range(self.play.copies) for task in self.play.tasks]
         self.total += len(episodes)
+        # Facts of this very run are asked for once it has come as far: what a run that was cut off had
+        # until then is not all of it.
+        self._facts = await self._known(ask=not self.protocol.waits)
+        await self._over(episodes, iteration, on_progress)
+        if self._held:
+            self._facts = await self._known(ask=True)
+            await self._over(self._held, iteration, on_progress)
+
+    async def _known(self, *, ask: bool) -> Mapping[str, Any]:
+        """What the run knows; the first answer of its protocol, asked where there is none, is kept."""
+        kept: Mapping[str, Any] | None = self.run.decided(FACTS, "0")
+        if kept is None and ask:
+            kept = await asyncio.to_thread(self.protocol.facts, self.run.journal, self.run.id)
+            if kept is not None:
+                await self.run.event(FACTS, "0", dict(kept))
+        return kept or {}
+
+    async def _over(
+        self, episodes: Sequence[Booking], iteration: int, on_progress: OnProgress | None
+    ) -> None:
+        """Once over some episodes, side by side; those that have to wait for the rest are held."""
+        self._held = []
         waiting = iter(episodes)
 
         async def work() -> None:
@@ -131,10 +158,14 @@ class Player:
         context = Context(
             handle, self._seated(handle) or {}, equality(task.check), Meter(self.play.limits), task
         )
+        context.facts = self._facts
         status, outcome, error = "done", None, None
         try:
             async with handle:  # calls beside one that fails are paid for: they finish and are journaled
                 outcome = await self.protocol.run(task.question, context)
+        except Pending:
+            self._held.append((task, copy))
+            return
         except BudgetExceeded as reached:
             status, error = "capped", str(reached)
         except EngineError as failure:
@@ -223,6 +254,9 @@ async def taken(
     config = json.loads(json.dumps(play.to_json()))
     if journal.has_run(name) and "baseline" not in (journal.run_row(name).config or {}):
         config.pop("baseline", None)  # asked for later, the run stays the same one
+    protocol = make_protocol(play.protocol, play.options)
+    if not journal.has_run(name) and not protocol.waits:  # what cannot be known leaves no run in the way
+        await asyncio.to_thread(protocol.facts, journal, name)
     handle = journal.drive(
         name, kind=play.kind, protocol=play.protocol, config=config, seed=play.seed, parent=play.parent
     )

@@ -101,6 +101,10 @@ class Protocol(BaseModel, ABC):
     def seats(self) -> dict[str, Role]:
         """Seat -> the role that sits there."""
 
+    def engines(self) -> dict[str, str]:
+        """Seat -> spec of the engine that sits there unless another one is given for it."""
+        return {}
+
     @property
     def names(self) -> set[str]:
         """The seats and their roles: what prompts, engines and sampling can be given for."""
@@ -114,6 +118,16 @@ class Protocol(BaseModel, ABC):
 
     def accepts(self, task: TaskRecord) -> None:
         """Raise `UserError` where a task lacks what this protocol needs; asked before any work."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether `facts` come from the run itself: all episodes get to `Pending` before any goes on."""
+        return False
+
+    def facts(self, journal: Journal, run: str) -> Mapping[str, Any] | None:
+        """What the run has to know before its episodes can be played to their end, as plain JSON; None:
+        nothing, or not yet. What is said first is journaled as an event of the run and holds from then on."""
+        return None
 
     @abstractmethod
     def graph(self) -> StateGraph[Any, Context, Any, Any]:

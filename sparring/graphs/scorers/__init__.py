@@ -1,0 +1,1 @@
+"""What says how good a solution is: reward models, judges, probabilities, roll-outs, the truth."""

@@ -1,0 +1,49 @@
+"""P(True), Kadavath et al. 2207.05221: how much likelier a model finds "True" than "False".
+
+The model is asked whether a proposed solution is right and writes nothing: the log-probabilities of the two
+words' first tokens are read, P = p(True) / (p(True) + p(False)). It needs an engine that scores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+from sparring.agents.engines.base import ScoreRequest, encode
+from sparring.agents.parsing import note
+from sparring.agents.roles import Agent, Role
+from sparring.errors import UserError
+from sparring.graphs.context import Context
+from sparring.graphs.protocol import Protocol
+from sparring.graphs.scorers.base import Chain, Judgement, Kind, Scorer
+
+SEAT = "verifier"
+WORDS = ("True", "False")
+
+
+class PTrue(Scorer):
+    """`p_true`."""
+
+    name: ClassVar[str] = "p_true"
+    kind: ClassVar[Kind] = "outcome"
+
+    def seats(self, protocol: Protocol) -> dict[str, Role]:
+        return {SEAT: protocol.role(SEAT, {"verify": note}, ["question", "solution"])}
+
+    async def score(self, context: Context, chains: Sequence[Chain], majority: str | None) -> list[Judgement]:
+        return list(await asyncio.gather(*(self._of(context.agent(SEAT), chain) for chain in chains)))
+
+    async def _of(self, agent: Agent, chain: Chain) -> Judgement:
+        messages = agent.messages("verify", {"question": chain.question, "solution": chain.text})
+        asked = [await asyncio.to_thread(encode, agent.engine, messages, word) for word in WORDS]
+        firsts = [said[:1] for _, said in asked]
+        if firsts[0][0] == firsts[1][0]:
+            raise UserError(f"engine `{agent.engine.spec}`: `True` and `False` begin with the same token")
+        prompt = asked[0][0]
+        held = await asyncio.gather(
+            *(agent.engine.score(ScoreRequest(prompt, first, version=agent.version)) for first in firsts)
+        )
+        true, false = (float(one.logprobs[0]) for one in held)
+        return Judgement((1 / (1 + math.exp(min(700.0, false - true))),), {"tokens": len(prompt)})
