@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparring.cli_compare import compare
 from sparring.cli_policy import policy
 from sparring.cli_training import evolve, rewards, tournament
 from sparring.errors import SparringError, UserError
@@ -49,6 +50,7 @@ app.add_typer(memory_app, name="memory")
 app.add_typer(policy, name="policy")
 app.command()(evolve)
 app.command()(tournament)
+app.command()(compare)
 app.command()(rewards)
 
 DEFAULT_MEMORY = "sparring.db"

@@ -23,6 +23,8 @@ PROTOCOLS = {
     "conversation": "sparring.graphs.protocols.conversation:Conversation",
     "lesson": "sparring.graphs.protocols.lesson:Lesson",
     "discuss": "sparring.graphs.protocols.discuss:Discuss",
+    "compare": "sparring.graphs.protocols.compare:Compare",
+    "refine": "sparring.graphs.protocols.refine:Refine",
     "judge_check": "sparring.graphs.protocols.judge_check:JudgeCheck",
 }
 """Name -> class; a module's `PRESETS` hold the options that a name stands for."""

@@ -1,0 +1,190 @@
+"""A run of `compare`, read: what each method has right, what it cost, and single samples at the same cost.
+
+The cost of a method is what it would have cost alone: the samples of the pool that it took, what the scorers
+that it needs said of them or read in them, and its own turns. Self-consistency at equal calls comes from the
+same pool, so it costs nothing more; a method that is dearer than the whole pool is compared with the whole
+pool, and `short` says so.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy import select
+
+from sparring.errors import UserError
+from sparring.graphs.catalogue import make_protocol
+from sparring.graphs.player import FINISHED
+from sparring.graphs.protocols.compare import Compare
+from sparring.graphs.selection.base import Method
+from sparring.graphs.stats import Estimate, Samples, bootstrap, vote_at, wilson
+from sparring.memory.journal import Journal
+from sparring.memory.schema import Episode, Event, Score, Task, Turn
+from sparring.tools.checks import check
+from sparring.tools.equality import equality, group
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Means of one question."""
+
+    calls: float
+    prompt_tokens: float
+    completion_tokens: float
+    rated_tokens: float
+    """Read by reward models and by engines that score, which write nothing."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One method over all questions of a run."""
+
+    label: str
+    method: str
+    accuracy: Estimate
+    no_answer: int
+    cost: Cost
+    equal_calls: float
+    """Accuracy of self-consistency on as many samples of the same pool."""
+    difference: Estimate
+    """The method's less that, paired by question."""
+    short: bool
+    """Whether it took more calls than the pool has samples."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A turn as costs see it."""
+
+    key: str
+    prompt_tokens: int
+    completion_tokens: int
+    answer: str | None
+    rated: Mapping[str, int]
+    """Scorer -> tokens it read of this turn's chain."""
+
+
+def compared(journal: Journal, run: str) -> list[Compared]:
+    """Each method of a run of `compare`, in the order in which they were named.
+
+    Raises:
+        UserError: a run of another protocol, or one without a finished question that has a reference.
+    """
+    row = journal.run_row(run)
+    if row.protocol != Compare.name:
+        raise UserError(f"run `{run}` played `{row.protocol}`, not `compare`")
+    protocol = make_protocol(row.protocol, dict(row.config["options"]))
+    assert isinstance(protocol, Compare)
+    made, spoken = _made(journal, run), _spoken(journal, run)
+    if not made:
+        raise UserError(f"run `{run}` has no finished question with a reference; there is nothing to compare")
+    pools = {number: _pool(about, spoken[number]) for number, (about, _) in made.items()}
+    found = []
+    for label, method in protocol.chosen.items():
+        costs = {number: cost_of(protocol, label, method, spoken[number]) for number in made}
+        right = [float(bool(told[label]["right"])) for _, told in made.values()]
+        votes = [
+            vote_at(pools[number], "calls", costs[number].calls, seed=place)[0]
+            for place, number in enumerate(made)
+        ]
+        found.append(
+            Compared(
+                label=label,
+                method=method.name,
+                accuracy=wilson(sum(right), len(right)),
+                no_answer=sum(told[label]["answer"] is None for _, told in made.values()),
+                cost=_mean(list(costs.values())),
+                equal_calls=float(np.mean(votes)),
+                difference=bootstrap(np.subtract(right, votes)),
+                short=any(cost.calls > protocol.n for cost in costs.values()),
+            )
+        )
+    return found
+
+
+def cost_of(protocol: Compare, label: str, method: Method, spoken: Sequence[Spoken]) -> Cost:
+    """What a method's answer to one question took."""
+    size = method.samples or protocol.n if method.pooled else 0
+    samples = {f"sample/{place}" for place in range(size)}
+    scorers = [scorer for need, scorer in protocol.scorers.items() if need in method.needs]
+    about = [name for name in (*(scorer.under for scorer in scorers), method.under) if name]
+    under = tuple(f"{key}/{name}" for key in samples for name in about)
+    mine = [
+        turn
+        for turn in spoken
+        if turn.key in samples
+        or turn.key.startswith((f"{label}/", *method.shared))
+        or any(turn.key == key or turn.key.startswith(f"{key}/") for key in under)
+    ]
+    names = tuple(scorer.name for scorer in scorers)
+    rated = [n for turn in mine for name, n in turn.rated.items() if name.startswith(names) and names]
+    return Cost(
+        calls=len(mine),
+        prompt_tokens=sum(turn.prompt_tokens for turn in mine),
+        completion_tokens=sum(turn.completion_tokens for turn in mine),
+        rated_tokens=sum(rated),
+    )
+
+
+def _mean(costs: Sequence[Cost]) -> Cost:
+    rows = [asdict(cost) for cost in costs]
+    return Cost(**{name: float(np.mean([row[name] for row in rows])) for name in rows[0]})
+
+
+def _made(journal: Journal, run: str) -> dict[int, tuple[Any, dict[str, Any]]]:
+    """Episode -> its task and what each method made of it."""
+    query = (
+        select(Episode.number, Task.answer, Task.check, Event.key, Event.payload)
+        .join(Task, Task.id == Episode.task_id)
+        .join(Event, Event.episode_number == Episode.number)
+        .where(Episode.run_id == run, Episode.status.in_(FINISHED), Event.kind == "method")
+        .where(Task.answer.is_not(None))
+        .order_by(Episode.number)
+    )
+    found: dict[int, tuple[Any, dict[str, Any]]] = {}
+    for row in journal.read(query):
+        found.setdefault(row.number, (row, {}))[1][row.key] = row.payload
+    return found
+
+
+def _spoken(journal: Journal, run: str) -> dict[int, list[Spoken]]:
+    """Episode -> its final turns."""
+    rated: defaultdict[int, dict[str, int]] = defaultdict(dict)
+    scores = (
+        select(Score.turn_id, Score.scorer, Score.evidence)
+        .join(Turn, Turn.id == Score.turn_id)
+        .join(Episode, Episode.number == Turn.episode_number)
+        .where(Episode.run_id == run)
+    )
+    for row in journal.read(scores):
+        if row.evidence and "tokens" in row.evidence:
+            rated[row.turn_id][row.scorer] = int(row.evidence["tokens"])
+    columns = (Turn.id, Turn.key, Turn.prompt_tokens, Turn.completion_tokens, Turn.parsed)
+    query = select(Episode.number, *columns).join(Turn, Turn.episode_number == Episode.number)
+    found: defaultdict[int, list[Spoken]] = defaultdict(list)
+    for row in journal.read(query.where(Episode.run_id == run, Turn.final)):
+        answer = (row.parsed or {}).get("answer")
+        held = Spoken(row.key, row.prompt_tokens, row.completion_tokens, answer, rated[row.id])
+        found[row.number].append(held)
+    return found
+
+
+def _pool(about: Any, spoken: Sequence[Spoken]) -> Samples:
+    """The pool of one question, for self-consistency at any budget."""
+    samples = sorted(
+        (turn for turn in spoken if turn.key.startswith("sample/") and turn.key.count("/") == 1),
+        key=lambda turn: int(turn.key.split("/")[1]),
+    )
+    answers = [turn.answer for turn in samples]
+    classes = [-1 if one is None else one for one in group(answers, equality(about.check))]
+    right = [check(about.check, answer, about.answer).correct for answer in answers]
+    tokens = [turn.completion_tokens for turn in samples]
+    total = [turn.prompt_tokens + turn.completion_tokens for turn in samples]
+    return Samples(np.array(classes), np.array(right), np.array(tokens), np.array(total))
