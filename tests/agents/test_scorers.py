@@ -18,6 +18,7 @@ from sparring.agents.engines.base import ScoreRequest
 from sparring.agents.engines.transformers.scoring import score_logits
 from sparring.errors import CapabilityError, UserError
 from sparring.graphs.scorers.base import SCORERS, make_scorer
+from sparring.graphs.scorers.p_true import truth
 from sparring.memory.journal import Journal
 from sparring.memory.samples import training_turns
 from sparring.memory.schema import Message, Score, Turn
@@ -58,7 +59,7 @@ async def test_p_true_is_the_share_of_true_among_the_two_words(journal: Journal,
     from sparring.agents.prompts import load_prompt
 
     asked = load_prompt("verifier").render(
-        "verify", {"question": "2 + 2?", "solution": SOLVED, "instruction": ""}
+        "verify", {"question": "2 + 2?", "solution": SOLVED, "instruction": truth.instruction}
     )
     engine = make_engine(str(tf_tiny), dtype="float32")
     prompt, true = engine.encode([{"role": "user", "content": asked}], "True")

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from sparring.agents.engines.base import ScoreRequest, encode
-from sparring.agents.parsing import note
+from sparring.agents.parsing import ParseError, Parser
+from sparring.agents.results import Result
 from sparring.agents.roles import Agent, Role
 from sparring.errors import UserError
 from sparring.graphs.context import Context
@@ -23,6 +24,22 @@ SEAT = "verifier"
 WORDS = ("True", "False")
 
 
+class Truth(Result):
+    """What a verifier would say, were it asked to speak."""
+
+    true: bool
+
+
+def _read(text: str) -> Truth:
+    word = text.strip().rstrip(".")
+    if word not in WORDS:
+        raise ParseError("not_a_truth", "neither True nor False")
+    return Truth(true=word == "True")
+
+
+truth: Parser[Truth] = Parser("truth", "1", "Reply with one word, True or False.", _read)
+
+
 class PTrue(Scorer):
     """`p_true`."""
 
@@ -30,7 +47,7 @@ class PTrue(Scorer):
     kind: ClassVar[Kind] = "outcome"
 
     def seats(self, protocol: Protocol) -> dict[str, Role]:
-        return {SEAT: protocol.role(SEAT, {"verify": note}, ["question", "solution"])}
+        return {SEAT: protocol.role(SEAT, {"verify": truth}, ["question", "solution"])}
 
     async def score(self, context: Context, chains: Sequence[Chain], majority: str | None) -> list[Judgement]:
         return list(await asyncio.gather(*(self._of(context.agent(SEAT), chain) for chain in chains)))
