@@ -5,15 +5,15 @@
 
 Each repeat plays discussions that nobody played before: `--discussions` of them at once and then the first
 `--alone` of the same tasks again one after the other, in which only the agents of one discussion speak at
-once. The sequential baseline plays those tasks once more, one discussion at a time and one call at a time, on
-an engine of one row. Agents are copies of one policy on one engine. Cost: calls and tokens of one discussion
-of 1, 2, 4 and 8 agents, and how many such calls a minute come in; a round has as many solutions as agents.
+once. The sequential baseline plays tasks one discussion and one call at a time on the same engine. Agents are
+copies of one policy on one engine. Cost: calls and tokens of one discussion of 1, 2, 4 and 8
+agents, and how many such calls a minute come in; a round has as many solutions as agents.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+import asyncio
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from sparring.memory.tasks import load_tasks
 
 COMAS = Path(__file__).parents[1] / "examples" / "comas"
 ENGINE = "smollm2-135m?dtype=float32"
-"""The base of the policies."""
+"""The base of the policies, as the journal spells it."""
 BUDGET = 6.0
 
 
@@ -41,10 +41,9 @@ def discussions(tasks: Any, seed: int, *, agents: int, policy: str) -> Play:
 async def measure(options: argparse.Namespace, journal: Journal, pool: EnginePool) -> dict[str, Any]:
     tasks = load_tasks(COMAS / "train.jsonl")
     four = partial(discussions, agents=4, policy=options.policy)
-    pool.get(f"{ENGINE}&max_batch=128&prefix_cache_gib=0.2")  # the first to ask sizes it
     found = await compared(journal, pool, tasks, four, options)
-    sequential = await _sequential(journal, four(tasks[: options.alone], options.seed), options)
     growth = [await _grown(journal, pool, tasks, agents, options) for agents in (1, 2, 4, 8)]
+    sequential = await _sequential(journal, pool, four(tasks[-options.alone :], options.seed + 1))
     return {
         "discussions_per_minute": round(found.together, 1),
         "against_one_by_one": round(found.ratio, 2),
@@ -54,12 +53,11 @@ async def measure(options: argparse.Namespace, journal: Journal, pool: EnginePoo
     }
 
 
-async def _sequential(journal: Journal, play: Play, options: argparse.Namespace) -> float:
-    """Discussions a minute, a call at a time."""
-    async with EnginePool() as single:
-        single.get(f"{ENGINE}&max_batch=1&prefix_cache_gib=0.2")
-        await timed(journal, single, "sequential-warm", replace(play, tasks=play.tasks[:1], seed=1), 1)
-        return await timed(journal, single, "sequential", play, 1)
+async def _sequential(journal: Journal, pool: EnginePool, play: Play) -> float:
+    """Discussions a minute, one call at a time: the last to use the engine, which stays so narrow."""
+    engine = pool.get(ENGINE)
+    engine._slots, engine._gated = asyncio.Semaphore(1), True
+    return await timed(journal, pool, "sequential", play, 1)
 
 
 async def _grown(
