@@ -23,10 +23,9 @@ from pydantic import Field, model_validator
 from sparring.agents.parsing import statement
 from sparring.agents.roles import Role
 from sparring.errors import UserError
-from sparring.graphs.aggregate import Ballot, aggregator
 from sparring.graphs.context import Context
 from sparring.graphs.protocol import Outcome, Protocol
-from sparring.graphs.scorers.base import Chain, Judgement, Scorer, make_scorer, scored
+from sparring.graphs.scorers.base import Chain, Judgement, Scorer, majority_of, make_scorer, scored
 from sparring.graphs.selection.base import Method, Need, Pool, make_methods
 
 SOLVER = "solver"
@@ -146,11 +145,9 @@ class Compare(Protocol):
         return {"chains": [{name: getattr(chain, name) for name in fields} for chain in chains]}
 
     async def _scores(self, context: Context, chains: list[Chain]) -> dict[Need, dict[str, Judgement]]:
-        ballots = [Ballot(chain.key, chain.answer) for chain in chains]
-        vote = await aggregator("majority")(ballots, context.equal)
-        kept = await context.episode.event("majority", "0", {"answer": vote.winner})
+        majority = await majority_of(context, chains)
         judged = await asyncio.gather(
-            *(scored(context, scorer, chains, kept["answer"]) for scorer in self.scorers.values())
+            *(scored(context, scorer, chains, majority) for scorer in self.scorers.values())
         )
         return {
             need: dict(zip((chain.key for chain in chains), said, strict=True))

@@ -27,7 +27,7 @@ def debate_figures(
     * `any_right`: share of the debates in which somebody said the right answer at some time.
     """
     said = _right(journal, run, speakers, episodes)
-    pairs = [(rounds[0], rounds[-1]) for debate in said for rounds in debate.values()]
+    pairs = [pair for debate in said for pair in _ends(debate)]
     both = refinement([tuple(zip(*_ends(debate), strict=True)) for debate in said])  # type: ignore[misc]  # zip of pairs is a pair
     found: dict[str, float | None] = {
         "first_right": mean(first for first, _ in pairs),

@@ -40,7 +40,7 @@ from sparring.graphs.protocols.refine_figures import refinement_figures
 from sparring.graphs.protocols.refine_gate import Calibration, Scored, best, decide
 from sparring.graphs.protocols.refine_rewards import rewards_of
 from sparring.graphs.protocols.rollout import SOLVER, solver_of
-from sparring.graphs.scorers.base import Chain, Judgement, Scorer, make_scorer, scored
+from sparring.graphs.scorers.base import Chain, Judgement, Scorer, majority_of, make_scorer, scored
 from sparring.memory.journal import Journal
 from sparring.memory.records import Turn
 from sparring.tools.equality import agroup
@@ -185,8 +185,11 @@ class Refine(Protocol):
         """Score the newest chains, and decide whether they are worth refining."""
         context, number = runtime.context, state["iteration"]
         newest = [one for one in state["chains"] if one["iteration"] == number]
-        majority = state["majority"] if number else await self._majority(context, newest)
-        weighed = await self._scored(context, state["question"], newest, majority)
+        read = [
+            Chain(one["turn"], one["key"], state["question"], one["text"], one["answer"]) for one in newest
+        ]
+        majority = state["majority"] if number else await majority_of(context, read)
+        weighed = await self._scored(context, newest, read, majority)
         update = {"majority": majority, "chains": weighed}
         await context.episode.event("rewards", str(number), {"rewards": [_reward(one) for one in weighed]})
         if number == self.iterations or not await self._hard(context, weighed, majority, number):
@@ -195,18 +198,9 @@ class Refine(Protocol):
         sends = [Send("improve", {**following, "chain": chain}) for chain in weighed]
         return Command(goto=sends, update={**update, "iteration": number + 1})
 
-    async def _majority(self, context: Context, chains: list[Written]) -> str | None:
-        ballots = [Ballot(one["key"], one["answer"]) for one in chains]
-        vote = await aggregator("majority")(ballots, context.equal)
-        # The journaled decision holds: an equality may run out of time, and not do so in a replay.
-        kept = await context.episode.event("majority", "0", {"answer": vote.winner, "tied": vote.tied})
-        answer: str | None = kept["answer"]
-        return answer
-
     async def _scored(
-        self, context: Context, question: str, chains: list[Written], majority: str | None
+        self, context: Context, chains: list[Written], read: list[Chain], majority: str | None
     ) -> list[Written]:
-        read = [Chain(one["turn"], one["key"], question, one["text"], one["answer"]) for one in chains]
         outcome, process = self.scorers()
         found: tuple[list[Judgement], list[Judgement]] = await asyncio.gather(
             scored(context, outcome, read, majority), scored(context, process, read, majority)

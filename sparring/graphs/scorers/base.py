@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from sparring.agents.roles import Role
 from sparring.agents.steps import split_steps
 from sparring.errors import UserError, made, unknown
+from sparring.graphs.aggregate import Ballot, aggregator
 from sparring.graphs.context import Context
 from sparring.graphs.protocol import Protocol
 from sparring.memory.scores import ScoreRecord
@@ -95,6 +96,18 @@ class Scorer(BaseModel, ABC):
         Args:
             majority: The answer that most of the first solutions gave; None: there is none.
         """
+
+
+async def majority_of(context: Context, chains: Sequence[Chain]) -> str | None:
+    """The answer that most of a question's first solutions gave, decided once for the episode: an equality
+    may run out of time, and not do so in a replay."""
+    kept = context.episode.event_payload("majority", "0")
+    if kept is None:
+        ballots = [Ballot(chain.key, chain.answer) for chain in chains]
+        vote = await aggregator("majority")(ballots, context.equal)
+        kept = await context.episode.event("majority", "0", {"answer": vote.winner, "tied": vote.tied})
+    answer: str | None = kept["answer"]
+    return answer
 
 
 async def scored(

@@ -33,38 +33,38 @@ class Usc(Method):
         return chosen(await aggregator("usc")(ballots(pool), context.equal, select))
 
 
-class Gsa(Method):
+class _Written(Method):
+    """One call that reads all samples and gives an answer of its own."""
+
+    seat: ClassVar[str]
+    occasion: ClassVar[str]
+
+    def seats(self, protocol: Protocol, answer: str) -> dict[str, Role]:
+        return {self.seat: protocol.role(self.seat, {self.occasion: statement(answer)}, SHOWN)}
+
+    def calls(self, samples: int) -> int:
+        return 1
+
+    async def choose(self, pool: Pool, context: Context, label: str) -> Choice:
+        shown = {"question": pool.question, "texts": [chain.text for chain in pool.chains]}
+        turn = await context.act(self.seat, f"{label}/{self.occasion}", self.occasion, shown)
+        return Choice((turn.parsed or {}).get("answer"), {"status": turn.status})
+
+
+class Gsa(_Written):
     """Generative self-aggregation (Li et al. 2503.04104): a new response, written with all others in view.
 
     No ranking and no search for errors is asked for. It may be right although no sample is.
     """
 
     name: ClassVar[str] = "gsa"
-
-    def seats(self, protocol: Protocol, answer: str) -> dict[str, Role]:
-        return {"aggregator": protocol.role("aggregator", {"write": statement(answer)}, SHOWN)}
-
-    def calls(self, samples: int) -> int:
-        return 1
-
-    async def choose(self, pool: Pool, context: Context, label: str) -> Choice:
-        shown = {"question": pool.question, "texts": [chain.text for chain in pool.chains]}
-        turn = await context.act("aggregator", f"{label}/write", "write", shown)
-        return Choice((turn.parsed or {}).get("answer"), {"status": turn.status})
+    seat: ClassVar[str] = "aggregator"
+    occasion: ClassVar[str] = "write"
 
 
-class SelfAgreement(Method):
+class SelfAgreement(_Written):
     """Self-agreement (Lin et al. 2311.08154): the model is asked once more, for what its samples agree on."""
 
     name: ClassVar[str] = "self_agreement"
-
-    def seats(self, protocol: Protocol, answer: str) -> dict[str, Role]:
-        return {"agreer": protocol.role("agreer", {"agree": statement(answer)}, SHOWN)}
-
-    def calls(self, samples: int) -> int:
-        return 1
-
-    async def choose(self, pool: Pool, context: Context, label: str) -> Choice:
-        shown = {"question": pool.question, "texts": [chain.text for chain in pool.chains]}
-        turn = await context.act("agreer", f"{label}/agree", "agree", shown)
-        return Choice((turn.parsed or {}).get("answer"), {"status": turn.status})
+    seat: ClassVar[str] = "agreer"
+    occasion: ClassVar[str] = "agree"
