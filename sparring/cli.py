@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -346,25 +346,36 @@ def _terminable() -> Iterator[None]:
         return
     last = float("-inf")
 
-    def terminate(*_: Any) -> None:
+    def terminate(_: int, frame: Any) -> None:
         nonlocal last
         repeated = time.monotonic() - last < ONE_STOP_S
         last = time.monotonic()
-        if not repeated:
-            _interrupt()
+        if not repeated:  # whoever runs an event loop has put a handler of its own there: it cancels in order
+            interrupt: Any = signal.getsignal(signal.SIGINT)
+            interrupt(signal.SIGINT, frame)
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
-        yield
+        with _deaf_to_ctrl_c() if signal.getsignal(signal.SIGINT) == signal.SIG_IGN else nullcontext():
+            yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _interrupt() -> None:
-    if callable(signal.getsignal(signal.SIGINT)):  # whoever runs an event loop has a handler of its own
-        signal.raise_signal(signal.SIGINT)
-    else:  # a background job of a shell ignores Ctrl-C, and would ignore this with it
-        raise KeyboardInterrupt
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """A shell's background job ignores Ctrl-C: block it instead, with Python's handler in its place.
+
+    An event loop takes over no other handler, and without its own a stop is raised in the midst of it, which
+    now and then leaves behind a task that nobody wakes again: the process hangs.
+    """
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # forgets one that came meanwhile
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _fail(message: str, status: int) -> int:

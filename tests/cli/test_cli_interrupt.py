@@ -126,6 +126,33 @@ def test_a_background_job_that_ignores_ctrl_c_ends_by_sigterm() -> None:
     assert "sparring resume" in said
 
 
+def test_a_stop_cancels_in_order_where_ctrl_c_is_ignored(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Raised in the midst of the event loop instead, it left one run of eighty hanging."""
+    cancelled: list[bool] = []
+
+    async def loading(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)  # what it ignores
+        signal.raise_signal(signal.SIGTERM)
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    monkeypatch.setattr("sparring.graphs.cast.Cast.agents", loading)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert cli.main(command()) == 130
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert cancelled == [True]
+    assert capsys.readouterr().err == "sparring: interrupted before run `r` had begun\n"
+
+
 def test_a_second_driver_is_told_who_has_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     engine = "scripted:hash?delay_s=0.5"
     driver = start(*command(engine))
