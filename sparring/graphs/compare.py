@@ -41,6 +41,7 @@ class CompareConfig(RunConfig):
     roles: dict[str, str] = Field(default_factory=dict)
     sampling: dict[str, Any] = Field(default_factory=dict)
     n: int = Field(default=8, ge=1)
+    pool: int | None = Field(default=None, ge=1)
     methods: tuple[str | dict[str, Any], ...] = ("single", "majority")
     outcome: str | None = None
     process: str | None = None
@@ -60,7 +61,7 @@ class CompareConfig(RunConfig):
     def played(self) -> Play:
         """The play of it, everything checked that can be checked without an engine."""
         methods: list[Any] = [dict(one) if isinstance(one, dict) else one for one in self.methods]
-        scorers = {"outcome": self.outcome, "process": self.process}
+        given = {"outcome": self.outcome, "process": self.process, "pool": self.pool}
         return plan(
             "compare",
             self.tasks,
@@ -71,7 +72,7 @@ class CompareConfig(RunConfig):
             n=self.n,
             answer=self.answer,
             methods=methods,
-            **{name: spec for name, spec in scorers.items() if spec is not None},
+            **{name: value for name, value in given.items() if value is not None},
             **self.options,
             **self.sampling,
         )
@@ -95,10 +96,8 @@ async def acompare(config: CompareConfig, memory: str | Path | Journal = DEFAULT
 
 def tables(rows: Sequence[Compared]) -> list[Any]:
     """What each method has right and what it costs, and what is to be said about that."""
-    header = (
-        "method", "right", "[95 %]", "calls", "prompt", "completion", "rated", "vote", "difference", "[95 %]",
-    )  # fmt: skip
-    cells = [
+    cost = ("method", "right", "[95 %]", "calls", "prompt", "completion", "rated")
+    taken = [
         (
             row.label,
             f"{row.accuracy.mean:.3f}",
@@ -107,25 +106,35 @@ def tables(rows: Sequence[Compared]) -> list[Any]:
             f"{row.cost.prompt_tokens:.0f}",
             f"{row.cost.completion_tokens:.0f}",
             f"{row.cost.rated_tokens:.0f}",
-            f"{row.equal_calls:.3f}" + ("*" if row.short else ""),
-            f"{row.difference.mean:+.3f}",
-            _interval(row.difference, "+"),
+        )
+        for row in rows
+    ]
+    even = ("method", "vote, calls", "difference", "[95 %]", "vote, tokens", "difference", "[95 %]")
+    beside = [
+        (
+            row.label,
+            *_beside(row.equal_calls, row.difference, row.short),
+            *_beside(row.equal_tokens, row.difference_tokens, row.short_tokens),
         )
         for row in rows
     ]
     said = [
         f"{rows[0].accuracy.n} questions; calls and tokens of one, rated: what scorers only read",
-        "vote: self-consistency on as many samples of the same pool as the method made calls",
+        "vote: self-consistency on samples of the same pool, as many as the method made calls, or as many as "
+        "wrote its tokens",
     ]
-    if any(row.short for row in rows):
-        said.append("*: it made more calls than the pool has samples; the vote is of the whole pool")
-    better = [row.label for row in rows if row.difference.verdict == "better"]
-    said.append(
-        f"better than a vote of equal calls: {', '.join(better)}"
-        if better
-        else "no method is better than a vote of equal calls"
-    )
-    return [columns(header, cells), Text("\n".join(said))]
+    if any(row.short or row.short_tokens for row in rows):
+        said.append("*: it took more than the whole pool, which is what votes; a larger `pool` makes it even")
+    for unit, which in (("calls", "difference"), ("tokens", "difference_tokens")):
+        better = [row.label for row in rows if getattr(row, which).verdict == "better"]
+        named = f"better than a vote of equal {unit}: {', '.join(better)}"
+        said.append(named if better else f"no method is better than a vote of equal {unit}")
+    return [columns(cost, taken), columns(even, beside), Text("\n".join(said))]
+
+
+def _beside(vote: float, difference: Estimate, short: bool) -> tuple[str, str, str]:
+    """Cells of a vote at equal cost, and of what the method has more."""
+    return f"{vote:.3f}" + ("*" if short else ""), f"{difference.mean:+.3f}", _interval(difference, "+")
 
 
 def _interval(found: Estimate, sign: str = "") -> str:

@@ -1,9 +1,10 @@
 """A run of `compare`, read: what each method has right, what it cost, and single samples at the same cost.
 
 The cost of a method is what it would have cost alone: the samples of the pool that it took, what the scorers
-that it needs said of them or read in them, and its own turns. Self-consistency at equal calls comes from the
-same pool, so it costs nothing more; a method that is dearer than the whole pool is compared with the whole
-pool, and `short` says so.
+that it needs said of them or read in them, and its own turns. Where a scorer holds a sample against the
+majority, all that made the majority count. Votes at equal calls or tokens are taken from the same pool,
+so it costs nothing more; a method that is dearer than the whole pool is compared with the whole pool, and
+`short` says so.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.player import FINISHED
 from sparring.graphs.protocols.compare import Compare
 from sparring.graphs.selection.base import Method
-from sparring.graphs.stats import Estimate, Samples, bootstrap, vote_at, wilson
+from sparring.graphs.stats import Estimate, Numbers, Samples, bootstrap, vote_at, wilson
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Episode, Event, Score, Task, Turn
 from sparring.tools.checks import check
@@ -52,8 +53,14 @@ class Compared:
     """Accuracy of self-consistency on as many samples of the same pool."""
     difference: Estimate
     """The method's less that, paired by question."""
+    equal_tokens: float
+    """Accuracy of self-consistency that writes as many tokens."""
+    difference_tokens: Estimate
+    """The method's less that, paired by question."""
     short: bool
     """Whether it took more calls than the pool has samples."""
+    short_tokens: bool
+    """Whether it wrote more tokens than the pool has."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -86,36 +93,53 @@ def compared(journal: Journal, run: str) -> list[Compared]:
     if not made:
         raise UserError(f"run `{run}` has no finished question with a reference; there is nothing to compare")
     pools = {number: _pool(about, spoken[number]) for number, (about, _) in made.items()}
+    right = {
+        label: np.array([float(bool(told[label]["right"])) for _, told in made.values()])
+        for label in protocol.chosen
+    }
     found = []
     for label, method in protocol.chosen.items():
         costs = {number: cost_of(protocol, label, method, spoken[number]) for number in made}
-        right = [float(bool(told[label]["right"])) for _, told in made.values()]
-        votes = [
-            vote_at(pools[number], "calls", costs[number].calls, seed=place)[0]
-            for place, number in enumerate(made)
-        ]
+        by_calls, by_tokens = (
+            _votes(pools, {number: getattr(cost, unit) for number, cost in costs.items()}, unit)
+            for unit in ("calls", "completion_tokens")
+        )
         found.append(
             Compared(
                 label=label,
                 method=method.name,
-                accuracy=wilson(sum(right), len(right)),
+                accuracy=wilson(float(right[label].sum()), len(right[label])),
                 no_answer=sum(told[label]["answer"] is None for _, told in made.values()),
                 cost=_mean(list(costs.values())),
-                equal_calls=float(np.mean(votes)),
-                difference=bootstrap(np.subtract(right, votes)),
-                short=any(cost.calls > protocol.n for cost in costs.values()),
+                equal_calls=float(by_calls.mean()),
+                difference=bootstrap(right[label] - by_calls),
+                equal_tokens=float(by_tokens.mean()),
+                difference_tokens=bootstrap(right[label] - by_tokens),
+                short=any(cost.calls > protocol.drawn for cost in costs.values()),
+                short_tokens=any(
+                    cost.completion_tokens > pools[number].completion_tokens.sum()
+                    for number, cost in costs.items()
+                ),
             )
         )
     return found
 
 
+def _votes(pools: Mapping[int, Samples], budgets: Mapping[int, float], unit: str) -> Numbers:
+    """What self-consistency has right of each question at that budget, shape (questions,)."""
+    return np.array(
+        [vote_at(pools[number], unit, budgets[number], seed=place)[0] for place, number in enumerate(pools)]
+    )
+
+
 def cost_of(protocol: Compare, label: str, method: Method, spoken: Sequence[Spoken]) -> Cost:
     """What a method's answer to one question took."""
-    size = method.samples or protocol.n if method.pooled else 0
-    samples = {f"sample/{place}" for place in range(size)}
     scorers = [scorer for need, scorer in protocol.scorers.items() if need in method.needs]
+    size = method.samples or protocol.n if method.pooled else 0
+    keys = [f"sample/{place}" for place in range(protocol.n)]
+    samples = {*(keys if any(scorer.weighs_all for scorer in scorers) else keys[:size])}
     about = [name for name in (*(scorer.under for scorer in scorers), method.under) if name]
-    under = tuple(f"{key}/{name}" for key in samples for name in about)
+    under = tuple(f"{key}/{name}" for key in keys[:size] for name in about)
     mine = [
         turn
         for turn in spoken
@@ -124,7 +148,13 @@ def cost_of(protocol: Compare, label: str, method: Method, spoken: Sequence[Spok
         or any(turn.key == key or turn.key.startswith(f"{key}/") for key in under)
     ]
     names = tuple(scorer.name for scorer in scorers)
-    rated = [n for turn in mine for name, n in turn.rated.items() if name.startswith(names) and names]
+    rated = [
+        n
+        for turn in mine
+        if turn.key not in keys[size:]
+        for name, n in turn.rated.items()
+        if names and name.startswith(names)
+    ]
     return Cost(
         calls=len(mine),
         prompt_tokens=sum(turn.prompt_tokens for turn in mine),

@@ -47,6 +47,8 @@ class Seats:
             "self_critic": "Step 1 is wrong. <Answer>Incorrect</Answer>",
             "rewriter": "2 + 2 = 4\nAnswer: 4",
             "continuer": "Answer: 4",
+            "reviewer": "Step 1 is wrong.",
+            "refiner": "Step 1: 2 + 2 is 4\nAnswer: 4",
             "checklister": "1. Is there an answer?\n2. Is every step right?\nThat is all.",
             **replies,
         }
@@ -104,6 +106,12 @@ def answers(results: Any) -> dict[str, str | None]:
 def calls(journal: Journal, run: str = "r") -> Counter[str]:
     query = select(Turn.key).join(Episode, Episode.number == Turn.episode_number).where(Episode.run_id == run)
     return Counter(row.key for row in journal.read(query))
+
+
+def events(journal: Journal, run: str, kind: str) -> list[tuple[str, dict[str, Any]]]:
+    query = select(Event.key, Event.payload).join(Episode, Episode.number == Event.episode_number)
+    rows = journal.read(query.where(Episode.run_id == run, Event.kind == kind).order_by(Event.id))
+    return [(row.key, row.payload) for row in rows]
 
 
 def test_methods_that_ask_nobody(journal: Journal) -> None:
@@ -169,11 +177,69 @@ def test_glore_rewrites_globally_and_from_the_first_bad_step_and_reranks(journal
     assert graded == {"glore/global/grade", "glore/local/grade"}
 
 
-EVERY = [
+def test_refine_on_the_pool_decides_as_the_protocol_does(journal: Journal) -> None:
+    seated = "grader continuer reviewer refiner"
+    seats = Seats(continuer="Answer: 5")  # the majority is 4: no first step leads there
+    for gate, average in (("magicore", 1.5), ("magicore", 0.1), ("all", 1.5)):
+        options = {"mean": average, "deviation": 0.1, "gate": gate}
+        run = f"{gate}-{average}"
+        (first, _) = play(journal, seats, {"method": "refine", **options}, names=seated, run=run, **SCORED)
+        given = {"roles": seats.roles("solver", *seated.split()), "concurrency": 1, **SCORED, **options}
+        whole = sparring.play("refine", tasks(1), memory=journal, run=f"{run}-whole", k=6, **given)
+        ((_, kept),) = events(journal, f"{run}-whole", "gate")
+        assert events(journal, run, "gate")[0] == ("refine/0", kept)
+        detail = events(journal, run, "method")[0][1]["detail"]
+        assert detail["votes"] == whole[0].outcome["detail"]["votes"] and detail["refined"] == int(
+            gate == "all"
+        )
+        assert first.answer == whole[0].answer
+
+
+def test_refine_on_the_pool_is_held_against_a_run_that_was_played_before(journal: Journal) -> None:
+    seated = "grader continuer reviewer refiner"
+    roles = Seats().roles("solver", "grader", "continuer")
+    given = {"roles": roles, "concurrency": 1, "k": 2, "iterations": 0, "chains": "all", **SCORED}
+    sparring.play("refine", tasks(2), memory=journal, run="before", **given)
+    method = {"method": "refine", "calibration": "before", "chains": "all"}
+    play(journal, Seats(), "single", method, names=seated, **SCORED)
+    (facts,) = [row.payload for row in journal.read(select(Event.payload).where(Event.kind == "facts"))]
+    assert facts["refine"]["source"] == "run `before`" and facts["refine"]["n"] == 4
+    assert events(journal, "r", "gate")[0][1]["mean"] == facts["refine"]["mean"]
+    with pytest.raises(UserError, match="was scored by outcome `judge`, this one is by `oracle`"):
+        play(
+            journal,
+            Seats(),
+            method,
+            names="continuer reviewer refiner",
+            run="other",
+            outcome="oracle",
+            process="rollouts?n=2",
+        )
+
+
+def test_a_larger_pool_is_drawn_for_the_vote_alone(journal: Journal) -> None:
+    play(journal, Seats(), "weighted", "usc", names="grader selector", n=3, pool=6, outcome="judge")
+    assert sorted(key for key in calls(journal) if "grade" in key) == [f"sample/{n}/grade" for n in range(3)]
+    rows = {row.label: row for row in compared(journal, "r")}
+    assert rows["weighted"].cost.calls == 6 and not rows["weighted"].short
+    assert rows["weighted"].equal_calls == 1  # all six say 4; the first three say 5
+
+
+def test_only_samples_that_a_method_takes_are_scored(journal: Journal) -> None:
+    options = {"outcome": "judge", "process": "rollouts?n=2", "names": "grader continuer rewriter"}
+    play(journal, Seats(), "glore", {"method": "weighted", "samples": 2}, **options)
+    about = {key.split("/")[1] for key in calls(journal) if key.startswith("sample/") and "grade" in key}
+    assert about == {"0", "1"}
+    assert {key.split("/")[1] for key in calls(journal) if "/from/" in key} == {"0"}
+
+
+EVERY: list[Any] = [
     "single", "majority", "weighted", "best_of_n", "usc", "gsa", "self_agreement", "self_refine", "glore",
-    "tick", "stick",
+    "tick", "stick", {"method": "refine", "mean": 1.5, "deviation": 0.1},
 ]  # fmt: skip
-SEATED = "grader continuer selector aggregator agreer self_critic rewriter checklister ticker"
+SEATED = (
+    "grader continuer selector aggregator agreer self_critic rewriter checklister ticker reviewer refiner"
+)
 SCORED = {"outcome": "judge", "process": "rollouts?n=2"}
 
 
@@ -247,12 +313,11 @@ def test_what_was_cut_off_at_the_limit_keeps_its_last_answer(journal: Journal) -
 def test_all_together_cost_no_more_than_the_union_of_what_they_need(journal: Journal) -> None:
     """Played alone each of them makes these calls; together the pool and its scores are made once."""
     apart: set[str] = set()
-    for name in EVERY:
-        seats = make_protocol("compare", {"n": 6, "methods": [name], **SCORED}).seats()
+    for place, method in enumerate(EVERY):
+        seats = make_protocol("compare", {"n": 6, "methods": [method], **SCORED}).seats()
         names = " ".join(seat for seat in seats if seat != "solver")
-        scorers = {kind: spec for kind, spec in SCORED.items()}
-        play(journal, Seats(), name, names=names, run=name, **scorers)
-        apart |= set(calls(journal, name))
+        play(journal, Seats(), method, names=names, run=f"r{place}", **SCORED)
+        apart |= set(calls(journal, f"r{place}"))
     play(journal, Seats(), *EVERY, names=SEATED, run="together", **SCORED)
     together = calls(journal, "together")
     assert set(together) == apart and set(together.values()) == {2}  # once for each of the two questions
@@ -263,10 +328,12 @@ def test_a_method_costs_what_it_would_alone(journal: Journal, tmp_path: Path) ->
     rows = {row.label: row for row in compared(journal, "r")}
     assert {label: row.cost.calls for label, row in rows.items()} == {
         "single": 1, "majority": 6, "weighted": 12, "best_of_n": 12, "usc": 7, "gsa": 7, "self_agreement": 7,
-        "self_refine": 1 + 2, "glore": 1 + 1 + 2, "tick": 6 + 1 + 6 * 2, "stick": 1 + 1 + 2 + 1,
+        "self_refine": 1 + 2, "glore": 6 + 1 + 2, "tick": 6 + 1 + 6 * 2, "stick": 1 + 1 + 2 + 1,
+        "refine": 6 + 6 + 2 * 5,
     }  # fmt: skip
     assert rows["majority"].accuracy.mean == 1 and rows["single"].accuracy.mean == 0
     assert not rows["majority"].short and rows["usc"].short
+    assert not rows["majority"].short_tokens and rows["tick"].short_tokens
     assert rows["gsa"].difference.mean == pytest.approx(1 - rows["gsa"].equal_calls)
     assert draw(list(rows.values()), tmp_path / "all.png", "r").is_file()  # shares of 0 and 1 too
     alone = Seats()
@@ -316,6 +383,8 @@ def test_a_pool_in_which_nobody_answers(journal: Journal) -> None:
         ({"methods": ["weighted"]}, "needs outcome scores: give `outcome`"),
         ({"methods": ["glore"], "outcome": "judge"}, "needs process scores"),
         ({"methods": [{"method": "majority", "samples": 9}]}, "takes 9 samples of a pool of 6"),
+        ({"methods": ["majority"], "pool": 5}, "a pool of 5 samples is less than the 6"),
+        ({"methods": ["refine"], **{"outcome": "judge", "process": "rollouts"}}, "against an average"),
         ({"methods": [{"method": "borda", "power": -1}]}, "greater than or equal"),
         ({"methods": [{"method": "deepening", "budget": 9, "limit": 8}]}, "below the first budget"),
         ({"methods": ["weighted"], "outcome": "rollouts"}, "gives process scores where outcome"),

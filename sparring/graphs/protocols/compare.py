@@ -1,7 +1,7 @@
 """Methods side by side: one pool of samples of each question, scored once, and every method on top of it.
 
-    1. Sample: n solutions of one prompt.
-    2. Score them by what the methods need, each scorer once: outcome, process, self-certainty.
+    1. Sample: n solutions of one prompt, and, for votes that cost as much as the dearest method, more.
+    2. Score the n by what the methods need, each scorer once: outcome, process, self-certainty.
     3. Every method chooses or makes an answer, side by side; nobody asks for a sample or a score twice.
 
 A method's answer and whether it is right are an event (`method`); the episode's own answer is that of the
@@ -12,6 +12,7 @@ took, what scored them, its own turns.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, TypedDict
 
@@ -27,6 +28,7 @@ from sparring.graphs.context import Context
 from sparring.graphs.protocol import Outcome, Protocol
 from sparring.graphs.scorers.base import Chain, Judgement, Scorer, majority_of, make_scorer, scored
 from sparring.graphs.selection.base import Method, Need, Pool, make_methods
+from sparring.memory.journal import Journal
 
 SOLVER = "solver"
 
@@ -59,7 +61,9 @@ class Compare(Protocol):
     name: ClassVar[str] = "compare"
 
     n: int = Field(default=8, ge=1)
-    """Samples of a question."""
+    """Samples of a question, which methods choose from and scorers score."""
+    pool: int | None = Field(default=None, ge=1)
+    """Samples drawn in all, where the vote of equal calls needs more; None: `n`."""
     methods: tuple[str | dict[str, Any], ...] = ("single", "majority")
     """Names, or mappings of `method`, its options and a `label`."""
     outcome: str | None = None
@@ -73,6 +77,8 @@ class Compare(Protocol):
     def _served(self) -> Compare:
         if not self.methods:
             raise ValueError("name at least one method")
+        if self.drawn < self.n:
+            raise ValueError(f"a pool of {self.pool} samples is less than the {self.n} of `n`")
         for label, method in self.chosen.items():
             for need in method.needs:
                 if need != "certainty" and getattr(self, need) is None:
@@ -80,6 +86,11 @@ class Compare(Protocol):
             if method.samples is not None and method.samples > self.n:
                 raise ValueError(f"method `{label}` takes {method.samples} samples of a pool of {self.n}")
         return self
+
+    @property
+    def drawn(self) -> int:
+        """Samples of a question in all."""
+        return self.n if self.pool is None else self.pool
 
     @cached_property
     def chosen(self) -> dict[str, Method]:
@@ -114,8 +125,15 @@ class Compare(Protocol):
 
     @property
     def max_calls(self) -> int:
-        scoring = sum(scorer.calls(self.n + 2, 64) for scorer in self.scorers.values())
-        return self.n + scoring + sum(method.calls(self.n) for method in self.chosen.values())
+        chains = self.n + sum(method.scored(self.n) for method in self.chosen.values())
+        scoring = sum(scorer.calls(chains, 64) for scorer in self.scorers.values())
+        return self.drawn + scoring + sum(method.calls(self.n) for method in self.chosen.values())
+
+    def facts(self, journal: Journal, run: str) -> Mapping[str, Any] | None:
+        """What each method has to know, by label."""
+        scored_by = {"outcome": self.outcome, "process": self.process}
+        asked = {label: method.facts(journal, scored_by) for label, method in self.chosen.items()}
+        return {label: known for label, known in asked.items() if known is not None} or None
 
     def graph(self) -> StateGraph[Any, Context, Any, Any]:
         graph = StateGraph(CompareState, context_schema=Context)
@@ -134,11 +152,12 @@ class Compare(Protocol):
     async def sample(self, state: CompareState, runtime: Runtime[Context]) -> CompareState:
         """The pool, scored by whoever is needed."""
         context = runtime.context
-        keys = [f"sample/{place}" for place in range(self.n)]
+        keys = [f"sample/{place}" for place in range(self.drawn)]
         variables = {"question": state["question"], "persona": ""}
         turns = await context.sample(SOLVER, keys, "question", variables)
         chains = [
-            Chain(t.id, t.key, state["question"], t.text, (t.parsed or {}).get("answer")) for t in turns
+            Chain(t.id, t.key, state["question"], t.text, (t.parsed or {}).get("answer"))
+            for t in turns[: self.n]
         ]
         await self._scores(context, chains)
         fields = ("turn", "key", "question", "text", "answer")
@@ -146,13 +165,18 @@ class Compare(Protocol):
 
     async def _scores(self, context: Context, chains: list[Chain]) -> dict[Need, dict[str, Judgement]]:
         majority = await majority_of(context, chains)
+        read = [chains[: self._scope(need)] for need in self.scorers]
         judged = await asyncio.gather(
-            *(scored(context, scorer, chains, majority) for scorer in self.scorers.values())
+            *(scored(context, *one, majority) for one in zip(self.scorers.values(), read, strict=True))
         )
         return {
-            need: dict(zip((chain.key for chain in chains), said, strict=True))
-            for need, said in zip(self.scorers, judged, strict=True)
+            need: dict(zip((chain.key for chain in some), said, strict=True))
+            for need, some, said in zip(self.scorers, read, judged, strict=True)
         }
+
+    def _scope(self, need: Need) -> int:
+        """How many of the samples have to be scored: as many as the method takes that takes most."""
+        return max(method.samples or self.n for method in self.chosen.values() if need in method.needs)
 
     async def choose(self, state: CompareState, runtime: Runtime[Context]) -> CompareState:
         """One method; the state says which."""
@@ -162,9 +186,8 @@ class Compare(Protocol):
             chains = [Chain(**chain) for chain in state["chains"]]
             scores = await self._scores(context, chains)
 
-            async def rate(more: Any) -> list[float | None]:
-                said = await scored(context, self.scorers["outcome"], more, None)
-                return [one.values[0] for one in said]
+            async def rate(need: Need, more: Sequence[Chain], majority: str | None) -> list[Judgement]:
+                return await scored(context, self.scorers[need], more, majority)
 
             pool = Pool(state["question"], tuple(chains), scores, rate).first(method.samples)
             choice = await method.choose(pool, context, label)

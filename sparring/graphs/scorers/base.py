@@ -83,6 +83,11 @@ class Scorer(BaseModel, ABC):
         """The most calls that scoring so many chains of so many steps can take."""
         return 0
 
+    @property
+    def weighs_all(self) -> bool:
+        """Whether what it says of one chain depends on the others, by their majority."""
+        return False
+
     def label(self, context: Context) -> tuple[str, str]:
         """The scorer and its version as the journal has them."""
         options = self.model_dump(exclude_defaults=True, exclude={"seat"}, mode="json")
@@ -98,14 +103,14 @@ class Scorer(BaseModel, ABC):
         """
 
 
-async def majority_of(context: Context, chains: Sequence[Chain]) -> str | None:
+async def majority_of(context: Context, chains: Sequence[Chain], key: str = "0") -> str | None:
     """The answer that most of a question's first solutions gave, decided once for the episode: an equality
-    may run out of time, and not do so in a replay."""
-    kept = context.episode.event_payload("majority", "0")
+    may run out of time, and not do so in a replay. `key` tells whose, where there are several."""
+    kept = context.episode.event_payload("majority", key)
     if kept is None:
         ballots = [Ballot(chain.key, chain.answer) for chain in chains]
         vote = await aggregator("majority")(ballots, context.equal)
-        kept = await context.episode.event("majority", "0", {"answer": vote.winner, "tied": vote.tied})
+        kept = await context.episode.event("majority", key, {"answer": vote.winner, "tied": vote.tied})
     answer: str | None = kept["answer"]
     return answer
 

@@ -44,6 +44,10 @@ class Rollouts(Scorer):
         role = solver_of(protocol, self.answer or str(getattr(protocol, "answer", "line")))
         return {SEAT: Role(SEAT, role.prompt, role.parsers)}
 
+    @property
+    def weighs_all(self) -> bool:
+        return self.against == "majority"
+
     def calls(self, chains: int, steps: int) -> int:
         return chains * min(steps, self.max_steps) * self.n
 

@@ -21,13 +21,14 @@ from sparring.graphs.aggregate import Ballot, Vote
 from sparring.graphs.context import Context
 from sparring.graphs.protocol import Protocol
 from sparring.graphs.scorers.base import Chain, Judgement
+from sparring.memory.journal import Journal
 
 Need = Literal["outcome", "process", "certainty"]
-Rate = Callable[[Sequence[Chain]], Awaitable[list[float | None]]]
+Rate = Callable[[Need, Sequence[Chain], str | None], Awaitable[list[Judgement]]]
 
 
-async def _nobody(chains: Sequence[Chain]) -> list[float | None]:
-    return [None] * len(chains)
+async def _nobody(need: Need, chains: Sequence[Chain], majority: str | None) -> list[Judgement]:
+    return [Judgement((None,))] * len(chains)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Pool:
     scores: Mapping[Need, Mapping[str, Judgement]] = field(default_factory=dict)
     """Kind -> key of a chain -> what was said of it."""
     rate: Rate = _nobody
-    """Asks the outcome scorer about more chains."""
+    """Asks a scorer about more chains, beside the majority's answer."""
 
     def score(self, need: Need, chain: Chain) -> float | None:
         """One number of a chain: its score, or the product of its steps' scores."""
@@ -88,6 +89,18 @@ class Method(BaseModel, ABC):
         """The most calls of its own, beside the samples."""
         return 0
 
+    def scored(self, samples: int) -> int:
+        """The most chains that scorers read beside the samples."""
+        return 0
+
+    def facts(self, journal: Journal, scored_by: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """What has to be known before it can choose, as JSON; it is in `context.facts` under its label.
+
+        Args:
+            scored_by: `outcome` and `process`, the scorers of the run.
+        """
+        return None
+
     @abstractmethod
     async def choose(self, pool: Pool, context: Context, label: str) -> Choice:
         """The answer; `label` begins the keys of its turns."""
@@ -120,6 +133,7 @@ METHODS = {
     "tick": "sparring.graphs.selection.checklists:Tick",
     "stick": "sparring.graphs.selection.checklists:Stick",
     "deepening": "sparring.graphs.selection.deepening:Deepening",
+    "refine": "sparring.graphs.selection.refining:Refine",
     "glore": "sparring.graphs.selection.rewriting:Glore",
 }
 

@@ -70,6 +70,9 @@ class Glore(Method):
     def calls(self, samples: int) -> int:
         return 2
 
+    def scored(self, samples: int) -> int:
+        return 2
+
     async def choose(self, pool: Pool, context: Context, label: str) -> Choice:
         draft = pool.chains[0]
         worth = pool.score("outcome", draft)
@@ -91,7 +94,8 @@ class Glore(Method):
             )
         )
         written = [Chain(t.id, t.key, pool.question, t.text, (t.parsed or {}).get("answer")) for t in turns]
-        candidates = [(draft, worth), *zip(written, await pool.rate(written), strict=True)]
+        rated = [one.values[0] for one in await pool.rate("outcome", written, None)]
+        candidates = [(draft, worth), *zip(written, rated, strict=True)]
         best = max(candidates, key=lambda one: -1.0 if one[1] is None else one[1])
         return Choice(best[0].answer, {"rewritten": list(asked), "chosen": best[0].key, "score": best[1]})
 
