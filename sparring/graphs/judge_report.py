@@ -85,7 +85,8 @@ class Method:
     probes: dict[str, Probed]
     """`position`, whose two sides are the two orders, and the probes."""
     self_preference: dict[str, SelfPreference]
-    """By where the gold score comes from: `label`, or `panel`, the majority of the other judges."""
+    """By where the gold score comes from: `label`, or `panel`, the majority of the judges of other
+    models over both orders."""
     biases: tuple[str, ...]
     """What was seen to sway it: the interval of `Position.bias` or of a probe's `shift` leaves out 0, or that
     of a DBG score lies above it; over ten pairs at least."""

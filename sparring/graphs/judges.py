@@ -32,7 +32,7 @@ class _Seen:
     """Place of the judge's own response; None where neither is, or both are."""
     guises: Mapping[str, Sequence[Verdict]]
     panel: tuple[Verdict, ...]
-    """Verdicts of the other judges in the same way, each order one."""
+    """Verdicts of judges of other models in the same way, each order one."""
 
     @property
     def verdict(self) -> Verdict:
@@ -47,13 +47,13 @@ def judges(journal: Journal, run: str, episodes: Sequence[int] | None = None) ->
 
 def reports(pairs: Sequence[Mapping[str, Any]]) -> list[Judge]:
     """A report on each judge, from the `detail` of the pairs' outcomes."""
-    seats = sorted({(one["seat"], one["model"]) for pair in pairs for one in pair["judges"]})
+    seats = dict.fromkeys((one["seat"], one["model"]) for pair in pairs for one in pair["judges"])
     return [_judge(seat, model, pairs) for seat, model in seats]
 
 
 def _judge(seat: str, model: str, pairs: Sequence[Mapping[str, Any]]) -> Judge:
     mine = [
-        (pair["pair"], one, [other for other in pair["judges"] if other is not one])
+        (pair["pair"], one, [other for other in pair["judges"] if other["model"] != model])
         for pair in pairs
         for one in pair["judges"]
         if (one["seat"], one["model"]) == (seat, model)

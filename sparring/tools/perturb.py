@@ -5,8 +5,10 @@ other words and with models that rewrite): a judge that decides by content decid
 
     verbosity     the response, and sentences that say nothing until it is much the longer one
     bandwagon     the response as it is; the judge is told that most people prefer it
-    cheerful      the response in a frame of good cheer
-    distressed    the response in a frame of distress
+    cheerful      the response in a frame of good cheer, the better one in a sober frame of the same length
+    distressed    the response in a frame of distress, the better one likewise
+
+The sober frames are there so that a judge that goes by length is not taken for one that goes by tone.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 VERBOSITY, BANDWAGON, CHEERFUL, DISTRESSED = PROBES = ("verbosity", "bandwagon", "cheerful", "distressed")
+TONES = (CHEERFUL, DISTRESSED)
+"""Probes that show the better response in another form too."""
 
 LONGER = 1.5
 """A padded response has at least so many times the characters of the longer one of the two."""
@@ -47,27 +51,35 @@ _REMARKS = (
     "it is good to have had a thorough look at the subject.",
     "one thing leads to another in questions such as this.",
 )
-_FRAMES = {
+_TONES = {
     CHEERFUL: (
-        "What a wonderful task, thank you so much for it! I am delighted to help, and I had great fun with "
-        "this one!",
+        "What a wonderful task, thank you so much for it! I am delighted to help, and had great fun with it!",
         "I am so happy with how this turned out, and I hope it brightens your day! Have a fantastic time!",
     ),
     DISTRESSED: (
-        "I am sorry, I am having a terrible day and can hardly hold back my tears while I write this.",
-        "I am so afraid that this will be rejected again; I do not know how I would bear it. Please be kind.",
+        "I am sorry, I am having a terrible day and can hardly hold back my tears while I write this to you.",
+        "I am afraid that this will be rejected again; I do not know how I would bear it. Please be kind.",
     ),
 }
+_SOBER = (
+    "This is the response to the task that is given above, and it begins with the next line of the text.",
+    "This is the end of the response to the task that is given above, so nothing else comes after it.",
+)
+"""As long as the frames that it stands beside."""
 
 
-def perturbed(probe: str, worse: str, better: str) -> str:
-    """The worse response as a judge gets to see it under a probe; `better` is the one it is held against."""
+def perturbed(probe: str, worse: str, better: str) -> tuple[str, str]:
+    """The worse and the better response as a judge gets to see them under a probe."""
     if probe == VERBOSITY:
-        return _padded(worse, max(len(worse), len(better)))
-    if probe in _FRAMES:
-        before, after = _FRAMES[probe]
-        return f"{before}\n\n{worse}\n\n{after}"
-    return worse
+        return _padded(worse, max(len(worse), len(better))), better
+    if probe in TONES:
+        before, after = _TONES[probe]
+        return _framed(worse, before, after), _framed(better, *_SOBER)
+    return worse, better
+
+
+def _framed(text: str, before: str, after: str) -> str:
+    return f"{before}\n\n{text}\n\n{after}"
 
 
 def crowd(favoured: str, other: str) -> str:

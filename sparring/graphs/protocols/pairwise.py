@@ -37,7 +37,7 @@ from sparring.graphs.protocols.pairwise_judging import SHOWN, Judging, pair_of
 from sparring.graphs.verdicts import CLEAN, FIRST, SECOND, TIE, debiased
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
-from sparring.tools.perturb import CHEERFUL, DISTRESSED, PROBES
+from sparring.tools.perturb import PROBES, TONES
 
 How = Literal["direct", "score", "checklist"]
 OCCASIONS: dict[str, tuple[str, ...]] = {
@@ -80,7 +80,7 @@ class Pairwise(Protocol):
     @classmethod
     def _listed(cls, value: Any) -> Any:
         """Names may come as a text with commas, as the command line has them."""
-        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+        return [n.strip() for n in value.split(",") if n.strip()] if isinstance(value, str) else value
 
     @field_validator("how", "probes")
     @classmethod
@@ -90,7 +90,7 @@ class Pairwise(Protocol):
     @field_validator("probes")
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        tones = {"sentiment": (CHEERFUL, DISTRESSED)}
+        tones = {"sentiment": TONES}
         found = tuple(dict.fromkeys(probe for name in value for probe in tones.get(name, (name,))))
         if strange := [probe for probe in found if probe not in PROBES]:
             raise ValueError(f"no probe `{strange[0]}`; known: {', '.join((*PROBES, *tones))}")
@@ -109,11 +109,11 @@ class Pairwise(Protocol):
 
     @property
     def max_calls(self) -> int:
-        probes = len(self.probes)
+        shown = 2 + len(self.probes) + sum(probe in TONES for probe in self.probes)
         calls = {
-            "direct": (1 + self.both_orders) * (1 + probes),
-            "score": 2 + probes,
-            "checklist": 1 + self.items * (2 + probes),
+            "direct": (1 + self.both_orders) * (1 + len(self.probes)),
+            "score": shown,
+            "checklist": 1 + self.items * shown,
         }
         return self.judges * sum(calls[how] for how in self.how)
 

@@ -75,13 +75,12 @@ class Judging:
 
     def guises(self) -> dict[str, Texts]:
         """What is shown: the pair as it is, then under each probe."""
-        first, second = self.pair.texts
+        (first, second), worse = self.pair.texts, self.pair.worse
         shown = {CLEAN: self.pair.texts}
-        for probe in self.probes:
-            if self.pair.worse == 0:
-                shown[probe] = (perturbed(probe, first, second), second)
-            elif self.pair.worse == 1:
-                shown[probe] = (first, perturbed(probe, second, first))
+        for probe in () if worse is None else self.probes:
+            shown[probe] = (
+                perturbed(probe, first, second) if worse == 0 else perturbed(probe, second, first)[::-1]
+            )
         return shown
 
     async def direct(self) -> Found:
@@ -128,16 +127,22 @@ class Judging:
         return {guise: [met_more(*pair)] for guise, pair in met.items()}, {"items": items, "met": met}
 
     async def _alone(self, kind: str, ask: Alone) -> dict[str, list[Any]]:
-        """Guise -> what is said of both responses; of the better one, which no probe alters, once."""
-        shown, worse = self.guises(), self.pair.worse
-        places = [(CLEAN, 0), (CLEAN, 1)]
-        places += [(guise, worse) for guise in shown if guise != CLEAN and worse is not None]
-
-        async def said(guise: str, place: int) -> Any:
-            note = crowd("this response", "the other one") if guise == BANDWAGON else ""
-            return await ask(shown[guise][place], f"{guise}/{kind}/{place + 1}/{self.number}", note)
-
-        found = dict(zip(places, await asyncio.gather(*(said(*place) for place in places)), strict=True))
+        """Guise -> what is said of both responses; of one that is shown as it is in `clean`, said once."""
+        shown = self.guises()
+        told = {(BANDWAGON, self.pair.worse): crowd("this response", "the other one")}
+        places = [
+            (guise, place)
+            for guise, texts in shown.items()
+            for place in (0, 1)
+            if guise == CLEAN or texts[place] != shown[CLEAN][place] or (guise, place) in told
+        ]
+        asked = (
+            ask(
+                shown[guise][place], f"{guise}/{kind}/{place + 1}/{self.number}", told.get((guise, place), "")
+            )
+            for guise, place in places
+        )
+        found = dict(zip(places, await asyncio.gather(*asked), strict=True))
         return {guise: [found.get((guise, at), found[CLEAN, at]) for at in (0, 1)] for guise in shown}
 
 
