@@ -16,7 +16,7 @@ from typing import Any
 from sparring.graphs.judge_report import Judge, Method, Position, Probed, SelfPreference, Tally
 from sparring.graphs.results import detailed_outcomes
 from sparring.graphs.stats import Estimate, bootstrap, wilson
-from sparring.graphs.verdicts import CLEAN, FIRST, POINTS, SECOND, TIE, Verdict, debiased, majority
+from sparring.graphs.verdicts import CLEAN, FIRST, POINTS, SECOND, TIE, Verdict, majority, settled
 from sparring.memory.journal import Journal
 
 POSITION, OWN = "position", "self_preference"
@@ -31,12 +31,15 @@ class _Seen:
     own: int | None
     """Place of the judge's own response; None where neither is, or both are."""
     guises: Mapping[str, Sequence[Verdict]]
+    """Guise -> verdicts, one an order."""
+    settled: Mapping[str, Verdict]
+    """Guise -> what they come to."""
     panel: tuple[Verdict, ...]
     """Verdicts of judges of other models in the same way, each order one."""
 
     @property
     def verdict(self) -> Verdict:
-        return debiased(self.guises[CLEAN])
+        return self.settled[CLEAN]
 
 
 def judges(journal: Journal, run: str, episodes: Sequence[int] | None = None) -> list[Judge]:
@@ -78,6 +81,7 @@ def _seen(how: str, pair: Mapping[str, Any], one: Mapping[str, Any], others: Seq
         subset=pair["subset"],
         own=wrote.index(True) if sum(wrote) == 1 else None,
         guises=one["verdicts"][how],
+        settled={guise: settled(one, how, guise) for guise in one["verdicts"][how]},
         panel=tuple(v for other in others for v in other["verdicts"].get(how, {}).get(CLEAN, ())),
     )
 
@@ -143,7 +147,7 @@ def _probes(seen: Sequence[_Seen]) -> dict[str, Probed]:
         rows = [(one.label, one.guises[CLEAN][0], one.guises[CLEAN][1]) for one in twice]
         found[POSITION] = _probed(rows)
     for probe in dict.fromkeys(name for one in known for name in one.guises if name != CLEAN):
-        rows = [(o.label, o.verdict, debiased(o.guises[probe])) for o in known if probe in o.guises]
+        rows = [(o.label, o.verdict, o.settled[probe]) for o in known if probe in o.settled]
         found[probe] = _probed(rows)
     return found
 

@@ -5,11 +5,13 @@ A verdict is `1`, `2`, `tie`, or None where it cannot be read, which is neither 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 Verdict = str | None
 FIRST, SECOND, TIE = "1", "2", "tie"
 CLEAN = "clean"
+LIKELIHOOD = "likelihood"
 POINTS = {FIRST: 1.0, TIE: 0.5, SECOND: 0.0}
 """What a verdict gives to the first response."""
 
@@ -35,6 +37,20 @@ def met_more(first: Sequence[bool | None], second: Sequence[bool | None]) -> Ver
     """
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     return higher(sum(a for a, _ in pairs), sum(b for _, b in pairs)) if pairs else None
+
+
+def likelier(chances: Sequence[float]) -> Verdict:
+    """The response with the higher probability, each of which is one order's for the first (DBG, 2506.02592:
+    their mean); a tie where they are even to nine places."""
+    first = sum(chances) / len(chances)
+    return higher(round(first, 9), round(1 - first, 9))
+
+
+def settled(judge: Mapping[str, Any], how: str, guise: str = CLEAN) -> Verdict:
+    """What a judge's part of an outcome (`graphs.protocols.pairwise`) comes to over its orders."""
+    if how == LIKELIHOOD:
+        return likelier(judge["chances"][guise])
+    return debiased(judge["verdicts"][how][guise])
 
 
 def majority(votes: Iterable[Verdict]) -> Verdict:

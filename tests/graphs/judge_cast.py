@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sparring.agents.engines.base import Request
+import numpy as np
+
+from sparring.agents.engines.base import Request, Scored, ScoreRequest
+from sparring.agents.engines.scripted import ScriptedEngine
+from sparring.errors import EngineError
 
 SOUND, POOR = "a sound answer", "a poor answer"
 COUNT = 12
@@ -92,3 +96,20 @@ def swayed_grader(request: Request, seed: int) -> str:
         return fair(request, seed)
     ticking = "## What is to be checked" in said(request)
     return "They like it. " + ("<answer>Yes</answer>" if ticking else "<score>10</score>")
+
+
+class Likely(ScriptedEngine):
+    """Says nothing, and gives p(A) as `chance` has it for the two responses of a prompt."""
+
+    def __init__(self, chance: Any, limit: int = 10**6) -> None:
+        super().__init__(mute)
+        self.chance, self.limit, self.read = chance, limit, 0
+
+    async def score(self, request: ScoreRequest) -> Scored:
+        self.read += 1
+        if self.read > self.limit:
+            raise EngineError("gone", retryable=False)
+        text = bytes(token for token in request.prompt_ids.tolist() if token < 256).decode()
+        a = self.chance(section(text, "Response A"), section(text, "Response B"))
+        share = a if chr(int(request.continuation_ids[0])) == "A" else 1 - a
+        return Scored(np.log(np.array([share / 2], np.float32)))  # half of it lies on other words

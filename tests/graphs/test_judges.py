@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sparring.graphs.judges import figures, reports
-from sparring.graphs.verdicts import debiased, higher, majority, met_more
+from sparring.graphs.verdicts import debiased, higher, likelier, majority, met_more
 
 Row = dict[str, Any]
 
@@ -42,8 +42,13 @@ def test_grades_checklists_and_votes() -> None:
     assert majority(["tie", "2"]) == "2" and majority([None]) is None and majority([]) is None
 
 
+def test_probabilities_of_both_orders_are_averaged() -> None:
+    assert [likelier([0.9, 0.2]), likelier([0.7, 0.2]), likelier([0.9, 0.1])] == ["1", "2", "tie"]
+    assert likelier([0.1 + 0.2, 0.7]) == "tie" and likelier([0.6]) == "1"
+
+
 def test_dbg_against_the_label_by_hand() -> None:
-    """Judge m wrote one of two in five pairs: it gives itself 1, 1, 1/2, 1, 0 and deserves 1, 0, 1, 1/2, 0."""
+    """In five pairs judge m gives itself 1, 1, 1/2, 1, 0 and deserves 1, 0, 1, 1/2, 0."""
     rows = [
         row("1", {"m": ["1", "1"]}, ["m", "x"]),
         row("1", {"m": ["2", "2"]}, ["x", "m"]),

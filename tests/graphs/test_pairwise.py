@@ -119,6 +119,53 @@ async def test_three_ways_of_judging_agree_for_a_fair_judge(tmp_path: Path) -> N
     assert tied.after.mean == 0.0 and swayed.methods["score"].probes["bandwagon"].harm.mean == 1.0
 
 
+async def test_likelihoods_are_averaged_over_both_orders(tmp_path: Path) -> None:
+    """Who leans to the first by 0.2 and to the sound one by 0.1 is right in the mean, and biased."""
+
+    def leaning(a: str, b: str) -> float:
+        return 0.7 + (0.1 if cast.SOUND in a else -0.1)
+
+    roles = {"judge.0": cast.Likely(leaning), "judge.1": cast.Likely(lambda a, b: 0.9)}
+    options = {"how": "likelihood,direct", "judges": 2, "probes": "cheerful", "roles": roles}
+    await aplay(plan("pairwise", pairs(), **options), tmp_path / "j.db", run="r")
+    with Journal.open(tmp_path / "j.db") as journal:
+        found = [judge.methods["likelihood"] for judge in judges(journal, "r")]
+        outcome = journal.read(select(Episode.outcome).limit(1))[0].outcome
+    for method, right in zip(found, (12, 0), strict=True):
+        tally, position = method.verdicts, method.position
+        assert tally and (tally.right, tally.tied) == (right, 12 - right) and method.readable.mean == 1
+        assert position and position.first.mean == 1.0 and method.biases == ("position",)
+    assert outcome["answer"] == "1"
+    assert outcome["detail"]["judges"][0]["chances"]["clean"] == pytest.approx([0.8, 1 - 0.6], abs=1e-6)
+    assert found[0].probes["cheerful"].consistency.mean == 1.0
+
+
+async def test_a_likelihood_that_was_read_is_never_read_again(tmp_path: Path) -> None:
+    def chance(a: str, b: str) -> float:
+        return 0.8 if cast.SOUND in a else 0.3
+
+    async def until(memory: str, limit: int) -> tuple[int, list[Any]]:
+        engine = cast.Likely(chance, limit)
+        play = plan("pairwise", pairs(3), how="likelihood", engine=engine)
+        await aplay(play, tmp_path / memory, run="r")
+        with Journal.open(tmp_path / memory) as journal:
+            return engine.read, [
+                r.outcome for r in journal.read(select(Episode.outcome).order_by(Episode.id))
+            ]
+
+    calls, whole = await until("whole.db", 100)
+    assert calls == 3 * 2 * 2
+    await until("cut.db", 7)
+    again, rest = await until("cut.db", 100)
+    assert rest == whole and 0 < again < calls
+
+
+async def test_likelihood_needs_an_engine_that_scores(tmp_path: Path) -> None:
+    engine = ScriptedEngine(cast.mute, ids=False)
+    with pytest.raises(UserError, match="no token ids"):
+        await aplay(plan("pairwise", pairs(1), how="likelihood", engine=engine), tmp_path / "j.db")
+
+
 async def test_calls_are_what_is_promised_and_the_better_response_is_read_alone_once(tmp_path: Path) -> None:
     options = {"how": "direct,score,checklist", "probes": PROBES, "items": 3}
     shown = 2 + 4 + 2  # a tone shows both in another form, the other probes one

@@ -5,6 +5,8 @@ where nobody has said. A judge decides in one way or in several (`how`):
 
     direct      one call reads both responses, once in each order (Zheng et al. 2306.05685): what is preferred
                 in both is the verdict, and a tie where the orders disagree
+    likelihood  as `direct`, but the judge does not speak: the probabilities with which it would begin with
+                `A` or `B` are read, and their mean over both orders decides (DBG, 2506.02592)
     score       each response is graded alone; the higher grade is the verdict
     checklist   TICK (2410.03608): questions from the task alone, one call a question and response; the
                 response that meets more of them is the verdict
@@ -34,14 +36,15 @@ from sparring.graphs.judges import figures, judges
 from sparring.graphs.protocol import Outcome, Protocol, in_line
 from sparring.graphs.protocols.discuss_seats import Scale, ordered
 from sparring.graphs.protocols.pairwise_judging import SHOWN, Judging, pair_of
-from sparring.graphs.verdicts import CLEAN, FIRST, SECOND, TIE, debiased
+from sparring.graphs.verdicts import FIRST, SECOND, TIE, settled
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
 from sparring.tools.perturb import PROBES, TONES
 
-How = Literal["direct", "score", "checklist"]
+How = Literal["direct", "likelihood", "score", "checklist"]
 OCCASIONS: dict[str, tuple[str, ...]] = {
     "direct": ("compare",),
+    "likelihood": ("compare",),
     "score": ("grade",),
     "checklist": ("list", "tick"),
 }
@@ -64,7 +67,7 @@ class Pairwise(Protocol):
     """Seats `judge.0`, `judge.1`, ...: engines to be compared, and each other's panel."""
     how: tuple[How, ...] = Field(default=("direct",), min_length=1)
     both_orders: bool = True
-    """Of `direct`; without it position bias goes unseen into every figure."""
+    """Of `direct` and `likelihood`; without it position bias goes unseen into every figure."""
     ties: bool = False
     """Whether `direct` may say that neither is better."""
     scale: Scale = (1, 10)
@@ -110,8 +113,10 @@ class Pairwise(Protocol):
     @property
     def max_calls(self) -> int:
         shown = 2 + len(self.probes) + sum(probe in TONES for probe in self.probes)
+        together = (1 + self.both_orders) * (1 + len(self.probes))
         calls = {
-            "direct": (1 + self.both_orders) * (1 + len(self.probes)),
+            "direct": together,
+            "likelihood": together,
             "score": shown,
             "checklist": 1 + self.items * shown,
         }
@@ -141,7 +146,7 @@ class Pairwise(Protocol):
         """What most judges say by the first way of judging; none where nobody can be read."""
         assert runtime.context.task is not None
         pair = pair_of(runtime.context.task)
-        said = [debiased(one["verdicts"][self.how[0]][CLEAN]) for one in state["judges"]]
+        said = [settled(one, self.how[0]) for one in state["judges"]]
         lead = said.count(FIRST) - said.count(SECOND)
         answer = (FIRST if lead > 0 else SECOND if lead < 0 else TIE) if any(said) else None
         about = {"label": pair.label, "authors": pair.authors, "subset": pair.subset}

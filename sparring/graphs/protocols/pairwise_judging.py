@@ -6,12 +6,23 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from sparring.agents.odds import odds
 from sparring.errors import UserError
 from sparring.graphs.checklists import listed, ticked
 from sparring.graphs.context import Context
-from sparring.graphs.verdicts import CLEAN, FIRST, SECOND, TIE, Verdict, higher, met_more
+from sparring.graphs.verdicts import (
+    CLEAN,
+    FIRST,
+    LIKELIHOOD,
+    SECOND,
+    TIE,
+    Verdict,
+    higher,
+    likelier,
+    met_more,
+)
 from sparring.memory.records import TaskRecord
 from sparring.tools.perturb import BANDWAGON, crowd, perturbed
 
@@ -20,9 +31,13 @@ SHOWN = ("question", "a", "b", "solution", "item", "note", "low", "high")
 _LLMBAR = re.compile(r"llmbar-(\w+)-[0-9]+")
 """Ids of LLMBar's rows, which have no field for their subset."""
 
+T = TypeVar("T")
 Texts = tuple[str, str]
 Alone = Callable[[str, str, str], Awaitable[Any]]
 """Asks about a response alone: its text, the turn's key, a note beside it."""
+Together = Callable[[dict[str, str], str, Texts], Awaitable[T]]
+"""Asks about both: what the prompt is given, the guise, who is A and who is B."""
+ONE_LETTER = "Reply with one letter, A or B, and nothing else."
 Found = tuple[dict[str, list[Verdict]], dict[str, Any]]
 """Guise -> verdicts, one an order; and what they come from."""
 
@@ -46,7 +61,7 @@ class Pair:
 @dataclass(frozen=True, slots=True)
 class Judging:
     """One judge on one pair. Keys of turns: GUISE/direct/ORDER/JUDGE, GUISE/score/RESPONSE/JUDGE,
-    clean/list/JUDGE, GUISE/tick/RESPONSE/JUDGE/QUESTION."""
+    clean/list/JUDGE, GUISE/tick/RESPONSE/JUDGE/QUESTION; of events `likelihood`: GUISE/ORDER/JUDGE."""
 
     context: Context
     seat: str
@@ -61,6 +76,7 @@ class Judging:
         version = self.context.agent(self.seat).version
         methods: dict[str, Callable[[], Awaitable[Found]]] = {
             "direct": self.direct,
+            LIKELIHOOD: self.likelihood,
             "score": self.score,
             "checklist": self.checklist,
         }
@@ -85,24 +101,49 @@ class Judging:
 
     async def direct(self) -> Found:
         """Both responses in one prompt, in each order."""
-        orders = (False, True) if self.both_orders else (False,)
-        shown = self.guises()
-        asked = (self._compare(guise, texts, swap) for guise, texts in shown.items() for swap in orders)
-        said = iter(await asyncio.gather(*asked))
-        return {guise: [next(said) for _ in orders] for guise in shown}, {}
 
-    async def _compare(self, guise: str, texts: Texts, swap: bool) -> Verdict:
-        """The preferred response."""
-        sides = (SECOND, FIRST) if swap else (FIRST, SECOND)
+        async def preferred(shown: dict[str, str], guise: str, sides: Texts) -> Verdict:
+            key = f"{guise}/direct/{''.join(sides)}/{self.number}"
+            turn = await self.context.act(self.seat, key, "compare", shown)
+            return {"A": sides[0], "B": sides[1], TIE: TIE}[turn.parsed["better"]] if turn.parsed else None
+
+        return await self._together(preferred), {}
+
+    async def likelihood(self) -> Found:
+        """The same prompts; nothing is said, so the event keeps the probability of the first response."""
+        agent = self.context.agent(self.seat)
+
+        async def chance(shown: dict[str, str], guise: str, sides: Texts) -> float:
+            key = f"{guise}/{''.join(sides)}/{self.number}"
+            kept = self.context.episode.event_payload(LIKELIHOOD, key)
+            if kept is None:
+                messages = agent.messages("compare", {**shown, "instruction": ONE_LETTER})
+                share, tokens = await odds(agent, messages, ("A", "B"))
+                first = share if sides[0] == FIRST else 1 - share
+                kept = await self.context.episode.event(LIKELIHOOD, key, {"first": first, "tokens": tokens})
+            found: float = kept["first"]
+            return found
+
+        chances = await self._together(chance)
+        verdicts = {guise: [likelier([one]) for one in orders] for guise, orders in chances.items()}
+        return verdicts, {"chances": chances}
+
+    async def _together(self, ask: Together[T]) -> dict[str, list[T]]:
+        """Guise -> what is said of both responses side by side, in each order."""
+        orders: list[Texts] = [(FIRST, SECOND), (SECOND, FIRST)][: 1 + self.both_orders]
+        shown = self.guises()
+        asked = (ask(self._sides(guise, sides), guise, sides) for guise in shown for sides in orders)
+        said = iter(await asyncio.gather(*asked))
+        return {guise: [next(said) for _ in orders] for guise in shown}
+
+    def _sides(self, guise: str, sides: Texts) -> dict[str, str]:
+        """What the prompt of a comparison is given."""
+        a, b = self.guises()[guise] if sides[0] == FIRST else self.guises()[guise][::-1]
         names, note = ("response A", "response B"), ""
-        if guise == BANDWAGON:  # A is the worse one iff the worse is 1 as they come, or 2 in the other order
-            favoured, other = names if (self.pair.worse == 1) == swap else names[::-1]
-            note = crowd(favoured, other)
-        a, b = texts[::-1] if swap else texts
-        shown = {"question": self.question, "a": a, "b": b, "note": note}
-        key = f"{guise}/direct/{''.join(sides)}/{self.number}"
-        turn = await self.context.act(self.seat, key, "compare", shown)
-        return {"A": sides[0], "B": sides[1], TIE: TIE}[turn.parsed["better"]] if turn.parsed else None
+        if guise == BANDWAGON:
+            worse_is_a = (self.pair.worse == 0) == (sides[0] == FIRST)
+            note = crowd(*names) if worse_is_a else crowd(*names[::-1])
+        return {"question": self.question, "a": a, "b": b, "note": note}
 
     async def score(self) -> Found:
         """Each response graded alone."""
