@@ -22,7 +22,7 @@ from sparring.graphs.judges import judges
 from sparring.graphs.play import aplay, plan
 from sparring.graphs.report import report
 from sparring.memory.journal import Journal
-from sparring.memory.schema import Episode, Turn
+from sparring.memory.schema import Episode, Event, Turn
 from sparring.memory.tasks import load_tasks
 
 LLMBAR = Path(__file__).parents[3] / "shared" / "data" / "llmbar_dev.jsonl"
@@ -144,20 +144,21 @@ async def test_a_likelihood_that_was_read_is_never_read_again(tmp_path: Path) ->
     def chance(a: str, b: str) -> float:
         return 0.8 if cast.SOUND in a else 0.3
 
-    async def until(memory: str, limit: int) -> tuple[int, list[Any]]:
+    async def until(memory: str, limit: int) -> tuple[int, int, list[Any]]:
         engine = cast.Likely(chance, limit)
         play = plan("pairwise", pairs(3), how="likelihood", engine=engine)
         await aplay(play, tmp_path / memory, run="r")
         with Journal.open(tmp_path / memory) as journal:
-            return engine.read, [
-                r.outcome for r in journal.read(select(Episode.outcome).order_by(Episode.id))
-            ]
+            outcomes = journal.read(select(Episode.outcome).order_by(Episode.id))
+            kept = journal.read(select(Event.id).where(Event.kind == "likelihood"))
+        return engine.read, len(kept), [row.outcome for row in outcomes]
 
-    calls, whole = await until("whole.db", 100)
-    assert calls == 3 * 2 * 2
-    await until("cut.db", 7)
-    again, rest = await until("cut.db", 100)
-    assert rest == whole and 0 < again < calls
+    calls, kept, whole = await until("whole.db", 100)
+    assert (calls, kept) == (3 * 2 * 2, 3 * 2)
+    _, kept, before = await until("cut.db", 7)
+    assert 0 < kept < 6 and None in before
+    again, _, rest = await until("cut.db", 100)
+    assert rest == whole and again == calls - 2 * kept
 
 
 async def test_likelihood_needs_an_engine_that_scores(tmp_path: Path) -> None:
