@@ -6,10 +6,9 @@ import re
 
 from sparring.agents.parsing import ParseError, Parser
 from sparring.agents.results import Result, Stated
+from sparring.agents.tags import one_tag
 
 _MARK = re.compile(r"[ \t]*(?:[-*•]|\(?[0-9]{1,3}[.):])?[ \t]*")
-_TICK = re.compile(r"<answer>[ \t]*(yes|no)[ \t]*</answer>", re.IGNORECASE | re.ASCII)
-_TAG = re.compile(r"<answer>", re.IGNORECASE)
 
 
 class Checklist(Result):
@@ -40,15 +39,10 @@ def checklist(most: int) -> Parser[Checklist]:
 
 def _read_tick(text: str) -> Tick:
     """Reasoning, and then exactly one tag."""
-    if len(_TAG.findall(text)) > 1:
-        raise ParseError("ambiguous", "several <answer> tags")
-    found = _TICK.search(text)
-    if found is None:
-        raise ParseError("missing", "no <answer>Yes</answer> or <answer>No</answer>")
-    reason = text[: found.start()].strip()
+    met, reason = one_tag(text, "answer", {"yes": True, "no": False})
     if not reason:
         raise ParseError("missing", "no word of reasoning before the answer")
-    return Tick(met=found[1].lower() == "yes", reason=reason)
+    return Tick(met=met, reason=reason)
 
 
 tick: Parser[Tick] = Parser(

@@ -191,6 +191,10 @@ def report_tables(report: Report) -> list[Any]:
         parts.append(Text(report.conclusion))
     if report.step_errors is not None and report.step_errors.items:
         parts += _steps(report.step_errors)
+    elif report.judges:
+        from sparring.graphs.judge_display import judge_tables  # not on top: it is laid out with this module
+
+        parts += [part for judge in report.judges for part in judge_tables(judge)]
     elif report.figures:
         rows = [(name.replace("_", " "), f"{value:.4g}") for name, value in report.figures.items()]
         parts.append(columns(("", report.protocol), rows))
@@ -207,14 +211,14 @@ def report_tables(report: Report) -> list[Any]:
 def _comparison(report: Report, accuracy: Estimate) -> Table:
     """The method and its baselines, a row each; it fits into 80 columns."""
     table = columns(("", "accuracy", "[95 %]", "difference", "[95 %]", "budget"), ())
-    table.add_row(Text(report.protocol), f"{accuracy.mean:.3f}", _interval(accuracy, ""))
+    table.add_row(Text(report.protocol), f"{accuracy.mean:.3f}", interval(accuracy, ""))
     for column in report.baseline.columns if report.baseline else ():
         if column.budget == "calls":
             table.add_row(Text("self-consistency, equal"))
         name = f"  {column.budget.replace('_', ' ')}" if column.budget else column.name
         used = f"{column.spent:.0f}/{column.given:.0f}" if column.budget else ""
         gap = column.difference
-        paired = (f"{gap.mean:+.3f}", _interval(gap, "+"))
+        paired = (f"{gap.mean:+.3f}", interval(gap, "+"))
         table.add_row(Text(name), f"{column.accuracy:.3f}", "", *paired, used)
     return table
 
@@ -229,7 +233,7 @@ def settings_tables(rows: Sequence[Row]) -> list[Any]:
             f"{row.before.mean:.3f} ({row.error_before:.3f})",
             f"{row.after.mean:.3f} ({row.error_after:.3f})",
             f"{row.difference.mean:+.3f}",
-            _interval(row.difference, "+"),
+            interval(row.difference, "+"),
             *("" if gap is None else f"{gap.mean:+.3f}" for gap in (row.against_before, row.against_after)),
         )
         for row in rows
@@ -238,7 +242,7 @@ def settings_tables(rows: Sequence[Row]) -> list[Any]:
     return [columns(header, cells), Text(f"{rows[0].before.n} questions; {said}")]
 
 
-def _interval(found: Estimate, sign: str) -> str:
+def interval(found: Estimate, sign: str) -> str:
     return f"{found.low:{sign}.3f} {found.high:{sign}.3f}"
 
 
@@ -269,12 +273,12 @@ def _steps(found: StepErrors) -> list[Any]:
     }
     rows |= {f"  error `{kind}` found": [share] for kind, share in sorted(found.counted.kinds.items())}
     for name, shares in rows.items():
-        table.add_row(Text(name), *_measured(shares))
+        table.add_row(Text(name), *measured(shares))
     table.add_row("mean of the two", *(c for side in both for c in (_share(side.average), "")))
     table.add_row("harmonic mean", *(c for side in both for c in (_share(side.harmonic), "")))
     if subsets := sorted(name for name in found.counted.accuracy if name):
         for name in subsets:
-            table.add_row(Text(f"accuracy in `{name}`"), *_measured(side.accuracy.get(name) for side in both))
+            table.add_row(Text(f"accuracy in `{name}`"), *measured(side.accuracy.get(name) for side in both))
         table.add_row("accuracy, mean of subsets", *(c for side in both for c in (_share(side.macro), "")))
     first = {name or "all": _share(each.f1) for name, each in found.first.items()}
     said = (
@@ -286,10 +290,10 @@ def _steps(found: StepErrors) -> list[Any]:
     return [table, Text(said)]
 
 
-def _measured(shares: Iterable[Estimate | None]) -> list[str]:
+def measured(shares: Iterable[Estimate | None]) -> list[str]:
     """Shares, each with its interval; `-` where there is nothing to have a share of."""
     known = [share if share is not None and share.n else None for share in shares]
-    return [cell for s in known for cell in (("-", "") if s is None else (_share(s.mean), _interval(s, "")))]
+    return [cell for s in known for cell in (("-", "") if s is None else (_share(s.mean), interval(s, "")))]
 
 
 def _share(value: float | None) -> str:

@@ -20,6 +20,8 @@ from sqlalchemy import select
 
 from sparring.errors import UserError
 from sparring.graphs.catalogue import make_protocol
+from sparring.graphs.judge_report import Judge
+from sparring.graphs.judges import judges
 from sparring.graphs.player import FINISHED
 from sparring.graphs.pool import Baseline, answer_of, compare, share
 from sparring.graphs.protocol import Protocol
@@ -92,6 +94,8 @@ class Report:
     conclusion: str
     step_errors: StepErrors | None = None
     """Of a run of `step_check`."""
+    judges: list[Judge] = field(default_factory=list)
+    """Of a run of `pairwise`."""
     figures: dict[str, float] = field(default_factory=dict)
     """What the protocol measures of its own play."""
     answers: bool = True
@@ -144,6 +148,7 @@ def report(journal: Journal, run: str) -> Report:
         changes=_changes(journal, run),
         conclusion=conclude(row.protocol, baseline),
         step_errors=step_errors(journal, run) if row.protocol == "step_check" else None,
+        judges=judges(journal, run) if row.protocol == "pairwise" else [],
         figures={} if protocol is None else protocol.figures(journal, run),
         answers=answers,
     )

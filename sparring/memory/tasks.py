@@ -4,7 +4,9 @@ A source is a file (`.jsonl`, or gzip-compressed `.jsonl.gz`) or the name of a s
 Sparring. Other fields are kept in the task's `meta`. A mistake is one line that says where it is.
 
 A row of ProcessBench (`id`, `problem`, `steps`, `label`) is a task too: its question is the problem, its
-answer the label, its solution stays in `meta`.
+answer the label, its solution stays in `meta`. So is one of LLMBar (`id`, `instruction`, `output_1`,
+`output_2`, `label`): its question is the instruction, its answer which output a person prefers, and the two
+outputs are the `responses` in `meta`.
 """
 
 from __future__ import annotations
@@ -166,6 +168,8 @@ def _task(value: Any, where: str, checks: Collection[str] | None, *, answered: b
         raise UserError(f"{where}: a task is a JSON object, not {_kind(value)}")
     if "question" not in value and value.keys() >= {"problem", "steps", "label"}:
         value = _labelled_solution(value, where)
+    if "question" not in value and value.keys() >= {"instruction", "output_1", "output_2", "label"}:
+        value = _labelled_pair(value, where)
     check = value.get("check", DEFAULT_CHECK)
     if not isinstance(check, str):
         raise UserError(f"{where}: `check` must be text, not {_kind(check)}")
@@ -193,6 +197,17 @@ def _labelled_solution(value: dict[str, Any], where: str) -> dict[str, Any]:
         raise UserError(f"{where}: `label` must be -1 or the index of one of {len(steps)} steps")
     rest = {name: extra for name, extra in value.items() if name not in ("problem", "label")}
     return {**rest, "question": value["problem"], "answer": label}
+
+
+def _labelled_pair(value: dict[str, Any], where: str) -> dict[str, Any]:
+    """A row of LLMBar (2310.07641) as a task; `label` is 1 or 2, the output that is preferred."""
+    label = value["label"]
+    if type(label) is not int or label not in (1, 2):
+        raise UserError(f"{where}: `label` must be 1 or 2, the output that is preferred")
+    named = ("instruction", "output_1", "output_2", "label")
+    rest = {name: extra for name, extra in value.items() if name not in named}
+    pair = [value["output_1"], value["output_2"]]
+    return {**rest, "question": value["instruction"], "responses": pair, "answer": label}
 
 
 def _id(value: Any, where: str) -> str:

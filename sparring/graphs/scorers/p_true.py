@@ -7,15 +7,13 @@ words' first tokens are read, P = p(True) / (p(True) + p(False)). It needs an en
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-from sparring.agents.engines.base import ScoreRequest, encode
+from sparring.agents.odds import odds
 from sparring.agents.parsing import ParseError, Parser
 from sparring.agents.results import Result
 from sparring.agents.roles import Agent, Role
-from sparring.errors import UserError
 from sparring.graphs.context import Context
 from sparring.graphs.protocol import Protocol
 from sparring.graphs.scorers.base import Chain, Judgement, Kind, Scorer
@@ -54,13 +52,5 @@ class PTrue(Scorer):
 
     async def _of(self, agent: Agent, chain: Chain) -> Judgement:
         messages = agent.messages("verify", {"question": chain.question, "solution": chain.text})
-        asked = [await asyncio.to_thread(encode, agent.engine, messages, word) for word in WORDS]
-        firsts = [said[:1] for _, said in asked]
-        if firsts[0][0] == firsts[1][0]:
-            raise UserError(f"engine `{agent.engine.spec}`: `True` and `False` begin with the same token")
-        prompt = asked[0][0]
-        held = await asyncio.gather(
-            *(agent.engine.score(ScoreRequest(prompt, first, version=agent.version)) for first in firsts)
-        )
-        true, false = (float(one.logprobs[0]) for one in held)
-        return Judgement((1 / (1 + math.exp(min(700.0, false - true))),), {"tokens": len(prompt)})
+        share, tokens = await odds(agent, messages, WORDS)
+        return Judgement((share,), {"tokens": tokens})

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from sparring.agents.checklists import checklist, tick
 from sparring.agents.roles import Role
+from sparring.graphs.checklists import listed, ticked
 from sparring.graphs.context import Context
 from sparring.graphs.protocol import Protocol
 from sparring.graphs.scorers.base import Chain
@@ -34,26 +35,16 @@ class _Checked(Method):
     """The most questions of a list."""
 
     def seats(self, protocol: Protocol, answer: str) -> dict[str, Role]:
-        return {
-            "checklister": protocol.role("checklister", {"list": checklist(self.items)}, ["question"]),
-            "ticker": protocol.role("ticker", {"tick": tick}, ["question", "solution", "item"]),
-        }
+        asks = protocol.role("checklister", {"list": checklist(self.items)}, ["question"], "checklist")
+        read = ["question", "solution", "item", "note"]
+        return {"checklister": asks, "ticker": protocol.role("ticker", {"tick": tick}, read, "checklist")}
 
     async def _items(self, pool: Pool, context: Context) -> list[str]:
-        """The questions; none where no list can be read."""
-        turn = await context.act("checklister", f"{LIST}/{self.items}", "list", {"question": pool.question})
-        items: list[str] = (turn.parsed or {}).get("questions", [])
-        return items
+        return await listed(context, "checklister", f"{LIST}/{self.items}", pool.question)
 
     async def _ticks(self, pool: Pool, context: Context, chain: Chain, items: Sequence[str]) -> list[bool]:
-        shown: dict[str, Any] = {"question": pool.question, "solution": chain.text}
-        turns = await asyncio.gather(
-            *(
-                context.act("ticker", f"{chain.key}/tick/{place}", "tick", {**shown, "item": item})
-                for place, item in enumerate(items)
-            )
-        )
-        return [bool(turn.parsed and turn.parsed["met"]) for turn in turns]
+        met = await ticked(context, "ticker", f"{chain.key}/tick", pool.question, chain.text, items)
+        return [bool(yes) for yes in met]
 
 
 class Tick(_Checked):
