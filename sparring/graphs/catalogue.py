@@ -26,6 +26,7 @@ PROTOCOLS = {
     "compare": "sparring.graphs.protocols.compare:Compare",
     "refine": "sparring.graphs.protocols.refine:Refine",
     "judge_check": "sparring.graphs.protocols.judge_check:JudgeCheck",
+    "argue": "sparring.graphs.protocols.argue:Argue",
 }
 """Name -> class; a module's `PRESETS` hold the options that a name stands for."""
 
