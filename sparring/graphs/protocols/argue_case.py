@@ -107,8 +107,7 @@ def options_of(question: Any, task: TaskRecord | None, most: int) -> list[Option
         )
     if len(texts) > most:
         raise UserError(
-            f"{name} has {len(texts)} options, and {most} may be argued for; raise `decisions` (10 at "
-            "most)"
+            f"{name} has {len(texts)} options, and {most} may be argued for; raise `decisions` (10 at most)"
         )
     return options_from(texts, letters=check == "choice")
 
