@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langgraph.graph import StateGraph
 from sqlalchemy import select
 
 import sparring
@@ -237,6 +238,7 @@ def test_where_none_is_accepted_the_next_iteration_knows_why(journal: Journal) -
         "1/generator/A", "1/generator/B",
     ]  # fmt: skip
     assert not [key for key in keys(journal) if key.startswith("1/verifier/a1")]
+    assert len(framework_of(journal, result.episode).framework.arguments) == 7  # of the last iteration
 
 
 def test_an_objection_that_repeats_what_it_objects_to_closes_a_circle(journal: Journal) -> None:
@@ -265,6 +267,10 @@ def test_a_cap_takes_one_attack_of_each_before_a_second_of_any(journal: Journal)
         ("a7", "a1", "side effects"),
     }  # fmt: skip
     assert result.outcome["detail"]["left"] == 2 and not result.outcome["detail"]["settled"]
+    # Nothing new in the second round, and yet B's failed question was never argued out.
+    result = one(journal, Court({evidence(): "No."}), width=1, run="narrow")
+    assert attacks(journal, result) == {("a3", "a1", "evidence")} and result.answer == "B"
+    assert result.outcome["detail"]["left"] == 1 and not result.outcome["detail"]["settled"]
 
 
 def test_without_rounds_nobody_verifies(journal: Journal) -> None:
@@ -469,7 +475,10 @@ def test_a_run_that_is_cut_off_anywhere_decides_the_same(tmp_path: Path, options
 
 
 def test_figures_by_hand(journal: Journal) -> None:
-    class Two(Court):
+    class Three(Court):
+        def generator(self, text: str) -> Any:
+            return "Hm." if "third" in text else super().generator(text)
+
         def verifier(self, text: str) -> Any:
             if "second" in text and re.search(effects("A"), text):
                 return "It burns. <answer>No</answer>"
@@ -478,13 +487,14 @@ def test_figures_by_hand(journal: Journal) -> None:
             return super().verifier(text)
 
     rows = [task("A) x", "B) y", id="1"), task("A) x", "B) y", id="2", question="second?", answer="B")]
-    play(journal, Two(), *rows, rounds=2)
+    play(journal, Three(), *rows, task("A) x", "B) y", id="3", question="third?"), rounds=2)
     assert make_protocol("argue").figures(journal, "r") == pytest.approx(
         {
-            # 1: A, tied with B, right; 2: B, against A's side effect, right. The favourite is B in both.
-            "decided": 1.0, "decided_right": 1.0, "tied": 0.5, "agreement": 0.5, "favourite_right": 0.5,
-            "arguments": 2.5, "attacks": 0.5, "depth": 0.5, "iterations": 1.0, "settled": 1.0,
-            "unreadable": 1 / 15, "failed": 1 / 15, "left": 0.0, "unstated": 0.0,
+            # 1: A, tied with B, right; 2: B, against A's side effect, right; the favourite is B in both.
+            # 3: nothing readable, no favourite either.
+            "decided": 2 / 3, "decided_right": 1.0, "tied": 0.5, "agreement": 0.5, "favourite_right": 1 / 3,
+            "arguments": 5 / 3, "attacks": 1 / 3, "depth": 1 / 3, "iterations": 1.0, "settled": 1.0,
+            "unreadable": 1 / 15, "failed": 1 / 15, "left": 0.0, "unstated": 2 / 7,
         }
     )  # fmt: skip
 
@@ -506,3 +516,23 @@ def test_a_reasoner_that_gives_up_leaves_the_arguments(journal: Journal, monkeyp
     assert result.answer is None and result.outcome["detail"]["given_up"]
     found = framework_of(journal, result.episode)
     assert found.decision is None and len(found.framework.arguments) == 5 and "goes beyond" in found.text
+
+
+def test_a_favourite_that_cannot_be_read_is_no_part_of_the_agreement(journal: Journal) -> None:
+    one(journal, Court(favour="I like them all."))
+    figures = make_protocol("argue").figures(journal, "r")
+    assert "agreement" not in figures and figures["favourite_right"] == 0.0 and figures["decided"] == 1.0
+
+
+async def test_in_a_graph_of_ones_own(journal: Journal) -> None:
+    node = make_protocol("argue").node(
+        agents=Court({effects("A"): "It burns."}).roles(),
+        memory=journal,
+        task=lambda state: state["asked"],
+        result=lambda outcome: {"said": outcome["answer"]},
+    )
+    graph = StateGraph(dict)
+    graph.add_node("argue", node)
+    graph.set_entry_point("argue")
+    found = await graph.compile().ainvoke({"asked": "What is it?\nA) near\nB) far"})
+    assert found == {"said": "far"}  # without a check of its own an answer is a text

@@ -263,10 +263,8 @@ class Argue(Protocol):
     async def reason(self, state: ArgueState, runtime: Runtime[Context]) -> Command[Any]:
         """What the framework accepts; where it is nothing, the next iteration if there is one."""
         context, number = runtime.context, state["iteration"]
-        kept = context.episode.event_payload("framework", str(number))
-        if kept is None:
-            decided = self._decided(Case(state["arguments"]).framework())
-            kept = await context.episode.event("framework", str(number), decided)
+        decided = self._decided(Case(state["arguments"]).framework())
+        kept = await context.episode.event("framework", str(number), decided)
         accepted = kept["decision"] and kept["decision"]["decision"]
         if accepted is None and number + 1 < self.iterations and state["options"]:
             return Command(goto="argue", update={"iteration": number + 1, "against": kept["text"]})
