@@ -200,7 +200,7 @@ class Argue(Protocol):
         turns = await asyncio.gather(*(self._verdict(context, state, *one) for one in asked))
         read = [(argument, name, turn.parsed) for (argument, name, _), turn in zip(asked, turns, strict=True)]
         failed = in_turn(
-            Failed(a, name, tick["reason"]) for a, name, tick in read if tick and not tick["met"]
+            Failed(a, name, said["reason"]) for a, name, said in read if said and not said["met"]
         )
         taken = failed[: self.width]
         attacks = await asyncio.gather(*(self._attack(context, state, one) for one in taken))
