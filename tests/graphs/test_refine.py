@@ -142,8 +142,7 @@ def test_calls_are_k_times_1_and_2_for_each_refinement(
     journal: Journal, iterations: int, refined: int
 ) -> None:
     agents = Agents(refined="9")
-    roles = agents.roles("solver", "grader", "continuer") if not iterations else agents.roles()
-    (result,) = play(journal, agents, "spread", run="r", gate="all", iterations=iterations, roles=roles)
+    (result,) = play(journal, agents, "spread", run="r", gate="all", iterations=iterations)
     spoken = [key for key in keys(journal, "r") if "grade" not in key and "from" not in key]
     assert len(spoken) == 4 * (1 + 2 * refined)
     protocol = make_protocol("refine", {**OPTIONS, "gate": "all", "iterations": iterations})

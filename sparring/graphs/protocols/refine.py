@@ -35,6 +35,8 @@ from sparring.graphs.aggregate import natural
 from sparring.graphs.context import Context
 from sparring.graphs.protocol import Outcome, Protocol
 from sparring.graphs.protocols.refine_chains import (
+    REFINER,
+    REVIEWER,
     Written,
     chain_of,
     is_hard,
@@ -99,6 +101,11 @@ class Refine(Gating, Protocol):
         for scorer in self.scorers():
             seats |= scorer.seats(self)
         return seats
+
+    @property
+    def names(self) -> set[str]:
+        """With those who refine, though nobody may: a calibration is played with the same options."""
+        return super().names | {REVIEWER, REFINER}
 
     def engines(self) -> dict[str, str]:
         return {seat: spec for scorer in self.scorers() for seat, spec in scorer.engines().items()}
