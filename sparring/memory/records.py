@@ -17,7 +17,7 @@ GIVEN: Literal["given"] = "given"
 teacher's."""
 WORLD_FAULT = ("timeout", "engine_error")
 
-ASKED = ("steps", "solution", "lessons", "responses")
+ASKED = ("steps", "solution", "lessons", "responses", "choices")
 """Fields beside a question that are part of it: what is asked is asked about them."""
 
 

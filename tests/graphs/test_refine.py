@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import select
 
 import sparring
+from benchmarks.gate import questions_of, told
 from sparring.agents.engines.base import Request
 from sparring.errors import UserError
 from sparring.graphs.catalogue import make_protocol
@@ -317,6 +318,21 @@ def test_figures_of_a_run_that_refined_all(journal: Journal) -> None:
             "rss": (1 - 25 / 64) / (2 * 15 / 64),
         }
     )  # fmt: skip
+
+
+def test_the_gates_benchmark_tells_hard_from_easy_and_counts_calls(journal: Journal) -> None:
+    agents = Agents({"4": 4, "5": 1, "6": 9, "7": 1}, continued="6")
+    play(journal, agents, "easy", "spread", run="r", gate="all", **HARD)
+    found = told(questions_of(journal, "r"))
+    assert found["questions"] == 2 and found["single"].mean == 5 / 8 and found["majority"].mean == 1
+    assert [found[name].mean for name in ("first", "gated", "refined", "hard")] == [0.5, 1, 1, 0.5]
+    assert (found["gate precision"].mean, found["gate recall"].mean) == (1, 1)
+    assert found["hard fixed, broken"] == [1, 0] and found["easy fixed, broken"] == [0, 0]
+    assert found["hard chains"]["critique"] == 1 and found["gated - first"].mean == 0.5
+    assert found["calls"] == {"chains": 4, "refining": 8, "scoring": 8 * (1 + 2)}
+    play(journal, agents, "easy", run="gated", **HARD)
+    with pytest.raises(UserError, match="no run of `refine` with `gate=all`"):
+        questions_of(journal, "gated")
 
 
 def test_figures_say_what_refining_an_easy_question_breaks(journal: Journal) -> None:

@@ -200,7 +200,7 @@ def test_rows_of_processbench_that_are_wrong(tmp_path: Path, fields: dict[str, A
     assert said in message and "line 2" in message
 
 
-@pytest.mark.parametrize("field", ["steps", "solution", "lessons"])
+@pytest.mark.parametrize("field", ["steps", "solution", "lessons", "responses", "choices"])
 def test_what_is_asked_about_is_part_of_a_task(field: str) -> None:
     """Two labelled solutions of one question are two tasks; a note beside a question makes no other one."""
     one, other = (TaskRecord("p", "2 + 2?", "right", meta={field: [said]}) for said in ("4", "5"))
