@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import Field, field_validator
 from rich.text import Text
 
+from sparring.errors import UserError
 from sparring.graphs.comparison import Compared, compared
 from sparring.graphs.config_file import RunConfig, read_config, what_is_played
 from sparring.graphs.display import columns
@@ -62,7 +63,7 @@ class CompareConfig(RunConfig):
         """The play of it, everything checked that can be checked without an engine."""
         methods: list[Any] = [dict(one) if isinstance(one, dict) else one for one in self.methods]
         given = {"outcome": self.outcome, "process": self.process, "pool": self.pool}
-        return plan(
+        played = plan(
             "compare",
             self.tasks,
             limit=self.limit,
@@ -76,6 +77,9 @@ class CompareConfig(RunConfig):
             **self.options,
             **self.sampling,
         )
+        if all(task.answer is None for task in played.tasks):
+            raise UserError(f"tasks `{self.tasks}`: none has an `answer`, so there is nothing to compare by")
+        return played
 
 
 def load_comparison(source: str | Path | dict[str, Any]) -> CompareConfig:

@@ -19,7 +19,6 @@ from sqlalchemy import select
 
 from sparring.errors import UserError
 from sparring.graphs.catalogue import make_protocol
-from sparring.graphs.player import FINISHED
 from sparring.graphs.protocols.compare import Compare
 from sparring.graphs.selection.base import Method
 from sparring.graphs.stats import Estimate, Numbers, Samples, bootstrap, vote_at, wilson
@@ -169,12 +168,12 @@ def _mean(costs: Sequence[Cost]) -> Cost:
 
 
 def _made(journal: Journal, run: str) -> dict[int, tuple[Any, dict[str, Any]]]:
-    """Episode -> its task and what each method made of it."""
+    """Episode -> its task and what each method made of it; one that reached a cap lacks some."""
     query = (
         select(Episode.number, Task.answer, Task.check, Event.key, Event.payload)
         .join(Task, Task.id == Episode.task_id)
         .join(Event, Event.episode_number == Episode.number)
-        .where(Episode.run_id == run, Episode.status.in_(FINISHED), Event.kind == "method")
+        .where(Episode.run_id == run, Episode.status == "done", Event.kind == "method")
         .where(Task.answer.is_not(None))
         .order_by(Episode.number)
     )
@@ -195,7 +194,9 @@ def _spoken(journal: Journal, run: str) -> dict[int, list[Spoken]]:
     )
     for row in journal.read(scores):
         if row.evidence and "tokens" in row.evidence:
-            rated[row.turn_id][row.scorer] = int(row.evidence["tokens"])
+            # A reward model's scores bear its own name, which may be any.
+            scorer = row.evidence.get("scorer", row.scorer)
+            rated[row.turn_id][scorer] = int(row.evidence["tokens"])
     columns = (Turn.id, Turn.key, Turn.prompt_tokens, Turn.completion_tokens, Turn.parsed)
     query = select(Episode.number, *columns).join(Turn, Turn.episode_number == Episode.number)
     found: defaultdict[int, list[Spoken]] = defaultdict(list)

@@ -29,6 +29,7 @@ from sparring.graphs.protocol import Outcome, Protocol
 from sparring.graphs.scorers.base import Chain, Judgement, Scorer, majority_of, make_scorer, scored
 from sparring.graphs.selection.base import Method, Need, Pool, make_methods
 from sparring.memory.journal import Journal
+from sparring.memory.records import TaskRecord
 
 SOLVER = "solver"
 
@@ -114,14 +115,25 @@ class Compare(Protocol):
 
     def seats(self) -> dict[str, Role]:
         seats = {SOLVER: self.role(SOLVER, {"question": statement(self.answer)}, ["question", "persona"])}
-        for method in self.chosen.values():
-            seats |= method.seats(self, self.answer)
+        for label, method in self.chosen.items():
+            for seat, role in method.seats(self, self.answer).items():
+                old, new = (_forms(one) for one in (seats.get(seat, role), role))
+                if old != new:
+                    raise UserError(
+                        f"method `{label}` would have `{seat}` reply as {new}, another one as {old}, and "
+                        "they share what it says: give both the same options"
+                    )
+                seats[seat] = role
         for scorer in self.scorers.values():
             seats |= scorer.seats(self)
         return seats
 
     def engines(self) -> dict[str, str]:
         return {seat: spec for scorer in self.scorers.values() for seat, spec in scorer.engines().items()}
+
+    def accepts(self, task: TaskRecord) -> None:
+        for scorer in self.scorers.values():
+            scorer.accepts(task)
 
     @property
     def max_calls(self) -> int:
@@ -165,14 +177,15 @@ class Compare(Protocol):
 
     async def _scores(self, context: Context, chains: list[Chain]) -> dict[Need, dict[str, Judgement]]:
         majority = await majority_of(context, chains)
-        read = [chains[: self._scope(need)] for need in self.scorers]
+        asked: dict[Scorer, int] = {}  # two needs may have one scorer
+        for need, scorer in self.scorers.items():
+            asked[scorer] = max(asked.get(scorer, 0), self._scope(need))
         judged = await asyncio.gather(
-            *(scored(context, *one, majority) for one in zip(self.scorers.values(), read, strict=True))
+            *(scored(context, scorer, chains[:upto], majority) for scorer, upto in asked.items())
         )
-        return {
-            need: dict(zip((chain.key for chain in some), said, strict=True))
-            for need, some, said in zip(self.scorers, read, judged, strict=True)
-        }
+        said = dict(zip(asked, judged, strict=True))
+        keys = [chain.key for chain in chains]
+        return {need: dict(zip(keys, said[one], strict=False)) for need, one in self.scorers.items()}
 
     def _scope(self, need: Need) -> int:
         """How many of the samples have to be scored: as many as the method takes that takes most."""
@@ -204,3 +217,8 @@ class Compare(Protocol):
         answers = {label: made[label]["answer"] for label in self.chosen}
         right = {label: made[label]["right"] for label in self.chosen}
         return {"outcome": Outcome(answer=first["answer"], detail={"answers": answers, "right": right})}
+
+
+def _forms(role: Role) -> str:
+    """The formats that a role's replies have."""
+    return ", ".join(sorted(parser.name for parser in role.parsers.values()))

@@ -52,6 +52,7 @@ from sparring.graphs.protocols.refine_gating import Gating
 from sparring.graphs.protocols.rollout import SOLVER, solver_of
 from sparring.graphs.scorers.base import Scorer, majority_of, make_scorer, scored
 from sparring.memory.journal import Journal
+from sparring.memory.records import TaskRecord
 
 MANY_STEPS = 64
 """Steps of a chain that caps on calls reckon with."""
@@ -109,6 +110,10 @@ class Refine(Gating, Protocol):
 
     def engines(self) -> dict[str, str]:
         return {seat: spec for scorer in self.scorers() for seat, spec in scorer.engines().items()}
+
+    def accepts(self, task: TaskRecord) -> None:
+        for scorer in self.scorers():
+            scorer.accepts(task)
 
     @property
     def max_calls(self) -> int:

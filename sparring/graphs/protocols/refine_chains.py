@@ -118,7 +118,11 @@ async def pooled_vote(context: Context, pool: Sequence[Written], k: int) -> Outc
     """The best k of a pool, each with o + p; where nothing was scored, the majority."""
     known = [one for one in pool if reward(one) is not None]
     kept = [known[place] for place in best([reward(one) or 0.0 for one in known], k)]
-    ballots = [Ballot(one["key"], one["answer"], one["text"], weight=reward(one)) for one in kept or pool]
+    ballots = [
+        # By iteration first: what the keys of refined chains begin with must not break a tie.
+        Ballot(f"{one['iteration']}/{one['key']}", one["answer"], one["text"], weight=reward(one))
+        for one in kept or pool
+    ]
     outcome = voted(await aggregator("weighted" if kept else "majority")(ballots, context.equal))
     outcome["detail"] |= {"pool": [one["key"] for one in kept or pool], "unscored": len(pool) - len(known)}
     return outcome

@@ -27,9 +27,9 @@ class Gating(BaseModel):
     calibration: str | None = None
     """Name of a run of `refine` with the same scorers: its rewards are the average that a question is held
     against. It is frozen with the first question."""
-    mean: float | None = None
+    mean: float | None = Field(default=None, allow_inf_nan=False)
     """Of the rewards o + p, with `deviation` instead of a calibration."""
-    deviation: float | None = Field(default=None, gt=0)
+    deviation: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     chains: Literal["first", "all"] = "first"
     """Which chains of a calibration's questions are taken: the released code takes the first of each."""
 

@@ -22,6 +22,7 @@ from sparring.errors import UserError, made, unknown
 from sparring.graphs.aggregate import Ballot, aggregator
 from sparring.graphs.context import Context
 from sparring.graphs.protocol import Protocol
+from sparring.memory.records import TaskRecord
 from sparring.memory.scores import ScoreRecord
 
 Kind = Literal["outcome", "process"]
@@ -82,6 +83,16 @@ class Scorer(BaseModel, ABC):
     def calls(self, chains: int, steps: int) -> int:
         """The most calls that scoring so many chains of so many steps can take."""
         return 0
+
+    @property
+    def looks(self) -> bool:
+        """Whether it looks at the task's reference."""
+        return False
+
+    def accepts(self, task: TaskRecord) -> None:
+        """Raise `UserError` where a task lacks what the scorer needs; asked before any work."""
+        if self.looks and task.answer is None:
+            raise UserError(f"task `{task.id}` has no `answer`, and scorer `{self.name}` looks at it")
 
     @property
     def weighs_all(self) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-from sparring.agents.engines.base import Solved, rate
+from sparring.agents.engines.base import Rated, Solved, rate
 from sparring.agents.roles import Role
+from sparring.errors import CapabilityError, EngineError
 from sparring.graphs.context import Context
 from sparring.graphs.protocol import Protocol
 from sparring.graphs.scorers.base import Chain, Judgement, Kind, Scorer
@@ -30,13 +32,31 @@ class RewardModel(Scorer):
 
     async def score(self, context: Context, chains: Sequence[Chain], majority: str | None) -> list[Judgement]:
         solutions = [Solved(chain.question, chain.text, chain.steps) for chain in chains]
-        rated = await rate(context.agent(self.kind).engine, solutions)
-        found = []
-        for chain, one in zip(chains, rated, strict=True):
-            nothing = (None,) * (1 if self.kind == "outcome" else len(chain.steps))
-            evidence = {"tokens": one.tokens} | ({"why": one.why} if one.why else {})
-            found.append(Judgement(one.values or nothing, evidence))
-        return found
+        engine = context.agent(self.kind).engine
+        form = engine.capabilities().rates or self.name
+        if form != self.name:
+            raise CapabilityError(
+                f"engine `{engine.spec}` gives {form} scores; seat `{self.kind}` is for {self.name}"
+            )
+        rated = await rate(engine, solutions)
+        return [self._read(engine.spec, *one) for one in zip(chains, rated, strict=True)]
+
+    def _read(self, spec: str, chain: Chain, rated: Rated) -> Judgement:
+        """What was said of a chain; nothing where a value is no number.
+
+        Raises:
+            EngineError: not as many values as there is to rate, or one that is not in 0..1.
+        """
+        wanted = 1 if self.kind == "outcome" else len(chain.steps)
+        values, why = rated.values, rated.why
+        if values is not None and not all(map(math.isfinite, values)):
+            values, why = None, f"`{spec}` gave {', '.join(map(str, rated.values or ()))}"
+        evidence = {"tokens": rated.tokens, "scorer": self.name} | ({"why": why} if why else {})
+        if values is None:
+            return Judgement((None,) * wanted, evidence)
+        if len(values) != wanted or not all(0 <= value <= 1 for value in values):
+            raise EngineError(f"`{spec}` gave {values}: {wanted} scores in 0..1 are wanted")
+        return Judgement(values, evidence)
 
 
 class OutcomeModel(RewardModel):

@@ -15,5 +15,9 @@ class Oracle(Scorer):
     name: ClassVar[str] = "oracle"
     kind: ClassVar[Kind] = "outcome"
 
+    @property
+    def looks(self) -> bool:
+        return True
+
     async def score(self, context: Context, chains: Sequence[Chain], majority: str | None) -> list[Judgement]:
         return [Judgement((float(await context.right(chain.answer)),)) for chain in chains]

@@ -45,6 +45,10 @@ class Rollouts(Scorer):
         return {SEAT: Role(SEAT, role.prompt, role.parsers)}
 
     @property
+    def looks(self) -> bool:
+        return self.against == "reference"
+
+    @property
     def weighs_all(self) -> bool:
         return self.against == "majority"
 

@@ -138,11 +138,16 @@ METHODS = {
 }
 
 
+TAKEN = ("sample", "checklist")
+"""What begins the keys of turns that are no method's own."""
+
+
 def make_methods(given: Sequence[str | Mapping[str, Any]]) -> dict[str, Method]:
     """Label -> method, from names or mappings of `method` and its options; `label` names one of several.
 
     Raises:
-        UserError: unknown method or option, a value that does not fit, or a label that is there twice.
+        UserError: unknown method or option, a value that does not fit, or a label that is there twice or
+            would begin keys that are not its method's.
     """
     found: dict[str, Method] = {}
     for one in given:
@@ -154,5 +159,7 @@ def make_methods(given: Sequence[str | Mapping[str, Any]]) -> dict[str, Method]:
         if label in found or "/" in label or not label.isprintable():
             raise UserError(f"method `{label}`: give each of several a `label` of its own, without a slash")
         module, class_name = METHODS[name].split(":")
+        if not label.strip() or label in TAKEN:
+            raise UserError(f"method `{name}`: `{label}` cannot be a `label`; take another word")
         found[label] = made(getattr(import_module(module), class_name), values, f"method `{name}`")
     return found

@@ -37,7 +37,7 @@ class Deepening(Method):
     n: int = Field(default=1, ge=1)
     budget: int = Field(default=128, ge=1)
     """B0, in tokens."""
-    growth: float = Field(default=2.0, gt=1)
+    growth: float = Field(default=2.0, gt=1, allow_inf_nan=False)
     limit: int = Field(default=1024, ge=1)
     """Tokens of a response in all."""
 
