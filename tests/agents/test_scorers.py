@@ -207,3 +207,33 @@ def test_turns_and_messages_of_scorers_are_in_the_journal(journal: Journal) -> N
     keys = {row.key for row in journal.read(select(Turn.key))}
     assert {"0/solver/0/grade", "0/solver/0/from/1/0"} <= keys
     assert journal.read(select(Message.id))
+
+
+def test_a_scorer_that_two_needs_have_is_asked_once(
+    journal: Journal, tf_tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Self-certainty as outcome score and for Borda's ranks; one of them reads fewer samples."""
+    from sparring.agents.engines.layer import ManagedEngine
+
+    asked, score = [], ManagedEngine.score
+
+    async def counted(self: Any, request: ScoreRequest) -> Any:
+        asked.append(request)
+        return await score(self, request)
+
+    monkeypatch.setattr(ManagedEngine, "score", counted)
+    methods = [{"method": "weighted", "samples": 2}, "borda"]
+    options: dict[str, Any] = {"n": 3, "outcome": "self_certainty", "max_tokens": 4}
+    engine = f"{tf_tiny}?dtype=float32"
+    (result,) = sparring.play("compare", [TASK], engine=engine, methods=methods, memory=journal, **options)
+    assert result.status == "done" and len(asked) == len(scores(journal, "self_certainty")) == 3
+
+
+def test_a_model_that_knows_nothing_is_certain_of_nothing() -> None:
+    """In float32 the divergence of a uniform distribution may come out below 0, which is no weight."""
+    targets = np.zeros(2, np.int32)
+    request = ScoreRequest(targets, targets, full_vocabulary=True)
+    for size in (7, 300, 1000, 49152):
+        found = score_logits(torch.full((2, size), 0.25), targets, request).self_certainty
+        assert found is not None and (found >= 0).all()
+        assert found.tolist() == pytest.approx([0, 0], abs=1e-5)

@@ -23,7 +23,8 @@ def score_logits(logits: Tensor, targets: Ids, request: ScoreRequest) -> Scored:
         top_ids, top_logprobs = best.indices.int().cpu().numpy(), best.values.cpu().numpy()
     if request.full_vocabulary:
         entropy = -(logs.exp() * logs).sum(-1).cpu().numpy()
-        certainty = (-logs.mean(-1) - float(np.log(logs.shape[1]))).cpu().numpy()
+        # A divergence, which rounding may bring below 0.
+        certainty = (-logs.mean(-1) - float(np.log(logs.shape[1]))).clamp(min=0).cpu().numpy()
     return Scored(chosen.cpu().numpy(), top_ids, top_logprobs, entropy, certainty)
 
 
