@@ -390,3 +390,14 @@ def test_a_run_that_is_cut_off_anywhere_takes_the_same_decisions(
         found, made = ended(f"cut{cut}", cut, 5)
         # Three questions side by side, each with at most four grades and eight continuations on their way.
         assert found == whole and calls <= made <= calls + 2 * 3 * (4 + 8)
+
+
+def test_scorers_that_nobody_named_are_those_of_a_calibration_too(journal: Journal) -> None:
+    given: dict[str, Any] = {"k": 2, "memory": journal, "chains": "all", "concurrency": 1}
+    scoring = Agents().roles("solver", "grader", "continuer")
+    sparring.play("refine", tasks("easy", "dull"), run="before", roles=scoring, iterations=0, **given)
+    for number, average in enumerate(({"calibration": "before"}, {"compat": "official"})):
+        (first, _) = sparring.play(
+            "refine", tasks("easy", "dull"), run=f"r{number}", roles=Agents().roles(), **given, **average
+        )
+        assert first.status == "done" and len(events(journal, f"r{number}", "gate")) == 2

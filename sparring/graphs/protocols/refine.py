@@ -48,7 +48,7 @@ from sparring.graphs.protocols.refine_chains import (
     written,
 )
 from sparring.graphs.protocols.refine_figures import refinement_figures
-from sparring.graphs.protocols.refine_gating import Gating
+from sparring.graphs.protocols.refine_gating import SCORED_BY, Gating
 from sparring.graphs.protocols.rollout import SOLVER, solver_of
 from sparring.graphs.scorers.base import Scorer, majority_of, make_scorer, scored
 from sparring.memory.journal import Journal
@@ -80,9 +80,9 @@ class Refine(Gating, Protocol):
 
     k: int = Field(default=8, ge=1)
     """Chains of a question; the paper has 40."""
-    outcome: str = "judge"
+    outcome: str = SCORED_BY["outcome"]
     """Outcome scorer: `orm:MODEL`, `judge`, `p_true`, `oracle`, ..."""
-    process: str = "rollouts"
+    process: str = SCORED_BY["process"]
     """Process scorer: `prm:MODEL` or `rollouts`."""
     compat: Literal["official"] | None = None
     answer: str = "line"

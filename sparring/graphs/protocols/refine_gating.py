@@ -14,7 +14,8 @@ from sparring.graphs.protocols.refine_gate import Calibration
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Episode, Event
 
-SCORED_BY = ("outcome", "process")
+SCORED_BY = {"outcome": "judge", "process": "rollouts"}
+"""Scorers of `refine` that a run's options do not name."""
 
 
 class Gating(BaseModel):
@@ -100,11 +101,10 @@ def rewards_of(journal: Journal, run: str, options: Mapping[str, Any], *, first:
     if row.protocol != "refine":
         raise UserError(f"calibration: run `{run}` played `{row.protocol}`; it takes a run of `refine`")
     held = (row.config or {}).get("options", {})
-    for name in SCORED_BY:
-        if held.get(name) != options[name]:
+    for name, default in SCORED_BY.items():
+        if (scorer := held.get(name, default)) != options[name]:
             raise UserError(
-                f"calibration: run `{run}` was scored by {name} `{held.get(name)}`, this one is by "
-                f"`{options[name]}`"
+                f"calibration: run `{run}` was scored by {name} `{scorer}`, this one is by `{options[name]}`"
             )
     query = (
         select(Event.payload)
