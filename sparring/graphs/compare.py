@@ -20,7 +20,8 @@ from typing import Any
 from pydantic import Field, field_validator
 from rich.text import Text
 
-from sparring.errors import UserError
+from sparring.errors import UserError, unknown
+from sparring.graphs.cast import SAMPLING_FIELDS
 from sparring.graphs.comparison import Compared, compared
 from sparring.graphs.config_file import RunConfig, read_config, what_is_played
 from sparring.graphs.display import columns
@@ -51,6 +52,14 @@ class CompareConfig(RunConfig):
     """`prompts`: role -> file."""
     plots: str | None = None
     """Folder for the PNG; null: `RUN.plots` beside the journal."""
+
+    @field_validator("sampling")
+    @classmethod
+    def _of_sampling(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if name.rsplit(".", 1)[-1] not in SAMPLING_FIELDS:
+                raise ValueError(str(unknown("sampling option", name, SAMPLING_FIELDS)))
+        return value
 
     @field_validator("options")
     @classmethod

@@ -203,3 +203,9 @@ def test_each_method_alone_costs_what_it_does_among_others(journal: Journal) -> 
             play(journal, Seats(), method, names=names, run=run, **scored)
             (alone,) = compared(journal, run)
             assert alone.cost == together[label], label
+
+
+@pytest.mark.parametrize("name", ["seed", "methods", "limit", "baseline", "solver.nope", "temprature"])
+def test_sampling_is_of_sampling_alone(name: str) -> None:
+    with pytest.raises(UserError, match=f"`sampling`: unknown sampling option `{name}`"):
+        load_comparison({"run": "r", "tasks": "demo", "sampling": {"temperature": 1, name: 1}})
