@@ -209,3 +209,44 @@ def test_each_method_alone_costs_what_it_does_among_others(journal: Journal) -> 
 def test_sampling_is_of_sampling_alone(name: str) -> None:
     with pytest.raises(UserError, match=f"`sampling`: unknown sampling option `{name}`"):
         load_comparison({"run": "r", "tasks": "demo", "sampling": {"temperature": 1, name: 1}})
+
+
+def test_answers_without_a_score_count_where_none_with_one_has_an_answer(journal: Journal) -> None:
+    said = iter(["no idea", "Answer: 4", "Answer: 5", "Answer: 4"])
+    rater = Rater(lambda n, _: (math.nan,) if n else (0.9,))
+    roles = {"solver": lambda *_: next(said), "outcome": rater}
+    (result,) = sparring.play(
+        "compare", tasks(1), methods=["best_of_n", "weighted"], n=4, outcome="orm:x", roles=roles,
+        memory=journal, concurrency=1,
+    )  # fmt: skip
+    assert answers([result]) == {"best_of_n": "4", "weighted": "4"}
+
+
+def test_a_reviewer_is_not_told_that_what_nobody_could_score_is_bad(journal: Journal) -> None:
+    seats = Seats()
+    process = Rater(lambda n, one: ((math.nan,) if n else (0.4,)) * len(one.steps), "prm")
+    roles = {**seats.roles("solver", "grader", "reviewer", "refiner"), "process": process}
+    sparring.play(
+        "refine", tasks(1), k=2, outcome="judge", process="prm:x", gate="all", roles=roles, memory=journal,
+        concurrency=1,
+    )  # fmt: skip
+    first, second = seats.prompts["reviewer"]
+    assert first.count("(Score: 4/10)") == 2 and "Score:" not in second
+
+
+def test_a_calibration_that_is_not_finished_is_none(journal: Journal) -> None:
+    said = iter(["Answer: 4", "Answer: 5"] * 2)
+
+    def solver(*_: Any) -> str:
+        try:
+            return next(said)
+        except StopIteration:
+            raise UserError("stopped") from None
+
+    roles = {**Seats().roles("grader", "continuer"), "solver": solver}
+    given = {"memory": journal, "k": 2, "concurrency": 1, "chains": "all", **SCORED}
+    with pytest.raises(UserError, match="stopped"):
+        sparring.play("refine", tasks(5), run="half", roles=roles, iterations=0, **given)
+    every = Seats().roles("solver", "grader", "continuer", "reviewer", "refiner")
+    with pytest.raises(UserError, match="`half` has 3 questions left to score; finish it first"):
+        sparring.play("refine", tasks(1), run="r", calibration="half", roles=every, **given)

@@ -163,3 +163,9 @@ def test_calibration_is_the_population_of_what_was_scored() -> None:
 def test_a_calibration_that_cannot_be_used_says_so(rewards: list[float]) -> None:
     with pytest.raises(UserError, match="calibration of a set"):
         Calibration.of(rewards, "a set")
+
+
+def test_where_nobody_has_an_answer_there_is_nothing_to_be_confident_of() -> None:
+    found = decide([Scored(None, 0.4, (0.9,))] * 3, None, Calibration(1.0, 0.1))
+    assert found.hard and not found.confident and found.confidence_outcome == 1
+    assert not decide([Scored(None, 0.4, ()), Scored(0, 0.9, (0.9,))], None, Calibration(1.0, 0.1)).hard

@@ -105,8 +105,10 @@ async def rewritten(context: Context, question: str, chain: Written, number: int
     """
     place = chain["key"].rsplit("/", 1)[1]
     steps = chain_of(chain, question).steps
-    grades = chain["steps"] or [0.0] * len(steps)
-    shown = [{"text": step, "score": round(10 * grade)} for step, grade in zip(steps, grades, strict=True)]
+    grades = (
+        [None] * len(steps) if chain["steps"] is None else [round(10 * score) for score in chain["steps"]]
+    )
+    shown = [{"text": step, "score": grade} for step, grade in zip(steps, grades, strict=True)]
     variables = {"question": question, "steps": shown}
     review = await context.act(REVIEWER, f"{under}{number}/{REVIEWER}/{place}", "review", variables)
     told = {**variables, "review": review.text.strip()}

@@ -7,12 +7,13 @@ Chain i has an answer, an outcome score o_i and a process score p_i; its reward 
     H      entropy of V / sum(V) in nats, of the outcome and of the process scores each
     conf   2 (1 - sigmoid(H)) = 2 / (1 + e^H): 1 for one answer, 2 / (1 + n) for n of equal weight
     c1     not Q < 0: the majority is no worse than the calibration set's average
-    c2     neither conf < 0.5: neither model weighs more than e^H = 3 answers
+    c2     some chain has an answer and neither conf < 0.5: neither model weighs more than e^H = 3 answers
     hard   neither c1 nor c2
 
 What the released code leaves to accident is decided here: where no chain gives the majority's answer any
 more, c1 does not hold (there: a mean of nothing compares false, so it does); scores that are all 0 weigh
-equally (there: likewise, c2 would hold).
+equally (there: likewise, c2 would hold); where no chain has an answer at all, c2 does not hold (there: by the
+same accident, it does).
 """
 
 from __future__ import annotations
@@ -125,7 +126,8 @@ def decide(chains: Sequence[Scored], majority: int | None, calibration: Calibrat
     ]
     confidences = [confidence(held) for held in entropies]
     good = quality is not None and quality >= -_ROUNDING
-    confident = min(confidences) >= CONFIDENT - _ROUNDING
+    # Where nobody gives an answer the scores all weigh one thing, and that is none to be confident of.
+    confident = any(one is not None for one in answers) and min(confidences) >= CONFIDENT - _ROUNDING
     return GateDecision(
         hard=not good and not confident,
         reason=_reason(good, confident),
@@ -147,7 +149,7 @@ def decide(chains: Sequence[Scored], majority: int | None, calibration: Calibrat
 def _reason(good: bool, confident: bool) -> str:
     found = (("the majority is good", good), ("both are confident", confident))
     held = [name for name, holds in found if holds]
-    return " and ".join(held) or "the majority is poor and the scores are spread"
+    return " and ".join(held) or "the majority is poor, and the scores are spread or nobody has an answer"
 
 
 def entropy(answers: Sequence[int | None], scores: Sequence[float]) -> float:

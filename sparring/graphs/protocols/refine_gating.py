@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from sparring.errors import UserError
 from sparring.graphs.protocols.refine_gate import Calibration
@@ -70,6 +70,11 @@ class Gating(BaseModel):
         if not self.weighs or self.mean is not None:
             return None
         source = self.calibration or run
+        if self.calibration is not None and journal.has_run(source) and (left := _left(journal, source)):
+            raise UserError(
+                f"calibration: run `{source}` has {left} questions left to score; finish it first, "
+                f"`sparring resume {source}`"
+            )
         found = rewards_of(journal, source, scored_by, first=self.chains == "first")
         held = Calibration.of(found, f"run `{source}`")
         return {"mean": held.mean, "deviation": held.deviation, "n": held.n, "source": held.source}
@@ -84,6 +89,15 @@ class Gating(BaseModel):
                 "`deviation` instead"
             )
         return Calibration(**facts)
+
+
+def _left(journal: Journal, run: str) -> int:
+    """Questions of a run of `play` that it has not come to the end of."""
+    config = journal.run_row(run).config or {}
+    if not isinstance(tasks := config.get("tasks"), list):
+        return 0
+    ended = select(func.count()).where(Episode.run_id == run, Episode.status.not_in(("open", "abandoned")))
+    return len(tasks) * int(config.get("copies", 1)) - int(journal.read(ended)[0][0])
 
 
 def rewards_of(journal: Journal, run: str, options: Mapping[str, Any], *, first: bool) -> list[float]:
@@ -109,7 +123,8 @@ def rewards_of(journal: Journal, run: str, options: Mapping[str, Any], *, first:
     query = (
         select(Event.payload)
         .join(Episode, Episode.number == Event.episode_number)
-        .where(Episode.run_id == run, Event.kind == "rewards", Event.key == "0")
+        .where(Episode.run_id == run, Episode.status != "abandoned")
+        .where(Event.kind == "rewards", Event.key == "0")
         .order_by(Episode.number)
     )
     found: list[float] = []

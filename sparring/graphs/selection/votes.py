@@ -32,25 +32,31 @@ class Majority(Method):
 
 
 class Weighted(Method):
-    """Each sample votes with its outcome score; where none has one, as many as there are."""
+    """Each sample votes with its outcome score; where none with an answer has one, they count alike."""
 
     name: ClassVar[str] = "weighted"
     needs: ClassVar[tuple[Need, ...]] = ("outcome",)
 
     async def choose(self, pool: Pool, context: Context, label: str) -> Choice:
         scored = ballots(pool, "outcome")
-        rule = "weighted" if scored else "majority"
-        return chosen(await aggregator(rule)(scored or ballots(pool), context.equal))
+        if not any(ballot.answer is not None for ballot in scored):
+            return chosen(await aggregator("majority")(ballots(pool), context.equal))
+        return chosen(await aggregator("weighted")(scored, context.equal))
 
 
 class BestOfN(Method):
-    """The sample with the highest outcome score that has an answer; of equal ones the first."""
+    """The sample with the highest outcome score that has an answer; of equal ones the first, as where none
+    with an answer has a score."""
 
     name: ClassVar[str] = "best_of_n"
     needs: ClassVar[tuple[Need, ...]] = ("outcome",)
 
     async def choose(self, pool: Pool, context: Context, label: str) -> Choice:
-        fitting = [b for b in ballots(pool, "outcome") if b.answer is not None] or ballots(pool)
+        scored, alike = (
+            [ballot for ballot in ballots(pool, need) if ballot.answer is not None]
+            for need in ("outcome", None)
+        )
+        fitting = scored or alike or ballots(pool)
         best = max(fitting, key=lambda ballot: ballot.weight or 0.0)
         return Choice(best.answer, {"chosen": best.key, "score": best.weight})
 
