@@ -185,3 +185,8 @@ def test_reward_models_sit_in_seats_of_their_own(classifier: str, causal: str, t
     # Another model may be given in its place.
     swapped = {**roles, "outcome": f"orm:{classifier}?max_batch=1"}
     sparring.play("refine", [task], memory=str(tmp_path / "j.db"), roles=swapped, **{**given, "run": "s"})
+
+
+async def test_two_words_that_end_alike_say_nothing(causal: str) -> None:
+    with pytest.raises(UserError, match="end in the same token"):
+        await rate(make_engine(f"prm:{causal}?good=yes +&bad=no +"), SOLUTIONS)

@@ -261,6 +261,8 @@ class ProcessModel(RewardModel):
     def _values(self, model: Any, ids: Tensor, mask: Tensor, places: list[list[int]]) -> list[list[float]]:
         logits = model(input_ids=ids, attention_mask=mask).logits
         words = [self._tokenizer.encode(word, add_special_tokens=False)[-1] for word in self._choice]
+        if words[0] == words[1]:
+            raise UserError(f"`{self.spec}`: `good` and `bad` end in the same token")
         found = []
         for row, read in zip(logits, places, strict=True):
             shares = row[read][:, words].float().softmax(-1)[:, 0]
