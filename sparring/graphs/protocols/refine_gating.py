@@ -69,7 +69,9 @@ class Gating(BaseModel):
         if not self.weighs or self.mean is not None:
             return None
         source = self.calibration or run
-        found = rewards_of(journal, source, scored_by, first=self.chains == "first")
+        found = rewards_of(
+            journal, source, scored_by, first=self.chains == "first", ended=not self.own_average
+        )
         held = Calibration.of(found, f"run `{source}`")
         return {"mean": held.mean, "deviation": held.deviation, "n": held.n, "source": held.source}
 
@@ -85,11 +87,14 @@ class Gating(BaseModel):
         return Calibration(**facts)
 
 
-def rewards_of(journal: Journal, run: str, options: Mapping[str, Any], *, first: bool) -> list[float]:
+def rewards_of(
+    journal: Journal, run: str, options: Mapping[str, Any], *, first: bool, ended: bool = True
+) -> list[float]:
     """o + p of the first chain of each question of a run, or of all of them, before any was refined.
 
     Args:
         options: Of the protocol that asks: rewards by other scorers are another scale.
+        ended: Whether the run must have come to its end.
 
     Raises:
         UserError: no such run, one of another protocol, or one that was scored otherwise.
@@ -99,6 +104,11 @@ def rewards_of(journal: Journal, run: str, options: Mapping[str, Any], *, first:
     row = journal.run_row(run)
     if row.protocol != "refine":
         raise UserError(f"calibration: run `{run}` played `{row.protocol}`; it takes a run of `refine`")
+    if ended and row.status != "done":
+        raise UserError(
+            f"calibration: run `{run}` is {row.status}, and its average would be one of some questions; "
+            f"finish it first: `sparring resume {run}`"
+        )
     held = (row.config or {}).get("options", {})
     for name in SCORED_BY:
         if held.get(name) != options[name]:
