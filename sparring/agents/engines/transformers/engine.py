@@ -51,8 +51,8 @@ class TransformersEngine:
         max_batch: sequences that run at once.
         max_tokens_in_flight: their positions together, each counted as long as the longest may become.
         prefix_cache_gib: keys and values of finished sequences, kept for prompts that begin like them.
-        packed: on a CPU, a second copy of the weights in the layout that makes passes two to three times as
-            fast; without it memory is saved.
+        packed: on a CPU, a second copy of the weights in the layout that its matrix products want: more
+            memory, 1.2 to 1.6 times as many tokens a second.
     """
 
     def __init__(
