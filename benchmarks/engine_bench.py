@@ -209,6 +209,28 @@ async def swap(bench: Bench, rng: np.random.Generator) -> Timing:
     return Timing(1.0, seconds)
 
 
+async def packed_batch(bench: Bench, rng: np.random.Generator) -> Timing:
+    """All requests at the same moment, with packed weights against plain ones."""
+    return await _packed(bench, rng, bench.conversations)
+
+
+async def packed_alone(bench: Bench, rng: np.random.Generator) -> Timing:
+    """The same of one request."""
+    return await _packed(bench, rng, 1)
+
+
+async def _packed(bench: Bench, rng: np.random.Generator, count: int) -> Timing:
+    plain = TransformersEngine("smollm2-135m", dtype=bench.dtype, packed=False)
+    spent = []
+    for engine in (bench.engine, plain):
+        requests = [Request((user(question(rng)),), SAMPLING, (seed,)) for seed in range(count)]
+        await engine.generate(Request((user("Hello"),), Sampling(max_tokens=2), (0,)))
+        seconds, answers = await timed(asyncio.gather(*map(engine.generate, requests)))
+        spent.append(seconds / sum(answer.usage.completion_tokens for (answer,) in answers))
+    await plain.close()
+    return Timing(*spent)
+
+
 def version(folder: Path) -> PolicyVersion:
     return PolicyVersion("bench", 1, adapter=str(folder))
 
@@ -235,6 +257,8 @@ BUDGETS: dict[str, tuple[Measure, dict[str, float], bool]] = {
     "debates / one call at a time": (one_at_a_time, {"bfloat16": 8.0, "float32": 8.0}, True),
     "8 samples / 8 other requests": (samples, {"bfloat16": 3.0, "float32": 3.0}, True),
     "8 samples / 8 calls in turn": (samples_in_turn, {"bfloat16": 3.0, "float32": 3.0}, True),
+    "64 packed / plain weights": (packed_batch, {"bfloat16": 1.1, "float32": 1.1}, True),
+    "1 packed / plain weights": (packed_alone, {"bfloat16": 1.1, "float32": 1.1}, True),
     "4 adapters over 1": (adapters, {"bfloat16": 1.5, "float32": 1.5}, False),
     "adapter swap, seconds": (swap, {"bfloat16": 1.0, "float32": 1.0}, False),
 }

@@ -17,6 +17,7 @@ from tf_support import ask, check, logs_of, reference, version_of
 
 from sparring.agents.engines.base import Engine, Message, PolicyVersion, Request, Sampling, ScoreRequest
 from sparring.agents.engines.transformers import ContextExceeded, TransformersEngine
+from sparring.agents.engines.transformers.packing import PackedLinear
 from sparring.errors import EngineError, UserError
 
 
@@ -66,6 +67,24 @@ async def test_long_prompts_are_prefilled_in_pieces(tf_tiny, monkeypatch):
     ):
         check(tf_tiny, request, completion)
     await engine.close()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+async def test_packed_weights_say_the_same(tf_tiny, tf_adapters, dtype):
+    """Packed, plain, and what a trainer is given, which has a gradient and nothing packed."""
+    plain = TransformersEngine(str(tf_tiny), dtype=dtype, packed=False)
+    packed = TransformersEngine(str(tf_tiny), dtype=dtype)
+    for request in (ask("one", 1), ask("two " * 9, *range(5)), ask("three", 3, adapter=tf_adapters[0])):
+        for a, b in zip(await plain.generate(request), await packed.generate(request), strict=True):
+            assert a.completion_ids.tolist() == b.completion_ids.tolist()
+            np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-4 if dtype == "float32" else 0.05)
+    assert not any(isinstance(part, PackedLinear) for part in plain._loaded.model.modules())
+    lent = [part for part in packed.shared_base().modules() if isinstance(part, PackedLinear)]
+    assert lent and all(part.packed is None for part in lent)
+    served = [part for part in packed._loaded.model.modules() if isinstance(part, PackedLinear)]
+    assert len(served) == len(lent) and all(part.packed is not None for part in served)
+    await plain.close()
+    await packed.close()
 
 
 async def test_requests_join_while_others_run(tf_engine, tf_tiny):

@@ -232,21 +232,3 @@ def test_a_reviewer_is_not_told_that_what_nobody_could_score_is_bad(journal: Jou
     )  # fmt: skip
     first, second = seats.prompts["reviewer"]
     assert first.count("(Score: 4/10)") == 2 and "Score:" not in second
-
-
-def test_a_calibration_that_is_not_finished_is_none(journal: Journal) -> None:
-    said = iter(["Answer: 4", "Answer: 5"] * 2)
-
-    def solver(*_: Any) -> str:
-        try:
-            return next(said)
-        except StopIteration:
-            raise UserError("stopped") from None
-
-    roles = {**Seats().roles("grader", "continuer"), "solver": solver}
-    given = {"memory": journal, "k": 2, "concurrency": 1, "chains": "all", **SCORED}
-    with pytest.raises(UserError, match="stopped"):
-        sparring.play("refine", tasks(5), run="half", roles=roles, iterations=0, **given)
-    every = Seats().roles("solver", "grader", "continuer", "reviewer", "refiner")
-    with pytest.raises(UserError, match="`half` has 3 questions left to score; finish it first"):
-        sparring.play("refine", tasks(1), run="r", calibration="half", roles=every, **given)

@@ -298,6 +298,11 @@ def test_a_calibration_by_other_scorers_is_refused(journal: Journal) -> None:
     play(journal, Agents(), "easy", "dull", run="cal", iterations=0, process="rollouts?n=3", roles=roles)
     with pytest.raises(UserError, match="was scored by process `rollouts\\?n=3`"):
         play(journal, Agents(), "easy", run="r", calibration="cal")
+    roles["grader"] = lambda *_: 1 / 0
+    with suppress(Exception):
+        play(journal, Agents(), "easy", run="cut", iterations=0, roles=roles)
+    with pytest.raises(UserError, match=r"run `cut` is failed, and .*`sparring resume cut`"):
+        play(journal, Agents(), "easy", run="r", calibration="cut")
     sparring.play("sample", tasks("a"), memory=journal, run="s", engine="scripted:hash")
     with pytest.raises(UserError, match="played `sample`"):
         play(journal, Agents(), "easy", run="r", calibration="s")

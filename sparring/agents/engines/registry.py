@@ -77,11 +77,12 @@ _ENGINE: dict[str, dict[str, Option]] = {
         "device": str,
         "max_tokens_in_flight": int,
         "prefix_cache_gib": float,
+        "packed": _switch,
     },
     "orm": _RATING,
     "prm": {**_RATING, "tag": str, "good": str, "bad": str},
 }
-_CAPACITY = {"max_batch", "max_tokens_in_flight", "prefix_cache_gib"}
+_CAPACITY = {"max_batch", "max_tokens_in_flight", "prefix_cache_gib", "packed"}
 """How much an embedded engine may hold: specs that differ in these alone are one model in memory, sized as
 the first of them says."""
 _SILENT = _CAPACITY | {

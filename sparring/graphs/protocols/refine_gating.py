@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from sparring.errors import UserError
 from sparring.graphs.protocols.refine_gate import Calibration
@@ -70,12 +70,9 @@ class Gating(BaseModel):
         if not self.weighs or self.mean is not None:
             return None
         source = self.calibration or run
-        if self.calibration is not None and journal.has_run(source) and (left := _left(journal, source)):
-            raise UserError(
-                f"calibration: run `{source}` has {left} questions left to score; finish it first, "
-                f"`sparring resume {source}`"
-            )
-        found = rewards_of(journal, source, scored_by, first=self.chains == "first")
+        found = rewards_of(
+            journal, source, scored_by, first=self.chains == "first", ended=not self.own_average
+        )
         held = Calibration.of(found, f"run `{source}`")
         return {"mean": held.mean, "deviation": held.deviation, "n": held.n, "source": held.source}
 
@@ -91,20 +88,14 @@ class Gating(BaseModel):
         return Calibration(**facts)
 
 
-def _left(journal: Journal, run: str) -> int:
-    """Questions of a run of `play` that it has not come to the end of."""
-    config = journal.run_row(run).config or {}
-    if not isinstance(tasks := config.get("tasks"), list):
-        return 0
-    ended = select(func.count()).where(Episode.run_id == run, Episode.status.not_in(("open", "abandoned")))
-    return len(tasks) * int(config.get("copies", 1)) - int(journal.read(ended)[0][0])
-
-
-def rewards_of(journal: Journal, run: str, options: Mapping[str, Any], *, first: bool) -> list[float]:
+def rewards_of(
+    journal: Journal, run: str, options: Mapping[str, Any], *, first: bool, ended: bool = True
+) -> list[float]:
     """o + p of the first chain of each question of a run, or of all of them, before any was refined.
 
     Args:
         options: Of the protocol that asks: rewards by other scorers are another scale.
+        ended: Whether the run must have come to its end.
 
     Raises:
         UserError: no such run, one of another protocol, or one that was scored otherwise.
@@ -114,6 +105,11 @@ def rewards_of(journal: Journal, run: str, options: Mapping[str, Any], *, first:
     row = journal.run_row(run)
     if row.protocol != "refine":
         raise UserError(f"calibration: run `{run}` played `{row.protocol}`; it takes a run of `refine`")
+    if ended and row.status != "done":
+        raise UserError(
+            f"calibration: run `{run}` is {row.status}, and its average would be one of some questions; "
+            f"finish it first: `sparring resume {run}`"
+        )
     held = (row.config or {}).get("options", {})
     for name, default in SCORED_BY.items():
         if (scorer := held.get(name, default)) != options[name]:

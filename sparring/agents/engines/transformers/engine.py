@@ -51,6 +51,8 @@ class TransformersEngine:
         max_batch: sequences that run at once.
         max_tokens_in_flight: their positions together, each counted as long as the longest may become.
         prefix_cache_gib: keys and values of finished sequences, kept for prompts that begin like them.
+        packed: on a CPU, a second copy of the weights in the layout that its matrix products want: more
+            memory, 1.2 to 1.6 times as many tokens a second.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class TransformersEngine:
         max_batch: int = 64,
         max_tokens_in_flight: int = 131_072,
         prefix_cache_gib: float = 1.5,
+        packed: bool = True,
     ) -> None:
         if dtype not in ("bfloat16", "float32", "auto"):
             raise UserError(f"dtype must be bfloat16, float32 or auto, not {dtype}")
@@ -70,7 +73,7 @@ class TransformersEngine:
                 "max_batch and max_tokens_in_flight must be at least 1, prefix_cache_gib at least 0"
             )
         self.spec = model
-        self._dtype, self._device = dtype, device
+        self._dtype, self._device, self._packed = dtype, device, packed
         self._limits = (max_batch, max_tokens_in_flight, int(prefix_cache_gib * 2**30))
         self._guard = threading.Lock()
         self._loaded: Loaded | None = None
@@ -97,7 +100,7 @@ class TransformersEngine:
                 from sparring.agents.engines.transformers.loading import load
                 from sparring.agents.engines.transformers.worker import TurnLock, Worker
 
-                self._loaded = load(self.spec, self._dtype, self._device)
+                self._loaded = load(self.spec, self._dtype, self._device, packed=self._packed)
                 self._lock = TurnLock()
                 worker = Worker(Batch(self._loaded, Limits(*self._limits)), self._prepare, self._lock)
                 worker.start()

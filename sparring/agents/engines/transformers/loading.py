@@ -52,8 +52,8 @@ def context_of(config: Any) -> int:
     return context
 
 
-def load(spec: str, dtype: str, device: str) -> Loaded:
-    """Load a model for inference.
+def load(spec: str, dtype: str, device: str, *, packed: bool = True) -> Loaded:
+    """Load a model for inference, on a CPU with `packed` weights (`packing`).
 
     Raises:
         UserError: no such model, no chat template, an attention this engine does not know.
@@ -61,7 +61,7 @@ def load(spec: str, dtype: str, device: str) -> Loaded:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from sparring.agents.engines.transformers import attention
+    from sparring.agents.engines.transformers import attention, packing
 
     attention.register()
     quiet()
@@ -79,6 +79,8 @@ def load(spec: str, dtype: str, device: str) -> Loaded:
     model.requires_grad_(False)
     model.train(False)
     model.to(torch.device(where))  # type: ignore[arg-type]  # its decorator hides the method's signature
+    if packed:
+        packing.pack(model)
     return Loaded(
         model, tokenizer, checkpoint_hash(folder), stop_ids(model, tokenizer), context_of(model.config)
     )
@@ -95,7 +97,12 @@ def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 
 def twin(model: Any) -> Any:
     """The same architecture over the same parameters, not copied, with transformers' own attention."""
+    from sparring.agents.engines.transformers import packing
+
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    # Packed weights stay behind: they have no gradient.
+    layers = [part for part in model.modules() if isinstance(part, packing.PackedLinear)]
+    shared |= {id(layer.packed): None for layer in layers}
     shared |= {id(module._forward_hooks): OrderedDict() for module in model.modules()}  # the adapters' hooks
     other = copy.deepcopy(model, shared)
     other.set_attn_implementation("sdpa")
