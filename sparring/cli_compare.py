@@ -34,7 +34,7 @@ def compare(
     lasting(memory)
     check_out(out, memory, str(config))
     from sparring.graphs.compare import draw, load_comparison, plot_of, tables
-    from sparring.graphs.comparison import compared
+    from sparring.graphs.comparison import compared, voted
     from sparring.graphs.display import show
     from sparring.graphs.play import aplay
     from sparring.memory.journal import Journal
@@ -47,10 +47,10 @@ def compare(
 
     def deliver(result: PlayResult) -> None:
         with Journal.open(memory) as journal:
-            rows = compared(journal, result.run)
+            rows, votes = compared(journal, result.run), voted(journal, result.run)
         if out is not None:
             write_lines([row.to_json() for row in rows], out)
         show(*tables(rows))
-        print(f"plot: {draw(rows, plot_of(chosen, memory), chosen.run)}", file=sys.stderr)
+        print(f"plot: {draw(rows, plot_of(chosen, memory), chosen.run, votes)}", file=sys.stderr)
 
     conduct(job, chosen.run, memory, quiet=quiet, deliver=deliver)

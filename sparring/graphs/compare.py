@@ -22,7 +22,7 @@ from rich.text import Text
 
 from sparring.errors import UserError, unknown
 from sparring.graphs.cast import SAMPLING_FIELDS
-from sparring.graphs.comparison import Compared, compared
+from sparring.graphs.comparison import Compared, Voted, compared
 from sparring.graphs.config_file import RunConfig, read_config, what_is_played
 from sparring.graphs.display import columns
 from sparring.graphs.drawing import add_legend, new_figure, plain, save
@@ -160,18 +160,25 @@ def plot_of(config: CompareConfig, memory: str) -> Path:
     return (folder if config.plots or "://" in memory else Path(memory).parent / folder) / "compare.png"
 
 
-def draw(rows: Sequence[Compared], out: Path, title: str) -> Path:
-    """Accuracy over completion tokens and over calls, a point and an interval a method."""
+def draw(rows: Sequence[Compared], out: Path, title: str, votes: Sequence[Voted] = ()) -> Path:
+    """Accuracy over completion tokens and over calls: a point and an interval a method, and the line of votes
+    that they are held against."""
     with new_figure(10, 4.4, f"{title}: accuracy over cost, 95 % intervals") as figure:
         panels = figure.subplots(1, 2, sharey=True)
         shown = (("calls", "calls a question"), ("completion_tokens", "completion tokens a question"))
         for panel, (what, label) in zip(panels, shown, strict=True):
+            if votes:
+                x = [getattr(vote, what) for vote in votes]
+                y = [vote.accuracy for vote in votes]
+                panel.plot(x, y, color="0.7", zorder=0, label="majority of 1, 2, ...")
+            width = max(getattr(row.cost, what) for row in rows)
             for number, row in enumerate(rows):
-                x, found = getattr(row.cost, what), row.accuracy
+                found = row.accuracy
                 # Of a share of 1 the bound is 1 but for rounding.
                 below, above = max(0.0, found.mean - found.low), max(0.0, found.high - found.mean)
                 panel.errorbar(
-                    [x],
+                    # Methods that cost the same stand beside each other.
+                    [getattr(row.cost, what) + 0.008 * width * (number - len(rows) / 2)],
                     [found.mean],
                     yerr=[[below], [above]],
                     fmt="osD^vP*X<>"[number % 10],

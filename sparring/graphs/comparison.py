@@ -65,6 +65,10 @@ class Compared:
         return asdict(self)
 
 
+Made = dict[int, tuple[Any, dict[str, Any]]]
+"""Episode -> its task, and label -> what that method came to."""
+
+
 @dataclass(frozen=True)
 class Spoken:
     """A turn as costs see it."""
@@ -77,20 +81,39 @@ class Spoken:
     """Scorer -> tokens it read of this turn's chain."""
 
 
+@dataclass(frozen=True)
+class Voted:
+    """Self-consistency on so many samples of the pool."""
+
+    calls: int
+    completion_tokens: float
+    accuracy: float
+
+
+def voted(journal: Journal, run: str) -> list[Voted]:
+    """Self-consistency on 1, 2, ... samples up to the whole pool: what methods are held against.
+
+    Raises:
+        UserError: as `compared`.
+    """
+    protocol, made, spoken = _read(journal, run)
+    pools = {number: _pool(about, spoken[number]) for number, (about, _) in made.items()}
+    tokens = float(np.mean([pool.completion_tokens.mean() for pool in pools.values()]))
+    few = min(protocol.drawn, 16)
+    sizes = sorted({*range(1, few + 1), *map(round, np.geomspace(few, protocol.drawn, 16))})
+    return [
+        Voted(size, size * tokens, float(_votes(pools, dict.fromkeys(pools, size), "calls").mean()))
+        for size in sizes
+    ]
+
+
 def compared(journal: Journal, run: str) -> list[Compared]:
     """Each method of a run of `compare`, in the order in which they were named.
 
     Raises:
         UserError: a run of another protocol, or one without a finished question that has a reference.
     """
-    row = journal.run_row(run)
-    if row.protocol != Compare.name:
-        raise UserError(f"run `{run}` played `{row.protocol}`, not `compare`")
-    protocol = make_protocol(row.protocol, dict(row.config["options"]))
-    assert isinstance(protocol, Compare)
-    made, spoken = _made(journal, run), _spoken(journal, run)
-    if not made:
-        raise UserError(f"run `{run}` has no finished question with a reference; there is nothing to compare")
+    protocol, made, spoken = _read(journal, run)
     pools = {number: _pool(about, spoken[number]) for number, (about, _) in made.items()}
     right = {
         label: np.array([float(bool(told[label]["right"])) for _, told in made.values()])
@@ -122,6 +145,19 @@ def compared(journal: Journal, run: str) -> list[Compared]:
             )
         )
     return found
+
+
+def _read(journal: Journal, run: str) -> tuple[Compare, Made, dict[int, list[Spoken]]]:
+    """The protocol of a run, what its methods made of each question, and what was said there."""
+    row = journal.run_row(run)
+    if row.protocol != Compare.name:
+        raise UserError(f"run `{run}` played `{row.protocol}`, not `compare`")
+    protocol = make_protocol(row.protocol, dict(row.config["options"]))
+    assert isinstance(protocol, Compare)
+    made = _made(journal, run)
+    if not made:
+        raise UserError(f"run `{run}` has no finished question with a reference; there is nothing to compare")
+    return protocol, made, _spoken(journal, run)
 
 
 def _votes(pools: Mapping[int, Samples], budgets: Mapping[int, float], unit: str) -> Numbers:
@@ -167,7 +203,7 @@ def _mean(costs: Sequence[Cost]) -> Cost:
     return Cost(**{name: float(np.mean([row[name] for row in rows])) for name in rows[0]})
 
 
-def _made(journal: Journal, run: str) -> dict[int, tuple[Any, dict[str, Any]]]:
+def _made(journal: Journal, run: str) -> Made:
     """Episode -> its task and what each method made of it; one that reached a cap lacks some."""
     query = (
         select(Episode.number, Task.answer, Task.check, Event.key, Event.payload)
