@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from sparring.errors import UserError
+from sparring.graphs.compare import load_comparison
 from sparring.memory.journal import Journal
 from sparring.training.config import load_config
 from sparring.training.league.config import load_tournament
@@ -318,5 +319,7 @@ def test_every_example_holds_together(file: Path) -> None:
     """Seats, prompts, tasks and options fit each other, as far as can be told without a model."""
     if "policies" in (text := file.read_text()) or "extends" in text:
         preflight(load_config(file))
+    elif "methods" in text:
+        load_comparison(file).played()
     else:
         load_tournament(file)

@@ -249,7 +249,8 @@ async def test_the_engine_serves_what_was_trained(tiny: Path, spy: Spy, tmp_path
         trained = logp(spy.policy.eval(), row.prompt_ids, row.completion_ids).numpy()
         np.testing.assert_allclose(after, trained, atol=1e-4, rtol=0)
         assert np.abs(after - before).max() > 0.1
-        np.testing.assert_array_equal(await served(None), before)  # the shared base is what it was
+        # The shared base is what it was; a pass over fewer tokens, the others being kept, rounds otherwise.
+        np.testing.assert_allclose(await served(None), before, atol=1e-5, rtol=0)
     finally:
         await engine.close()
 
