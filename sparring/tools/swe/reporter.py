@@ -141,6 +141,8 @@ class UnittestReport(unittest.TextTestResult):
 
 
 def run_pytest(arguments: list[str], paths: list[str], report: Report) -> int:
+    for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
+        os.environ.pop(name, None)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     import pytest
 
