@@ -119,7 +119,7 @@ def test_what_is_shipped_is_what_the_sources_say(built: dict[str, Instance], nam
     assert not set(one.fail_to_pass) & set(one.pass_to_pass) and one.pass_to_pass
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each
 def test_trees_have_a_past_and_no_future(built: dict[str, Instance], name: str, tmp_path: Path) -> None:
     tree = checkout(built[name], tmp_path / "tree")
     commits = git(tree, "log", "--all", "--format=%s").splitlines()
