@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -139,7 +140,7 @@ def test_unittest_statuses(tmp_path: Path) -> None:
     }
 
 
-def test_the_tree_has_no_say_before_its_tests(tmp_path: Path) -> None:
+def test_the_tree_has_no_say_before_its_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Modules of the tree that bear the names of what the runner imports are not imported in their place."""
     shout = "open('loaded', 'a').write(__name__ + ' ')\n"
     named = (
@@ -158,10 +159,32 @@ def test_the_tree_has_no_say_before_its_tests(tmp_path: Path) -> None:
     files["evil-1.dist-info/METADATA"] = "Name: evil\nVersion: 1\n"
     files["evil.py"] = shout
     files["test_a.py"] = "import json\ndef test_a(): assert json.dumps([]) == '[]'\n"
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "tree"))
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p evil")
     found, _ = run(tmp_path, files, "pytest", "test_a.py")
     assert found.complete and found.statuses == {"test_a.py::test_a": Status.PASSED}
     assert not (tmp_path / "tree" / "loaded").exists()
     assert not list((tmp_path / "tree").rglob("*.pyc")) and not (tmp_path / "tree" / ".pytest_cache").exists()
+
+
+def test_a_tree_that_is_installed_has_no_say_either(tmp_path: Path) -> None:
+    """A tree installed in place is on the path from the start, and Python would import its `sitecustomize`."""
+    venv.create(tmp_path / "env", with_pip=False)
+    (packages,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (packages / "tree.pth").write_text(f"{tree}\n")
+    (packages / "installed.py").write_text("")
+    (tree / "sitecustomize.py").write_text("open('loaded', 'w')\n")
+    (tree / "test_a.py").write_text(
+        "import unittest, installed\nclass A(unittest.TestCase):\n    def test_a(self): pass\n"
+    )
+    report = tmp_path / "report.jsonl"
+    words = report_command(tmp_path / "env" / "bin" / "python", ["unittest", "test_a"], report, ())
+    subprocess.run(words, cwd=tree, input=KEY, capture_output=True, timeout=60, check=False)
+    found = read_results(report, KEY)
+    assert found.complete and found.statuses == {"test_a.A.test_a": Status.PASSED}
+    assert not (tree / "loaded").exists()
 
 
 def test_a_line_from_elsewhere_is_found(tmp_path: Path) -> None:
