@@ -168,7 +168,7 @@ def test_the_tree_has_no_say_before_its_tests(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_tree_that_is_installed_has_no_say_either(tmp_path: Path) -> None:
-    """A tree installed in place is on the path from the start, and Python would import its `sitecustomize`."""
+    """A tree installed in place is on the path from the start, and Python imports its `sitecustomize`."""
     venv.create(tmp_path / "env", with_pip=False)
     (packages,) = (tmp_path / "env").glob("lib/python*/site-packages")
     tree = tmp_path / "tree"
