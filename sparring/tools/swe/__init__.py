@@ -1,0 +1,1 @@
+"""Software tasks: instances, predictions, test results by id, the resolution rule."""
