@@ -6,11 +6,11 @@ import asyncio
 import fcntl
 import json
 import os
-import site
 import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -89,25 +89,20 @@ for number, target in enumerate(targets):
 """
 
 
-def test_what_judges_and_what_runs_cannot_be_written(box: Sandbox, work: Path, tmp_path: Path) -> None:
-    """Grader, journal and a package beside them, all open to every user by their modes."""
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    targets = [outside / name for name in ("grader.py", "journal.db")]
-    for target in targets:
-        target.write_text("as it was")
-        target.chmod(0o666)
-    for folder in (outside, tmp_path, tmp_path.parent):
-        folder.chmod(0o777)
-    try:
+def test_what_judges_and_what_runs_cannot_be_written(box: Sandbox, work: Path) -> None:
+    """Grader and journal, which every user may reach and write by their modes."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        outside = Path(folder)
+        outside.chmod(0o777)
+        targets = [outside / name for name in ("grader.py", "journal.db")]
+        for target in targets:
+            target.write_text("as it was")
+            target.chmod(0o666)
         ran = python(box, work, WRITES, work, *targets)
-    finally:
-        for folder in (tmp_path, tmp_path.parent):
-            folder.chmod(0o700)
-    assert ran.returncode == 0, ran.stderr
-    assert {target.read_text() for target in targets} == {"as it was"}
-    assert {target.stat().st_mode & 0o777 for target in targets} == {0o666}
-    assert sorted(path.name for path in outside.iterdir()) == ["grader.py", "journal.db"]
+        assert ran.returncode == 0, ran.stderr
+        assert {target.read_text() for target in targets} == {"as it was"}
+        assert {target.stat().st_mode & 0o777 for target in targets} == {0o666}
+        assert sorted(path.name for path in outside.iterdir()) == ["grader.py", "journal.db"]
 
 
 def test_the_interpreter_and_its_packages_cannot_be_written(box: Sandbox, work: Path) -> None:
@@ -122,7 +117,6 @@ def test_the_interpreter_and_its_packages_cannot_be_written(box: Sandbox, work: 
     finally:
         folder.chmod(mode)
         probe.unlink(missing_ok=True)
-    assert site  # packages are readable: the interpreter runs with them
     assert box.run([sys.executable, "-c", "import pydantic"], work=work).returncode == 0
 
 
@@ -539,8 +533,6 @@ def test_folders_that_must_not_be_handed_over(work: Path, tmp_path: Path) -> Non
 def test_an_ordinary_user_has_the_same(kind: str) -> None:
     """This file's mechanisms with another interpreter and no right at all."""
     opened(kind)
-    import tempfile
-
     code = f"""
 import sys, tempfile
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})

@@ -133,7 +133,10 @@ class Sandbox:
         finally:
             if not kept:
                 self._given.discard(tmp)
-                await asyncio.to_thread(remove, tmp)
+                try:
+                    tmp.rmdir()
+                except OSError:  # something is left in it, perhaps much
+                    await asyncio.to_thread(remove, tmp)
 
     def run(self, command: str | Sequence[str], **options: Any) -> Ran:
         """`arun` for callers without an event loop, or within one (it blocks)."""

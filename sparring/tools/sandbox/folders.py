@@ -16,30 +16,18 @@ NOBODY = 65534
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/opt/hostedtoolcache")
 ETC = (
     "alternatives",
-    "ca-certificates",
-    "debian_version",
-    "environment-modules",
     "group",
     "hosts",
     "ld.so.cache",
-    "ld.so.conf",
-    "ld.so.conf.d",
-    "locale.alias",
     "localtime",
-    "magic",
     "mime.types",
     "nsswitch.conf",
     "os-release",
     "passwd",
-    "protocols",
     "python3",
-    "python3.11",
-    "python3.12",
-    "python3.13",
     "services",
     "ssl/certs",
     "ssl/openssl.cnf",
-    "timezone",
 )
 PROC = ("cpuinfo", "filesystems", "loadavg", "meminfo", "stat", "uptime", "version", "sys/kernel", "sys/vm")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")

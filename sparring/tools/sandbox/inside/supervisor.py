@@ -150,3 +150,4 @@ def main() -> None:
         "left": max(0, survivors - plan["own"]) if watch.reason is None else 0,
     }
     os.write(answer, marshal.dumps(result))
+    os._exit(0)  # without the interpreter's tidying up, which takes milliseconds
