@@ -34,7 +34,7 @@ class Sandbox:
         self.read = readable(options.read)
         self.write = [work_folder(path, self.read) for path in options.write]
         self._given: set[Path] = set()
-        self.containers = Containers(options.program, options.image) if kind == "container" else None
+        self.containers = Containers(options) if kind == "container" else None
         self._description = description
 
     @classmethod
@@ -128,7 +128,7 @@ class Sandbox:
             for each in {folder, tmp, *self.write} - self._given:
                 self.hand_over(each)
             if self.containers:
-                return await self.containers.run(job, self.read, self.write)
+                return await self.containers.run(job)
             return await supervise(self._plan(job), stdin, job.limits)
         finally:
             if not kept:

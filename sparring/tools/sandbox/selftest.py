@@ -16,6 +16,7 @@ from sparring.errors import SandboxUnavailable, SparringError
 
 from . import bubblewrap
 from .base import Description, Limits, Options, Ran
+from .container import Containers
 from .inside import landlock, seccomp
 from .process import interpreter
 
@@ -118,14 +119,12 @@ def _tested(kind: str, program: str, image: str | None) -> Description | str:
 
     if why := _missing(kind):
         return why
-    box = Sandbox(kind, Options(program=program, image=image))
-    if box.containers:
+    if kind == "container":
         try:
-            return box.containers.tested()
+            return Containers(Options(program=program, image=image)).tested()
         except SparringError as error:
             return str(error)
-        finally:
-            box.close()
+    box = Sandbox(kind, Options())
     outside = Path(tempfile.mkdtemp(prefix="sandbox-test-"))
     try:
         os.chmod(outside, 0o755)
