@@ -49,7 +49,7 @@ def work(tmp_path: Path) -> Path:
 
 
 def python(box: Sandbox, work: Path, code: str, *arguments: object, **options: object) -> Ran:
-    return box.run([*PYTHON, code, *map(str, arguments)], work=work, **options)  # type: ignore[arg-type]  # `run`'s
+    return box.run([*PYTHON, code, *map(str, arguments)], work=work, **options)  # type: ignore[arg-type]  # options of `run`
 
 
 def free(lock: Path) -> bool:

@@ -13,7 +13,7 @@ from sparring.errors import UserError
 NOBODY = 65534
 """The user that root drops to; it owns nothing."""
 
-SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/opt/hostedtoolcache")
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32")
 ETC = (
     "alternatives",
     "group",
