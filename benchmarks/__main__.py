@@ -16,6 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 FULL = {
     "imports": [],
+    "sandbox": [],
     "overhead": ["--rounds", "3"],
     "engine_bench": ["--dtype", "bfloat16", "--repeats", "3"],
     "engine_bench float32": ["--dtype", "float32", "--repeats", "3"],
@@ -26,6 +27,7 @@ FULL = {
 }
 QUICK = {
     "imports": [],
+    "sandbox": ["--rounds", "10"],
     "overhead": ["--rounds", "1"],
     "engine_bench": ["--dtype", "bfloat16", "--repeats", "1", "--conversations", "16"],
     "journal_million": ["--turns", "50000"],
