@@ -33,7 +33,7 @@ demo-debate: $(READY) ## the debate alone, on all 48 questions
 learn: $(READY) ## the long learning runs: seeds, held-out, control, first number, curriculum (an hour)
 	$(BIN)/python -m benchmarks.learning --out learning
 
-test: $(READY) ## the default tests, 5 to 7 minutes on 2 cores
+test: $(READY) ## the default tests, about 9 minutes on 2 cores
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 test-slow: $(READY) ## the long ones: 100 kills, real servers, large inputs
