@@ -34,7 +34,7 @@ def compare(
     lasting(memory)
     check_out(out, memory, str(config))
     from sparring.graphs.compare import draw, load_comparison, plot_of, tables
-    from sparring.graphs.comparison import compared, voted
+    from sparring.graphs.comparison import compared_and_voted
     from sparring.graphs.display import show
     from sparring.graphs.play import aplay
     from sparring.memory.journal import Journal
@@ -47,7 +47,7 @@ def compare(
 
     def deliver(result: PlayResult) -> None:
         with Journal.open(memory) as journal:
-            rows, votes = compared(journal, result.run), voted(journal, result.run)
+            rows, votes = compared_and_voted(journal, result.run)
         if out is not None:
             write_lines([row.to_json() for row in rows], out)
         show(*tables(rows))

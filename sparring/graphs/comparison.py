@@ -90,14 +90,8 @@ class Voted:
     accuracy: float
 
 
-def voted(journal: Journal, run: str) -> list[Voted]:
-    """Self-consistency on 1, 2, ... samples up to the whole pool: what methods are held against.
-
-    Raises:
-        UserError: as `compared`.
-    """
-    protocol, made, spoken = _read(journal, run)
-    pools = {number: _pool(about, spoken[number]) for number, (about, _) in made.items()}
+def _line(protocol: Compare, pools: Mapping[int, Samples]) -> list[Voted]:
+    """Self-consistency on 1, 2, ... samples up to the whole pool."""
     tokens = float(np.mean([pool.completion_tokens.mean() for pool in pools.values()]))
     few = min(protocol.drawn, 16)
     sizes = sorted({*range(1, few + 1), *map(round, np.geomspace(few, protocol.drawn, 16))})
@@ -112,6 +106,15 @@ def compared(journal: Journal, run: str) -> list[Compared]:
 
     Raises:
         UserError: a run of another protocol, or one without a finished question that has a reference.
+    """
+    return compared_and_voted(journal, run)[0]
+
+
+def compared_and_voted(journal: Journal, run: str) -> tuple[list[Compared], list[Voted]]:
+    """The same, and the votes that methods are held against: self-consistency on 1, 2, ... samples.
+
+    Raises:
+        UserError: as `compared`.
     """
     protocol, made, spoken = _read(journal, run)
     pools = {number: _pool(about, spoken[number]) for number, (about, _) in made.items()}
@@ -144,7 +147,7 @@ def compared(journal: Journal, run: str) -> list[Compared]:
                 ),
             )
         )
-    return found
+    return found, _line(protocol, pools)
 
 
 def _read(journal: Journal, run: str) -> tuple[Compare, Made, dict[int, list[Spoken]]]:

@@ -21,6 +21,7 @@ from sqlalchemy import select
 from sparring.errors import UserError
 from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.judge_report import Judge
+from sparring.graphs.judges import figures as judge_figures
 from sparring.graphs.judges import judges
 from sparring.graphs.player import FINISHED
 from sparring.graphs.pool import Baseline, answer_of, compare, share
@@ -128,6 +129,7 @@ def report(journal: Journal, run: str) -> Report:
         counts["unplayed"] = max(0, unplayed) if row.kind == "play" else 0
     by_task = _by_task(scored)
     baseline = compare(journal, run, by_task)
+    judged = judges(journal, run) if row.protocol == "pairwise" else []
     return Report(
         run=run,
         protocol=row.protocol,
@@ -148,8 +150,8 @@ def report(journal: Journal, run: str) -> Report:
         changes=_changes(journal, run),
         conclusion=conclude(row.protocol, baseline),
         step_errors=step_errors(journal, run) if row.protocol == "step_check" else None,
-        judges=judges(journal, run) if row.protocol == "pairwise" else [],
-        figures={} if protocol is None else protocol.figures(journal, run),
+        judges=judged,
+        figures=judge_figures(judged) if judged else protocol.figures(journal, run) if protocol else {},
         answers=answers,
     )
 

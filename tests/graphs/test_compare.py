@@ -21,7 +21,7 @@ from sparring.cli import app
 from sparring.errors import UserError
 from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.compare import draw, load_comparison
-from sparring.graphs.comparison import compared, voted
+from sparring.graphs.comparison import compared, compared_and_voted
 from sparring.graphs.selection.base import make_methods
 from sparring.graphs.selection.deepening import Deepening
 from sparring.memory.journal import Journal
@@ -335,7 +335,7 @@ def test_a_method_costs_what_it_would_alone(journal: Journal, tmp_path: Path) ->
     assert not rows["majority"].short and rows["usc"].short
     assert not rows["majority"].short_tokens and rows["tick"].short_tokens
     assert rows["gsa"].difference.mean == pytest.approx(1 - rows["gsa"].equal_calls)
-    line = voted(journal, "r")
+    line = compared_and_voted(journal, "r")[1]
     assert [vote.calls for vote in line] == [1, 2, 3, 4, 5, 6] and line[-1].accuracy == 1
     assert line[0].accuracy == pytest.approx(1 / 2, abs=0.05)  # three of the six samples
     assert draw(list(rows.values()), tmp_path / "all.png", "r", line).is_file()  # shares of 0 and 1 too

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import socket
@@ -21,6 +20,7 @@ import pytest
 from sparring.errors import SandboxUnavailable, UserError
 from sparring.tools.sandbox import Limits, Ran, Sandbox, bubblewrap, selftest
 from sparring.tools.sandbox.inside import landlock
+from sparring.tools.sandbox.selftest import is_free
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]
 LOCK = "import fcntl, os; lock = open('lock', 'w'); fcntl.flock(lock, 2); os.set_inheritable(3, True)\n"
@@ -50,15 +50,6 @@ def work(tmp_path: Path) -> Path:
 
 def python(box: Sandbox, work: Path, code: str, *arguments: object, **options: object) -> Ran:
     return box.run([*PYTHON, code, *map(str, arguments)], work=work, **options)  # type: ignore[arg-type]  # options of `run`
-
-
-def free(lock: Path) -> bool:
-    with lock.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True
 
 
 # --- files ------------------------------------------------------------------------------------------
@@ -312,7 +303,7 @@ print("parent done")
 def test_a_daemon_does_not_survive_its_command(box: Sandbox, work: Path) -> None:
     ran = python(box, work, DAEMON)
     assert (ran.returncode, ran.stdout, ran.killed_by) == (0, "parent done\n", None), ran
-    assert free(work / "lock")
+    assert is_free(work / "lock")
 
 
 def test_a_daemon_that_holds_the_output_does_not_hold_the_caller(box: Sandbox, work: Path) -> None:
@@ -326,7 +317,7 @@ def test_sleeping_for_ever_ends_with_the_whole_tree(box: Sandbox, work: Path) ->
     ran = python(box, work, code, limits=Limits(wall=0.6))
     assert (ran.returncode, ran.killed_by, ran.timed_out) == (137, "wall", True)
     assert 0.5 < ran.seconds < 10
-    assert free(work / "lock")
+    assert is_free(work / "lock")
 
 
 def test_nothing_survives_a_caller_killed_with_9(box: Sandbox, work: Path) -> None:
@@ -344,9 +335,9 @@ def test_nothing_survives_a_caller_killed_with_9(box: Sandbox, work: Path) -> No
     ]
     with subprocess.Popen(line) as caller:
         until(lambda: (work / "up").exists(), "the command did not start")
-        assert not free(work / "lock")
+        assert not is_free(work / "lock")
         caller.kill()
-    until(lambda: free(work / "lock"), "something survived")
+    until(lambda: is_free(work / "lock"), "something survived")
 
 
 def until(true: object, message: str, seconds: float = 15.0) -> None:
@@ -373,7 +364,7 @@ while True:
     ran = python(box, work, code, limits=Limits(wall=1, processes=24))
     assert ran.killed_by in ("wall", "processes"), ran
     assert (work / "refused").exists() or ran.killed_by == "processes"
-    assert free(work / "lock")
+    assert is_free(work / "lock")
     assert (work / "forks").stat().st_size <= 40
     assert box.run("echo fine", work=work).stdout == "fine\n"
 
@@ -450,7 +441,7 @@ async def test_many_run_at_once_and_a_cancelled_one_leaves_nothing(box: Sandbox,
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert free(work / "lock")
+    assert is_free(work / "lock")
     assert box.run("echo within a loop", work=work).stdout == "within a loop\n"
     assert threading.active_count() < 20
 

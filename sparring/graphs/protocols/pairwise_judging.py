@@ -132,13 +132,17 @@ class Judging:
         """Guise -> what is said of both responses side by side, in each order."""
         orders: list[Texts] = [(FIRST, SECOND), (SECOND, FIRST)][: 1 + self.both_orders]
         shown = self.guises()
-        asked = (ask(self._sides(guise, sides), guise, sides) for guise in shown for sides in orders)
+        asked = (
+            ask(self._sides(guise, texts, sides), guise, sides)
+            for guise, texts in shown.items()
+            for sides in orders
+        )
         said = iter(await asyncio.gather(*asked))
         return {guise: [next(said) for _ in orders] for guise in shown}
 
-    def _sides(self, guise: str, sides: Texts) -> dict[str, str]:
+    def _sides(self, guise: str, texts: Texts, sides: Texts) -> dict[str, str]:
         """What the prompt of a comparison is given."""
-        a, b = self.guises()[guise] if sides[0] == FIRST else self.guises()[guise][::-1]
+        a, b = texts if sides[0] == FIRST else texts[::-1]
         names, note = ("response A", "response B"), ""
         if guise == BANDWAGON:
             worse_is_a = (self.pair.worse == 0) == (sides[0] == FIRST)

@@ -39,12 +39,12 @@ from sparring.graphs.protocols.refine_chains import (
     REVIEWER,
     Written,
     chain_of,
-    is_hard,
     refining_seats,
     reward,
     rewritten,
     votes_of,
     weighed,
+    worth_refining,
     written,
 )
 from sparring.graphs.protocols.refine_figures import refinement_figures
@@ -167,13 +167,10 @@ class Refine(Gating, Protocol):
         return Command(goto=sends, update={**update, "iteration": number + 1})
 
     async def _hard(self, context: Context, chains: list[Written], majority: str | None, number: int) -> bool:
-        """Whether to refine; the gate is asked wherever there is an average to hold a question against."""
-        if not self.weighs:
-            return True
+        """Whether to refine; where the average is the run's own, once all its questions are scored."""
         if self.waits and not context.facts:
             raise Pending("waits until all questions of its run are scored")
-        hard = await is_hard(context, str(number), chains, majority, self.held_against(context.facts))
-        return hard or self.gate == "all"
+        return await worth_refining(context, self, context.facts, str(number), chains, majority)
 
     async def improve(self, state: RefineState, runtime: Runtime[Context]) -> RefineState:
         """One chain reviewed and written anew."""

@@ -5,8 +5,8 @@ The protocol `refine` makes a graph of them; the method `refine` of `compare` do
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
 
 from sparring.agents.parsing import note
 from sparring.agents.roles import Role
@@ -14,7 +14,8 @@ from sparring.agents.steps import solution
 from sparring.graphs.aggregate import Ballot, aggregator
 from sparring.graphs.context import Context
 from sparring.graphs.protocol import Outcome, Protocol, voted
-from sparring.graphs.protocols.refine_gate import Calibration, Scored, best, decide
+from sparring.graphs.protocols.refine_gate import Scored, best, decide
+from sparring.graphs.protocols.refine_gating import Gating
 from sparring.graphs.scorers.base import Chain, Judgement
 from sparring.memory.records import Turn
 from sparring.tools.equality import agroup
@@ -78,11 +79,24 @@ def refining_seats(protocol: Protocol, answer: str) -> dict[str, Role]:
     }
 
 
-async def is_hard(
-    context: Context, key: str, chains: Sequence[Written], majority: str | None, average: Calibration
+async def worth_refining(
+    context: Context,
+    gating: Gating,
+    facts: Mapping[str, Any] | None,
+    key: str,
+    chains: Sequence[Written],
+    majority: str | None,
 ) -> bool:
-    """The gate's decision about the newest chains, journaled once as event `gate` with all that was weighed;
-    a question of which nothing could be scored is easy."""
+    """Whether to refine the newest chains. The gate is asked wherever there is an average to hold a question
+    against, be it that all are refined; its decision is journaled once as event `gate` with all that was
+    weighed. A question of which nothing could be scored is easy.
+
+    Args:
+        facts: The average, where a run has looked it up.
+    """
+    if not gating.weighs:
+        return True
+    average = gating.held_against(facts)
     kept = context.episode.event_payload("gate", key)
     if kept is None:
         known = [one for one in chains if reward(one) is not None]
@@ -93,7 +107,7 @@ async def is_hard(
         ]
         decision = decide(read, asked, average).to_json() if read else {"hard": False}
         kept = await context.episode.event("gate", key, {**decision, "unscored": len(chains) - len(known)})
-    return bool(kept["hard"])
+    return bool(kept["hard"]) or gating.gate == "all"
 
 
 async def rewritten(context: Context, question: str, chain: Written, number: int, under: str = "") -> Written:

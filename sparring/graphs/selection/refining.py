@@ -13,12 +13,12 @@ from sparring.graphs.protocol import Protocol
 from sparring.graphs.protocols.refine_chains import (
     Written,
     chain_of,
-    is_hard,
     refining_seats,
     rewritten,
     unscored,
     votes_of,
     weighed,
+    worth_refining,
 )
 from sparring.graphs.protocols.refine_gating import Gating
 from sparring.graphs.scorers.base import majority_of
@@ -65,10 +65,8 @@ class Refine(Gating, Method):
     async def _hard(
         self, context: Context, label: str, number: int, chains: Sequence[Written], majority: str | None
     ) -> bool:
-        if not self.weighs:
-            return True
-        average = self.held_against(context.facts.get(label))
-        return await is_hard(context, f"{label}/{number}", chains, majority, average) or self.gate == "all"
+        facts = context.facts.get(label)
+        return await worth_refining(context, self, facts, f"{label}/{number}", chains, majority)
 
     async def _weighed(self, pool: Pool, chains: Sequence[Written], majority: str | None) -> list[Written]:
         read = [chain_of(one, pool.question) for one in chains]

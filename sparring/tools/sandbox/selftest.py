@@ -147,7 +147,7 @@ def _tested(kind: str, program: str, image: str | None) -> Description | str:
         if found:
             # a path that exists only inside may be written there; the file outside decides
             found["write a file outside"] = target.stat().st_size == 0
-            found["leave a process behind"] = _is_free(work / "lock")
+            found["leave a process behind"] = is_free(work / "lock")
     except SparringError as error:
         return str(error)
     finally:
@@ -161,7 +161,7 @@ def _tested(kind: str, program: str, image: str | None) -> Description | str:
     return Description(MECHANISMS[kind], landlock.abi(), box.user, found, _weaker(kind))
 
 
-def _is_free(lock: Path) -> bool:
+def is_free(lock: Path) -> bool:
     """Whether nobody holds the lock; a process left behind would."""
     with lock.open() as file:
         try:
