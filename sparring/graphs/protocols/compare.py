@@ -167,10 +167,7 @@ class Compare(Protocol):
         keys = [f"sample/{place}" for place in range(self.drawn)]
         variables = {"question": state["question"], "persona": ""}
         turns = await context.sample(SOLVER, keys, "question", variables)
-        chains = [
-            Chain(t.id, t.key, state["question"], t.text, (t.parsed or {}).get("answer"))
-            for t in turns[: self.n]
-        ]
+        chains = [Chain.of(turn, state["question"]) for turn in turns[: self.n]]
         await self._scores(context, chains)
         fields = ("turn", "key", "question", "text", "answer")
         return {"chains": [{name: getattr(chain, name) for name in fields} for chain in chains]}

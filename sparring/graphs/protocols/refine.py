@@ -42,15 +42,15 @@ from sparring.graphs.protocols.refine_chains import (
     refining_seats,
     reward,
     rewritten,
+    unscored,
     votes_of,
     weighed,
     worth_refining,
-    written,
 )
 from sparring.graphs.protocols.refine_figures import refinement_figures
 from sparring.graphs.protocols.refine_gating import SCORED_BY, Gating
 from sparring.graphs.protocols.rollout import SOLVER, solver_of
-from sparring.graphs.scorers.base import Scorer, majority_of, make_scorer, scored
+from sparring.graphs.scorers.base import Chain, Scorer, majority_of, make_scorer, scored
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
 
@@ -148,7 +148,7 @@ class Refine(Gating, Protocol):
         keys = [f"0/{SOLVER}/{place}" for place in range(self.k)]
         shown = {"problem": state["question"], "partial": []}
         turns = await runtime.context.sample(SOLVER, keys, "solution", shown)
-        return {"iteration": 0, "chains": [written(turn, 0) for turn in turns]}
+        return {"iteration": 0, "chains": [unscored(Chain.of(turn, state["question"])) for turn in turns]}
 
     async def weigh(self, state: RefineState, runtime: Runtime[Context]) -> Command[Any]:
         """Score the newest chains, and decide whether they are worth refining."""

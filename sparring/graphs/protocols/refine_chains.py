@@ -17,7 +17,6 @@ from sparring.graphs.protocol import Outcome, Protocol, voted
 from sparring.graphs.protocols.refine_gate import Scored, best, decide
 from sparring.graphs.protocols.refine_gating import Gating
 from sparring.graphs.scorers.base import Chain, Judgement
-from sparring.memory.records import Turn
 from sparring.tools.equality import agroup
 
 REVIEWER, REFINER = "reviewer", "refiner"
@@ -36,18 +35,14 @@ class Written(TypedDict):
     """Process scores; None, as the outcome, where a scorer could not say."""
 
 
-def written(turn: Turn, iteration: int) -> Written:
-    """A chain as it comes from its turn."""
-    return unscored(turn.key, turn.id, turn.text, (turn.parsed or {}).get("answer"), iteration)
-
-
-def unscored(key: str, turn: int, text: str, answer: str | None, iteration: int = 0) -> Written:
+def unscored(chain: Chain, iteration: int = 0) -> Written:
+    """A chain as it was written."""
     return {
-        "key": key,
-        "turn": turn,
+        "key": chain.key,
+        "turn": chain.turn,
         "iteration": iteration,
-        "text": text,
-        "answer": answer,
+        "text": chain.text,
+        "answer": chain.answer,
         "outcome": None,
         "steps": None,
     }
@@ -127,7 +122,7 @@ async def rewritten(context: Context, question: str, chain: Written, number: int
     review = await context.act(REVIEWER, f"{under}{number}/{REVIEWER}/{place}", "review", variables)
     told = {**variables, "review": review.text.strip()}
     turn = await context.act(REFINER, f"{under}{number}/{REFINER}/{place}", "refine", told)
-    return written(turn, number)
+    return unscored(Chain.of(turn, question), number)
 
 
 async def pooled_vote(context: Context, pool: Sequence[Written], k: int) -> Outcome:

@@ -22,7 +22,7 @@ from sparring.errors import UserError, made, unknown
 from sparring.graphs.aggregate import Ballot, aggregator
 from sparring.graphs.context import Context
 from sparring.graphs.protocol import Protocol
-from sparring.memory.records import TaskRecord
+from sparring.memory.records import TaskRecord, Turn
 from sparring.memory.scores import ScoreRecord
 
 Kind = Literal["outcome", "process"]
@@ -37,6 +37,11 @@ class Chain:
     question: str
     text: str
     answer: str | None
+
+    @classmethod
+    def of(cls, turn: Turn, question: str) -> Chain:
+        """What was written in a turn, with the answer that was read in it."""
+        return cls(turn.id, turn.key, question, turn.text, (turn.parsed or {}).get("answer"))
 
     @property
     def steps(self) -> tuple[str, ...]:

@@ -46,10 +46,7 @@ class Refine(Gating, Method):
 
     async def choose(self, pool: Pool, context: Context, label: str) -> Choice:
         newest = [
-            weighed(
-                unscored(chain.key, chain.turn, chain.text, chain.answer),
-                *(pool.scores[need][chain.key] for need in self.needs),
-            )
+            weighed(unscored(chain), *(pool.scores[need][chain.key] for need in self.needs))
             for chain in pool.chains
         ]
         majority = await majority_of(context, pool.chains, f"{label}/0")

@@ -93,7 +93,7 @@ class Glore(Method):
                 for name, where in asked.items()
             )
         )
-        written = [Chain(t.id, t.key, pool.question, t.text, (t.parsed or {}).get("answer")) for t in turns]
+        written = [Chain.of(turn, pool.question) for turn in turns]
         rated = [one.values[0] for one in await pool.rate("outcome", written, None)]
         candidates = [(draft, worth), *zip(written, rated, strict=True)]
         best = max(candidates, key=lambda one: -1.0 if one[1] is None else one[1])
