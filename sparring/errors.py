@@ -23,6 +23,12 @@ class SparringError(Exception):
     fault = "internal"
 
 
+class ToolFailed(SparringError):
+    """A tool gave way beneath an episode (sandbox, work tree): it fails, and can be tried again."""
+
+    fault = "sandbox"
+
+
 class UserError(SparringError):
     """Bad option, missing file, unknown name: the command line prints one line and exits with 2."""
 

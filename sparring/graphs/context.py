@@ -73,6 +73,8 @@ class Context:
     """What is played, with its reference: for graphs that validate against it, never for a prompt."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What the run knows (`Protocol.facts`), frozen in its journal."""
+    equipment: Any = None
+    """What the protocol's episodes work with (`Protocol.equipment`)."""
 
     async def right(self, answer: str | None) -> bool:
         """Whether an answer is the task's, by the task's own check; False for None.

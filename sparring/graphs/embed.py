@@ -127,7 +127,7 @@ class Embedded:
                     )
                 seated[seat] = held
             context = Context(episode, seated, equality(task.check), Meter(self.limits), task)
-            async with episode:
+            async with self.protocol.equipment(run) as context.equipment, episode:
                 outcome = await self.protocol.run(task.question, context, config)
             await episode.close("done", outcome)
             status = "done"

@@ -24,9 +24,7 @@ from sparring.graphs.player import FINISHED, OnProgress, taken
 from sparring.graphs.results import Result, read_results
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
-from sparring.memory.tasks import as_tasks, load_tasks
 from sparring.memory.types import canonical, digest
-from sparring.tools.checks import CHECKS, refuse_code
 
 DEFAULT_MEMORY = "sparring.db"
 T = TypeVar("T")
@@ -51,11 +49,13 @@ class Play:
     kind: str = "play"
     parent: str | None = None
     """The run whose companion this one is."""
+    fork: dict[str, Any] | None = None
+    """`episode` and `steps`: what its episodes begin with (`graphs.forks`)."""
 
     def to_json(self) -> dict[str, Any]:
         """The run's configuration row."""
-        asked = {} if self.baseline is None else {"baseline": self.baseline}
-        return asked | {
+        asked = {"baseline": self.baseline, "fork": self.fork}
+        return {name: value for name, value in asked.items() if value is not None} | {
             "options": self.options,
             "engine": _name(self.engine),
             "roles": {role: _name(engine) for role, engine in self.roles.items()},
@@ -149,9 +149,8 @@ def plan(
     prompts = {n.removeprefix(PROMPTS): options.pop(n) for n in list(options) if n.startswith(PROMPTS)}
     if prompts:
         options["prompts"] = {**options.get("prompts", {}), **prompts}
-    play = Play(
-        protocol, task_rows(tasks, limit), options=options, sampling=sampling, baseline=asked, **known
-    )
+    rows = make_protocol(protocol, options).tasks(tasks, limit)
+    play = Play(protocol, rows, options=options, sampling=sampling, baseline=asked, **known)
     if play.copies < 1:
         raise UserError(f"copies must be at least 1, not {play.copies}")
     for cap, value in asdict(play.limits).items():
@@ -159,18 +158,6 @@ def plan(
             raise UserError(f"an episode's cap on {cap} must be above 0, not {value:g}")
     play.cast()
     return play
-
-
-def task_rows(
-    tasks: str | Path | Iterable[TaskRecord | dict[str, Any]], limit: int | None = None
-) -> tuple[TaskRecord, ...]:
-    """Tasks from what a user gives, all of which can be checked here; `limit` takes the first so many."""
-    if isinstance(tasks, str | Path):
-        rows = load_tasks(tasks, limit, checks=CHECKS)
-    else:
-        rows = as_tasks(tasks, limit, checks=CHECKS)
-    refuse_code(task.check for task in rows)
-    return tuple(rows)
 
 
 PROMPTS = "prompts."

@@ -11,24 +11,24 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import update
 
 from sparring.agents.engines.registry import EnginePool
 from sparring.agents.roles import Agent
-from sparring.errors import BudgetExceeded, EngineError, Pending, SparringError, UserError
+from sparring.errors import BudgetExceeded, EngineError, Pending, SparringError, ToolFailed, UserError
 from sparring.graphs.cast import pinned
 from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.context import Context, Meter
-from sparring.graphs.protocol import Protocol
+from sparring.graphs.protocol import Outcome, Protocol
 from sparring.memory.episode import EpisodeHandle
 from sparring.memory.journal import Journal
-from sparring.memory.records import TaskRecord
+from sparring.memory.records import Fork, TaskRecord
+from sparring.memory.replay import fork_at
 from sparring.memory.run import RunHandle
 from sparring.memory.schema import Run
-from sparring.tools.checks import acheck
 from sparring.tools.equality import equality
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class Player:
         self.done = self.failed = self.total = 0
         self._replayed = 0
         self._facts: Mapping[str, Any] = {}
+        self._equipment: Any = None
         self._held: list[Booking] = []
         """Episodes that wait for what the rest of the run has to show."""
         self._spent = self._usage()  # the pool may have served other runs before
@@ -104,10 +105,11 @@ class Player:
         # Facts of this very run are asked for once it has come as far: what a run that was cut off had
         # until then is not all of it.
         self._facts = await self._known(ask=not self.protocol.waits)
-        await self._over(episodes, iteration, on_progress)
-        if self._held:
-            self._facts = await self._known(ask=True)
-            await self._over(self._held, iteration, on_progress)
+        async with self.protocol.equipment(self.run) as self._equipment:
+            await self._over(episodes, iteration, on_progress)
+            if self._held:
+                self._facts = await self._known(ask=True)
+                await self._over(self._held, iteration, on_progress)
 
     async def _known(self, *, ask: bool) -> Mapping[str, Any]:
         """What the run knows; the first answer of its protocol, asked where there is none, is kept."""
@@ -158,17 +160,21 @@ class Player:
         context = Context(
             handle, self._seated(handle) or {}, equality(task.check), Meter(self.play.limits), task
         )
-        context.facts = self._facts
-        status, outcome, error = "done", None, None
+        context.facts, context.equipment = self._facts, self._equipment
+        outcome: Outcome | None = None
+        error: str | None = None
+        status = "done"
         try:
             async with handle:  # calls beside one that fails are paid for: they finish and are journaled
                 outcome = await self.protocol.run(task.question, context)
+            if error := outcome.get("capped"):
+                status = "capped"
         except Pending:
             self._held.append((task, copy))
             return
         except BudgetExceeded as reached:
             status, error = "capped", str(reached)
-        except EngineError as failure:
+        except (EngineError, ToolFailed) as failure:
             status, error = "failed", str(failure)
         except SparringError:
             raise  # the user's fault, or the run is no longer ours: stop, nothing is lost
@@ -176,18 +182,11 @@ class Player:
             log.warning("episode %s of task `%s` failed: %r", handle.id, task.id, bug)
             log.debug("where it failed", exc_info=True)
             status, error = "failed", f"{type(bug).__name__}: {bug}"
-        await self._close(handle, task, status, outcome, error)
+        judged = status in FINISHED and self.protocol.answers
+        verdict = await self.protocol.judgement(context, outcome) if judged else None
+        await handle.close(status, outcome, error, verdict)
         self.done += 1
         self.failed += status == "failed"
-
-    async def _close(
-        self, handle: EpisodeHandle, task: TaskRecord, status: str, outcome: Any, error: str | None
-    ) -> None:
-        verdict = None
-        if status in FINISHED and task.answer is not None and self.protocol.answers:
-            answer = outcome["answer"] if outcome else None
-            verdict = asdict(await acheck(task.check, answer, task.answer))
-        await handle.close(status, outcome, error, verdict)
 
     async def _open(self, task: TaskRecord, iteration: int, copy: int) -> EpisodeHandle | None:
         """The episode to be played; None where it is finished. A new one gets the versions that the heads
@@ -200,10 +199,18 @@ class Player:
             if state is None and self._cast.moved(self._agents, self.run.journal):
                 self._agents = await self._cast.agents(self.pool, self.run.journal)
             if state is None or (state.status != "abandoned" and self._seats_hold(state.seats)):
-                return self.run.episode(task, iteration, copy, seats=self._seats())
+                fork = self._fork() if state is None else None
+                return self.run.episode(task, iteration, copy, seats=self._seats(), fork=fork)
             if state.status != "abandoned":
                 self.run.abandon(task, iteration, copy, "a policy version it began with is gone")
             copy += self.play.copies
+
+    def _fork(self) -> Fork | None:
+        """What a new episode begins with."""
+        asked = self.play.fork
+        if asked is None:
+            return None
+        return fork_at(self.run.journal, asked["episode"], *self.protocol.beginning(asked["steps"]))
 
     def _seats(self) -> dict[str, dict[str, Any]]:
         return {seat: {"role": a.role.name, "version": a.version_id} for seat, a in self._agents.items()}

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import asdict
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -21,11 +23,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sparring.agents.parsing import Parser
 from sparring.agents.roles import Role
-from sparring.errors import made, unknown
+from sparring.errors import UserError, made, unknown
 from sparring.graphs.aggregate import Vote
 from sparring.graphs.context import Context, Limits
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
+from sparring.memory.run import RunHandle
+from sparring.memory.tasks import as_tasks, load_tasks
+from sparring.tools.checks import CHECKS, acheck, refuse_code
 
 if TYPE_CHECKING:
     from sparring.graphs.embed import Embedded
@@ -43,6 +48,20 @@ class Outcome(TypedDict):
     fault: NotRequired[str | None]
     """Of a void game: the side whose fault that is, if any."""
     detail: NotRequired[dict[str, Any]]
+    capped: NotRequired[str]
+    """Which cap the episode reached, where its protocol made an outcome of it all the same."""
+
+
+def task_rows(
+    tasks: str | Path | Iterable[TaskRecord | Mapping[str, Any]], limit: int | None = None
+) -> tuple[TaskRecord, ...]:
+    """Tasks from what a user gives, all of which can be checked here; `limit` takes the first so many."""
+    if isinstance(tasks, str | Path):
+        rows = load_tasks(tasks, limit, checks=CHECKS)
+    else:
+        rows = as_tasks(tasks, limit, checks=CHECKS)
+    refuse_code(task.check for task in rows)
+    return tuple(rows)
 
 
 def in_line(state: type[Any], *nodes: Callable[..., Any]) -> StateGraph[Any, Context, Any, Any]:
@@ -118,6 +137,42 @@ class Protocol(BaseModel, ABC):
 
     def accepts(self, task: TaskRecord) -> None:
         """Raise `UserError` where a task lacks what this protocol needs; asked before any work."""
+
+    def tasks(
+        self, source: str | Path | Iterable[TaskRecord | Mapping[str, Any]], limit: int | None = None
+    ) -> tuple[TaskRecord, ...]:
+        """Tasks from what a user gives for them; `limit` takes the first so many.
+
+        Raises:
+            UserError: anything that is wrong with them.
+        """
+        return task_rows(source, limit)
+
+    def equipment(self, run: RunHandle) -> AbstractAsyncContextManager[Any]:
+        """What the episodes of a run work with beside agents and journal: a sandbox, for instance.
+
+        Entered once before they are played and left when they are over; nodes have it as
+        `context.equipment`.
+        """
+        return nullcontext()
+
+    async def judgement(self, context: Context, outcome: Outcome | None) -> dict[str, Any] | None:
+        """Whether an episode's outcome is right, as the payload of its event `verdict`; `correct` is in it.
+
+        None: nothing to judge it by, which is neither right nor wrong. By default the task's own check.
+        """
+        task = context.task
+        if task is None or task.answer is None:
+            return None
+        return asdict(await acheck(task.check, outcome["answer"] if outcome else None, task.answer))
+
+    def beginning(self, steps: int) -> tuple[list[str], list[tuple[str, str]]]:
+        """Keys of the turns, and (kind, key) of the events, of an episode's first steps: what a fork shares.
+
+        Raises:
+            UserError: episodes of this protocol cannot be forked.
+        """
+        raise UserError(f"episodes of protocol `{self.name}` cannot be forked")
 
     @property
     def waits(self) -> bool:

@@ -21,9 +21,10 @@ import numpy as np
 
 from sparring.agents.engines.registry import EnginePool
 from sparring.errors import UserError
-from sparring.graphs.play import Play, plan, task_rows
+from sparring.graphs.play import Play, plan
 from sparring.graphs.player import taken
 from sparring.graphs.pool import pools_of, share
+from sparring.graphs.protocol import task_rows
 from sparring.graphs.results import read_results
 from sparring.graphs.stats import Estimate, bootstrap, single_answer, vote_at
 from sparring.memory.journal import Journal

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from .run import RunHandle
 
 Produce = Callable[[list[Place]], Awaitable[list[Produced]]]
+SHARED = b""
+"""The fingerprint of a turn of the episode that this one was forked from: whoever asks, that was said."""
 
 
 class Attempt:
@@ -103,7 +105,7 @@ class EpisodeHandle:
             return True
         if not tried:
             return False
-        if tried[-1].fingerprint != fingerprint:
+        if tried[-1].fingerprint not in (SHARED, fingerprint):
             raise self._diverged(key, "was journaled", tried[-1].agent, agent)
         return tried[-1].final
 
@@ -337,6 +339,10 @@ class EpisodeHandle:
             if [a.turn.attempt for a in tried] != list(range(len(tried))):
                 raise JournalError(f"turn `{key}` of episode {self.id}: attempts are not 0, 1, 2, ...")
         self.attempts, self._events = attempts, events
+
+    def share(self, attempts: dict[str, list[Attempt]], events: dict[tuple[str, str], Any]) -> None:
+        """Begin with what another episode said; what this one has said itself stays."""
+        self.attempts, self._events = {**attempts, **self.attempts}, {**events, **self._events}
 
 
 def _ids(values: Any) -> Ids:

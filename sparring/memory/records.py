@@ -17,7 +17,7 @@ GIVEN: Literal["given"] = "given"
 teacher's."""
 WORLD_FAULT = ("timeout", "engine_error")
 
-ASKED = ("steps", "solution", "lessons", "responses", "choices")
+ASKED = ("steps", "solution", "lessons", "responses", "choices", "instance")
 """Fields beside a question that are part of it: what is asked is asked about them."""
 
 
@@ -120,6 +120,20 @@ class Turn:
     @property
     def ok(self) -> bool:
         return self.status == "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """The beginning of an episode that another one shares: it is read where it stands, never copied."""
+
+    parent: str
+    """Id of the episode."""
+    turn: int
+    """Id of the last turn that is shared."""
+    turns: tuple[str, ...]
+    """Keys of the turns that are shared."""
+    events: tuple[tuple[str, str], ...]
+    """(kind, key) of the events that are shared."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import select, update
 
-from .database import transact
-from .episode import Attempt, EpisodeHandle
+from .episode import EpisodeHandle
 from .lock import Lock
-from .records import AgentRecord, TaskRecord, Turn
+from .records import AgentRecord, Fork, TaskRecord
+from .replay import FORK, load_ids, read_episode, shared_history
 from .rows import Row
-from .schema import Agent, Episode, Event, Message, Run, Score
-from .schema import Turn as TurnTable
-from .scores import COLUMNS, ScoreRecord
+from .schema import Agent, Episode, Event, Run
 from .seeds import episode_id
-from .tokens import EMPTY, StoredTurn, resolve
 from .writer import Write
 
 if TYPE_CHECKING:
@@ -129,9 +125,16 @@ class RunHandle:
         *,
         seats: Seats,
         parent: str | None = None,
-        forked_from: int | None = None,
+        fork: Fork | None = None,
     ) -> EpisodeHandle:
-        """Open an episode, or reopen it with everything it has said. Seats of a reopened one stay."""
+        """Open an episode, or reopen it with everything it has said. Seats of a reopened one stay.
+
+        Args:
+            fork: what a new one begins with; a reopened one keeps what it began with.
+
+        Raises:
+            UserError: the episode that it was forked from is gone.
+        """
         key = task.key
         identity = episode_id(self.id, key, iteration, copy)
         opened = self._opened.get(identity)
@@ -153,8 +156,8 @@ class RunHandle:
             "task_id": key,
             "iteration": iteration,
             "copy": copy,
-            "parent_id": parent,
-            "forked_from_turn_id": forked_from,
+            "parent_id": fork.parent if fork else parent,
+            "forked_from_turn_id": fork.turn if fork else None,
             "seats": handle.seats,
             "status": "open",
             "outcome": None,
@@ -162,9 +165,16 @@ class RunHandle:
             "started_at": time.time(),
             "finished_at": None,
         }
-        self.submit([("tasks", _task_row(task)), ("episodes", row)])
+        rows = [("tasks", _task_row(task)), ("episodes", row)]
+        if fork is not None:
+            shared = {"turns": list(fork.turns), "events": [list(name) for name in fork.events]}
+            rows.append(("events", self.event_row(FORK, "0", shared, episode=handle.number)))
+        self.submit(rows)
         if known is None:
             self.episodes[handle.id] = state
+            if fork is not None:
+                self.journal.writer.flush()
+                handle.share(*shared_history(self.journal, fork.parent, shared))
         else:
             self._reload(handle)
         self._opened[identity] = handle
@@ -234,67 +244,16 @@ class RunHandle:
 
     def _reload(self, handle: EpisodeHandle) -> None:
         self.journal.writer.flush()  # what an earlier handle of this process said may still be on its way
-        said, rows, known, scores = transact(
-            self.journal.engine, lambda connection: _stored_rows(connection, handle.number), write=False
-        )
-        message_id = 0
-        for message_id, parent, role, content in said:
-            handle.conversation.load(message_id, parent, role, content)
-        self.ids.skip("messages", message_id)
-        self.ids.skip("turns", rows[-1].id if rows else 0)
-        attempts: dict[str, list[Attempt]] = defaultdict(list)
-        for row in sorted(rows, key=lambda row: (row.key, row.attempt)):
-            attempts[row.key].append(_attempt(row, handle.conversation.text))
-        handle.load(dict(attempts), known)
-        handle.scores.load(scores)
-        _load_ids(handle, rows)
-
-
-def _stored_rows(
-    connection: Connection, episode: int
-) -> tuple[list[Any], list[Any], dict[tuple[str, str], Any], list[ScoreRecord]]:
-    """Messages, turns, events and scores of an episode; parents come before what follows them."""
-    columns = (Message.id, Message.parent_id, Message.role, Message.content)
-    said = connection.execute(
-        select(*columns).where(Message.episode_number == episode).order_by(Message.id)
-    ).all()
-    turns = select(TurnTable).where(TurnTable.episode_number == episode).order_by(TurnTable.id)
-    rows = connection.execute(turns).all()
-    events = select(Event.kind, Event.key, Event.payload).where(Event.episode_number == episode)
-    known = {(row.kind, row.key): row.payload for row in connection.execute(events)}
-    judged = select(*COLUMNS).join(TurnTable, TurnTable.id == Score.turn_id)
-    scores = connection.execute(judged.where(TurnTable.episode_number == episode).order_by(Score.id))
-    return list(said), list(rows), known, [ScoreRecord.of_row(row) for row in scores]
-
-
-def _load_ids(handle: EpisodeHandle, rows: list[Any]) -> None:
-    stored = {row.id: _stored(row) for row in rows if row.prompt_tail is not None}
-    for row in rows:
-        if row.id in stored:
-            completion = EMPTY if row.completion_ids is None else row.completion_ids
-            handle.prefixes.add(row.id, resolve(row.id, stored), completion)
-
-
-def _stored(row: Any) -> StoredTurn:
-    completion = None if row.completion_ids is None else row.completion_ids.tobytes()
-    return StoredTurn(row.prefix_turn_id, row.prefix_length, row.prompt_tail.tobytes(), completion)
-
-
-def _attempt(row: Any, text: Callable[[int | None], str]) -> Attempt:
-    turn = Turn(
-        id=row.id,
-        key=row.key,
-        attempt=row.attempt,
-        status=row.status,
-        text=text(row.output_id),
-        parsed=row.parsed,
-        error=row.error,
-        prompt_tokens=row.prompt_tokens,
-        completion_tokens=row.completion_tokens,
-        cost=row.cost,
-        replayed=True,
-    )
-    return Attempt(turn, row.fingerprint, row.agent_id, row.final)
+        stored = read_episode(self.journal, handle.number)
+        for message in stored.messages:
+            handle.conversation.load(*message)
+        self.ids.skip("messages", stored.messages[-1].id if stored.messages else 0)
+        self.ids.skip("turns", stored.turns[-1].id if stored.turns else 0)
+        handle.load(stored.attempts(handle.conversation), stored.events)
+        if stored.parent is not None and (shared := stored.events.get((FORK, "0"))) is not None:
+            handle.share(*shared_history(self.journal, stored.parent, shared))
+        handle.scores.load(stored.scores)
+        load_ids(handle.prefixes, stored.turns)
 
 
 def _task_row(task: TaskRecord) -> Row:

@@ -68,10 +68,22 @@ class Known:
 def store_folder(journal: Journal) -> Path:
     """Where this journal's weights live: `FILE.policies` beside an SQLite file, gone with a journal in
     memory; for PostgreSQL `$SPARRING_STORE`, else `sparring-policies` in the working folder. Not created."""
+    return folder_beside(journal, "policies", "")
+
+
+def folder_beside(journal: Journal, name: str, within: str | None = None) -> Path:
+    """`FILE.NAME` beside an SQLite file; for PostgreSQL `$SPARRING_STORE/NAME`, else `sparring-NAME` in the
+    working folder. Not created.
+
+    Args:
+        within: the folder of `$SPARRING_STORE`, where it is not called NAME.
+    """
     if journal.engine.dialect.name == "sqlite":
         file = Path(str(journal.engine.url.database)).resolve()
-        return file.with_name(f"{file.name}.policies")
-    return Path(os.environ.get("SPARRING_STORE") or "sparring-policies").expanduser().resolve()
+        return file.with_name(f"{file.name}.{name}")
+    store = os.environ.get("SPARRING_STORE")
+    path = Path(store, name if within is None else within) if store else Path(f"sparring-{name}")
+    return path.expanduser().resolve()
 
 
 def stored_path(journal: Journal, adapter: str | Path) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sparring.errors import SparringError
+from sparring.errors import ToolFailed
 
 Kind = Literal["auto", "bwrap", "landlock", "container", "none"]
 Net = Literal["none", "loopback"]
@@ -16,10 +16,8 @@ Net = Literal["none", "loopback"]
 PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
-class SandboxFailed(SparringError):
+class SandboxFailed(ToolFailed):
     """The sandbox did not come about for a command that could not run then: not the command's fault."""
-
-    fault = "sandbox"
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,19 @@ def load_instances(path: str | Path) -> list[Instance]:
     return [one for _, one in found]
 
 
+def instance_of(row: Mapping[str, Any], where: str = "instance", folder: Path | None = None) -> Instance:
+    """The instance of one row, as `row_of` makes it.
+
+    Args:
+        where: what messages call it.
+        folder: where a relative `source` begins; by default the working folder.
+
+    Raises:
+        UserError: the row is wrong.
+    """
+    return _instance(row, where, folder or Path())
+
+
 def _task_folders(path: Path) -> list[Path]:
     if (path / "task.yaml").is_file():
         return [path]

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparring.errors import SparringError
+from sparring.errors import ToolFailed
 
 from .sources import git
 
@@ -29,10 +29,8 @@ LEVEL = 1
 """Of compression: these are read once or never."""
 
 
-class TreeFailed(SparringError):
+class TreeFailed(ToolFailed):
     """A work tree that cannot be kept, or one that cannot be brought back."""
-
-    fault = "sandbox"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,8 @@ class Objects:
         self.folder = Path(folder).resolve()
         if not (self.folder / "HEAD").is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
-            git(self.folder, "init", "-q", "--bare", "--object-format=sha1", "--initial-branch=main", "--template=")
+            form = ("--bare", "--object-format=sha1", "--initial-branch=main", "--template=")
+            git(self.folder, "init", "-q", *form)
             git(self.folder, "config", "gc.auto", "0")
         self._known: set[str] = {EMPTY}
 
@@ -113,7 +112,8 @@ class Objects:
     def put_tree(self, tree: Tree) -> str:
         """Keep a folder's entries; the hash that git gives them."""
         ordered = sorted(tree.items(), key=lambda item: item[0] + (b"/" if item[1].folder else b""))
-        return self.put("tree", b"".join(b"%s %s\0" % (e.mode, n) + bytes.fromhex(e.hash) for n, e in ordered))
+        lines = (b"%s %s\0" % (one.mode, name) + bytes.fromhex(one.hash) for name, one in ordered)
+        return self.put("tree", b"".join(lines))
 
     def tree(self, name: str) -> Tree:
         """A folder's entries.
@@ -167,7 +167,7 @@ class Objects:
         return found
 
     def new(self, old: str, name: str) -> dict[str, str]:
-        """Objects that a tree has and an older one has not: hash -> kind. What is the same is not looked at."""
+        """Objects that a tree has and an older one has not: hash -> kind."""
         if old == name:
             return {}
         had, found = self.tree(old), {name: "tree"}
@@ -218,4 +218,3 @@ def hash_of(kind: str, data: bytes) -> str:
 def is_git(name: bytes) -> bool:
     """Whether git takes a name for a repository's own folder: those are left out of trees."""
     return name.lower() == b".git"
-

@@ -29,6 +29,8 @@ T = TypeVar("T")
 FRESH_S = 0.05
 """A file that was changed so shortly before it was read may change again within the clock's tick."""
 Signature = tuple[int, int, int, int, int]
+Files = dict[bytes, tuple[Signature, Entry]]
+"""Path -> how the file looked when it was read, and what it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,7 @@ class WorkTree:
 
     def __init__(self, objects: Objects, folder: str | Path, room: Room | None = None) -> None:
         self.objects, self.folder, self.room = objects, Path(folder).resolve(), room or Room()
-        self._files: dict[bytes, tuple[Signature, Entry]] = {}
-        """Path -> how the file looked when it was read, and what it was."""
+        self._files: Files = {}
 
     def snapshot(self) -> str:
         """Keep the tree as it is now; its hash, which is git's where no folder is empty.
@@ -80,7 +81,7 @@ class WorkTree:
         with _readable():
             return self._keep(os.fsencode(self.folder), known, _Seen(), 0)
 
-    def _keep(self, folder: bytes, known: dict[bytes, tuple[Signature, Entry]], seen: _Seen, depth: int) -> str:
+    def _keep(self, folder: bytes, known: Files, seen: _Seen, depth: int) -> str:
         if depth > self.room.depth:
             raise TreeTooLarge(f"folders lie in one another more than {self.room.depth} deep")
         tree = Tree()
