@@ -15,6 +15,8 @@ _HOME = {
     "play": "sparring.graphs.play",
     "plan": "sparring.graphs.play",
     "resume": "sparring.graphs.play",
+    "fork": "sparring.graphs.forks",
+    "afork": "sparring.graphs.forks",
     "report": "sparring.graphs.report",
     "evolve": "sparring.training.evolve",
     "aevolve": "sparring.training.evolve",
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     from sparring.graphs.catalogue import make_protocol as make_protocol
     from sparring.graphs.context import Context as Context
     from sparring.graphs.context import Limits as Limits
+    from sparring.graphs.forks import afork as afork
+    from sparring.graphs.forks import fork as fork
     from sparring.graphs.play import aplay as aplay
     from sparring.graphs.play import aresume as aresume
     from sparring.graphs.play import plan as plan

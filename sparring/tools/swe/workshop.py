@@ -152,7 +152,7 @@ class Bench:
             return
         if (found := await self.base()) != base:
             raise TreeFailed(
-                f"instance `{self.instance.id}`: its tree at the base is {found[:12]} and was {base[:12]} when "
+                f"instance `{self.instance.id}`: its tree at the base is {found[:12]}; was {base[:12]} when "
                 "the attempt began; restore the source, or begin another run"
             )
         self._state = None
