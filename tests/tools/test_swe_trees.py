@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def test_a_state_comes_back_and_its_patch_makes_it_elsewhere(
     clear(folder / ".git")
     made = WorkTree(objects, folder).snapshot()
     assert patch(objects, made, after) == ""
-    assert (base == after) == (name == "nested")
+    assert base != after
 
 
 def test_the_hash_is_that_of_git(objects: Objects, folder: Path) -> None:
@@ -144,17 +145,13 @@ def test_files_that_the_tree_ignores_are_kept_but_not_submitted(objects: Objects
     (folder / "kept.log").write_text("known at the base\n")
     tree = WorkTree(objects, folder)
     base = tree.snapshot()
-    shell(
-        "echo '*.log' > .gitignore; echo '!good.log' > sub/.gitignore; echo 1 > a.log; echo 1 > sub/good.log"
-    )(folder)
-    shell(
-        "mkdir -p sub/__pycache__ .pytest_cache/v; echo 1 > sub/__pycache__/a.pyc; echo 1 > .pytest_cache/v/x"
-    )(folder)
+    made = "echo '*.log' > .gitignore; echo '!good.log' > sub/.gitignore; touch a.log sub/good.log"
+    left = "mkdir -p sub/__pycache__ .pytest_cache; echo 1 > sub/__pycache__/a.pyc; echo 1 > .pytest_cache/x"
+    shell(f"{made}; {left}")(folder)
     (folder / "kept.log").write_text("changed\n")
     after = tree.snapshot()
-    named = {
-        line.split(" b/")[1] for line in patch(objects, base, after).splitlines() if "diff --git" in line
-    }
+    heads = [line for line in patch(objects, base, after).splitlines() if line.startswith("diff --git")]
+    named = {line.split(" b/")[1] for line in heads}
     assert named == {".gitignore", "sub/.gitignore", "sub/good.log", "kept.log"}
     clear(folder / "a.log")
     tree.restore(after)
@@ -196,7 +193,8 @@ def test_what_is_too_large_is_refused_and_the_last_state_stays(objects: Objects,
 
 def test_folders_deeper_than_any_path_are_refused_and_cleared(objects: Objects, folder: Path) -> None:
     tree = WorkTree(objects, folder, Room(depth=10_000))
-    shell("for i in $(seq 300); do mkdir 0123456789012345678901234567890; cd 0*; done")(folder)
+    code = "import os\nfor _ in range(1500): os.mkdir('d' * 30); os.chdir('d' * 30)"
+    subprocess.run([sys.executable, "-S", "-c", code], cwd=folder, check=True)
     with pytest.raises(TreeTooLarge):
         tree.snapshot()
     clear(folder)
@@ -289,9 +287,7 @@ def test_missing_and_damaged_objects_are_named_and_mended(objects: Objects, fold
 
 
 @pytest.mark.parametrize("name", [b"..", b".git", b"a/b", b".", b""])
-def test_trees_of_a_foreign_journal_cannot_lead_elsewhere(
-    objects: Objects, folder: Path, name: bytes
-) -> None:
+def test_trees_of_a_strange_journal_lead_nowhere(objects: Objects, folder: Path, name: bytes) -> None:
     bad = objects.put("tree", b"40000 %s\0" % name + bytes.fromhex(EMPTY))
     with pytest.raises(TreeFailed, match="holds an entry"):
         WorkTree(objects, folder).restore(bad)
