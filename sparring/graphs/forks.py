@@ -28,11 +28,11 @@ from sparring.memory.seeds import derive_seed
 FIELDS = ("engine", "roles", "seed", "copies", "limits")
 
 
-def planned(journal: Journal, episode: str, steps: int, options: dict[str, Any]) -> Play:
+def planned(journal: Journal, episode: str, at: int, options: dict[str, Any]) -> Play:
     """The play of a fork: that of the episode's run, with its task alone and what `options` changes.
 
     Args:
-        steps: how many of the episode's first steps are shared; 0 plays the task anew.
+        at: how many of the episode's first steps are shared; 0 plays the task anew.
         options: `engine`, `roles`, `seed`, `copies`, `limits`, sampling, options of the protocol.
 
     Raises:
@@ -43,8 +43,8 @@ def planned(journal: Journal, episode: str, steps: int, options: dict[str, Any])
     if not rows:
         known = journal.read(select(Episode.id).order_by(Episode.number.desc()).limit(20))
         raise unknown("episode", episode, (row.id for row in known))
-    if steps < 0:
-        raise UserError(f"a fork shares 0 steps or more, not {steps}")
+    if at < 0:
+        raise UserError(f"a fork shares 0 steps or more, not {at}")
     stored = Play.from_row(journal.run_row(rows[0].run_id))
     given = dict(options)
     changes: dict[str, Any] = {name: given.pop(name) for name in FIELDS if name in given}
@@ -52,14 +52,14 @@ def planned(journal: Journal, episode: str, steps: int, options: dict[str, Any])
     changes["sampling"] = {**stored.sampling, **sampling}
     changes["options"] = {**stored.options, **given}
     if "seed" not in changes:  # the parent's would have the same words follow
-        changes["seed"] = derive_seed(stored.seed, "fork", steps, 0, episode)
+        changes["seed"] = derive_seed(stored.seed, "fork", at, 0, episode)
     tasks = tuple(task for task in stored.tasks if task.id == rows[0].name)
-    asked = {"episode": episode, "steps": steps} if steps else None
+    asked = {"episode": episode, "at": at} if at else None
     changes |= {"copies": changes.get("copies", 1), "baseline": None, "kind": "play", "fork": asked}
     play = replace(stored, tasks=tasks, parent=rows[0].run_id, **changes)
     protocol = make_protocol(play.protocol, play.options)
-    if steps:
-        fork_at(journal, episode, *protocol.beginning(steps))
+    if at:
+        fork_at(journal, episode, *protocol.beginning(at))
     for engine in (play.engine, *play.roles.values()):
         if isinstance(engine, str) and engine.startswith(OBJECT):
             raise UserError(f"the episode's engine was a Python object (`{engine}`): give `engine=` anew")
@@ -69,7 +69,7 @@ def planned(journal: Journal, episode: str, steps: int, options: dict[str, Any])
 
 async def afork(
     episode: str,
-    steps: int,
+    at: int,
     memory: str | Path | Journal = DEFAULT_MEMORY,
     *,
     run: str | None = None,
@@ -82,24 +82,24 @@ async def afork(
     if not isinstance(memory, Journal):
         existing(str(memory))
     with Journal.at(memory, durability) as journal:
-        play = planned(journal, episode, steps, options)
+        play = planned(journal, episode, at, options)
         return await drive(journal, run or play.default_name, play, concurrency, on_progress)
 
 
 def fork(
-    episode: str, steps: int, memory: str | Path | Journal = DEFAULT_MEMORY, **options: Any
+    episode: str, at: int, memory: str | Path | Journal = DEFAULT_MEMORY, **options: Any
 ) -> PlayResult:
-    """Play new episodes that begin with the first `steps` steps of another one, in a run of their own.
+    """Play new episodes that begin with the first `at` steps of another one, in a run of their own.
 
     `resume` continues that run from the journal alone; the episode that was forked must stay in it.
 
     Args:
         episode: its id, in any run of the journal that `play` began.
-        steps: how many of its steps are shared; 0 plays its task anew.
+        at: how many of its steps are shared; 0 plays its task anew.
         options: `run`, `concurrency`, `durability`; and what is to be other than in the episode's run:
             `engine`, `roles`, `seed`, `copies` (1), `limits`, sampling, options of the protocol.
 
     Raises:
         UserError: no such episode, it has not come so far, or its protocol cannot be forked.
     """
-    return run_now(afork(episode, steps, memory, **options), "`await sparring.graphs.forks.afork(...)`")
+    return run_now(afork(episode, at, memory, **options), "`await sparring.graphs.forks.afork(...)`")

@@ -50,7 +50,7 @@ class Play:
     parent: str | None = None
     """The run whose companion this one is."""
     fork: dict[str, Any] | None = None
-    """`episode` and `steps`: what its episodes begin with (`graphs.forks`)."""
+    """`episode` and `at`: what its episodes begin with (`graphs.forks`)."""
 
     def to_json(self) -> dict[str, Any]:
         """The run's configuration row."""

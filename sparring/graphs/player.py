@@ -210,7 +210,7 @@ class Player:
         asked = self.play.fork
         if asked is None:
             return None
-        return fork_at(self.run.journal, asked["episode"], *self.protocol.beginning(asked["steps"]))
+        return fork_at(self.run.journal, asked["episode"], *self.protocol.beginning(asked["at"]))
 
     def _seats(self) -> dict[str, dict[str, Any]]:
         return {seat: {"role": a.role.name, "version": a.version_id} for seat, a in self._agents.items()}

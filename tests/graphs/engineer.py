@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import importlib.util
 import json
 import sqlite3
@@ -37,6 +39,29 @@ if importlib.util.find_spec("sparring.tools.swe.environments") is None:  # not m
     module = types.ModuleType("sparring.tools.swe.environments")
     module.Environments = Environments
     sys.modules["sparring.tools.swe.environments"] = module
+
+    class GradeStatus(enum.StrEnum):
+        RESOLVED, UNRESOLVED, INFRA = "resolved", "unresolved", "infra"
+
+    @dataclasses.dataclass(frozen=True)
+    class Grade:
+        status: GradeStatus
+        reason: str | None = None
+
+        @property
+        def resolved(self) -> bool | None:
+            return None if self.status is GradeStatus.INFRA else self.status is GradeStatus.RESOLVED
+
+        def to_json(self) -> dict[str, Any]:
+            return dataclasses.asdict(self)
+
+        @classmethod
+        def from_json(cls, row: Mapping[str, Any]) -> Grade:
+            return cls(**{**row, "status": GradeStatus(row["status"])})
+
+    module = types.ModuleType("sparring.tools.swe.grading")
+    module.Grade, module.GradeStatus = Grade, GradeStatus
+    sys.modules["sparring.tools.swe.grading"] = module
 
 FILES = {"calc.py": "def double(x):\n    return x + x + 1\n", "notes.txt": "one\r\ntwo\r\n"}
 DONE = f"echo {MARKER}"

@@ -87,7 +87,7 @@ async def graded(context: Context, outcome: Outcome | None) -> dict[str, Any] | 
         raise
     except Exception as failure:  # whatever it is, it is not the patch's: an attempt is paid for
         log.warning("grading instance `%s` failed: %r", one.id, failure)
-        payload = {"status": "INFRA", "reason": f"{type(failure).__name__}: {failure}"}
+        payload = {"status": "infra", "reason": f"{type(failure).__name__}: {failure}"}
         await context.episode.event(MASKED, str(context.episode.run.epoch), payload)
         return None
     if grade.resolved is None:
