@@ -86,9 +86,7 @@ async def afork(
         return await drive(journal, run or play.default_name, play, concurrency, on_progress)
 
 
-def fork(
-    episode: str, at: int, memory: str | Path | Journal = DEFAULT_MEMORY, **options: Any
-) -> PlayResult:
+def fork(episode: str, at: int, memory: str | Path | Journal = DEFAULT_MEMORY, **options: Any) -> PlayResult:
     """Play new episodes that begin with the first `at` steps of another one, in a run of their own.
 
     `resume` continues that run from the journal alone; the episode that was forked must stay in it.

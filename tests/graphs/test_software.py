@@ -29,6 +29,7 @@ from sparring.errors import EngineError, UserError
 from sparring.graphs.context import Limits
 from sparring.graphs.play import plan, play, resume
 from sparring.graphs.protocols import software
+from sparring.graphs.report import report
 from sparring.memory.journal import Journal
 from sparring.memory.versions import folder_beside
 from sparring.tools.swe.instances import Instance, save_instances
@@ -412,6 +413,19 @@ def test_trees_lie_beside_the_journal_or_in_the_store(
     monkeypatch.delenv("SPARRING_STORE")
     monkeypatch.chdir(tmp_path)
     assert folder_beside(Postgres, "swe") == tmp_path / "sparring-swe"  # type: ignore[arg-type]  # as above
+
+
+def test_the_report_says_how_attempts_ended(memory: Path, instance: Instance) -> None:
+    def reply(request: Request, seed: int) -> str:
+        lines = commands(FIX) if "calc-1" in str(request.messages[1]) else commands("ls", "ls", "ls")
+        return lines[sum(message["role"] == "assistant" for message in request.messages)]
+
+    other = replace(instance, id="calc-2", problem="another")
+    engine, options = ScriptedEngine(reply, ids=False), {"steps": 3, "sandbox": "landlock", "grade": False}
+    play("software", [instance, other], engine=engine, memory=memory, run="r", **options)
+    with Journal.open(memory) as journal:
+        found = report(journal, "r").figures
+    assert found == {"submitted": 0.5, "patched": 0.5, "steps": 2.5, "ended_steps": 0.5}
 
 
 def test_the_marker_is_what_the_prompt_says() -> None:

@@ -15,7 +15,8 @@ import asyncio
 import logging
 import time
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from math import ceil
 from pathlib import Path
@@ -32,6 +33,8 @@ from sparring.errors import BudgetExceeded, UserError
 from sparring.graphs.context import Context
 from sparring.graphs.protocol import Outcome, Protocol
 from sparring.graphs.protocols.software_tasks import graded, instance, software_tasks
+from sparring.graphs.results import detailed_outcomes
+from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord, Turn
 from sparring.memory.run import RunHandle
 from sparring.memory.versions import folder_beside
@@ -46,6 +49,7 @@ from sparring.tools.swe.workshop import Bench, Workshop
 log = logging.getLogger("sparring")
 MARKER = "SPARRING_SUBMIT_WORK"
 """The first line of a command's output that ends the work, where the command succeeds."""
+SUBMITTED = "submitted"
 SEAT = "engineer"
 LARGEST_PATCH = 32 << 20
 """Characters."""
@@ -146,6 +150,19 @@ class SoftwareTask(Protocol):
         keys = [str(step) for step in range(steps)]
         return [f"step/{key}" for key in keys], [("base", "0"), *(("step", key) for key in keys)]
 
+    def figures(self, journal: Journal, run: str, episodes: Sequence[int] | None = None) -> dict[str, float]:
+        """Of finished episodes: the share submitted, with a patch, ended for each other reason; mean steps."""
+        found = detailed_outcomes(journal, run, episodes)
+        if not found:
+            return {}
+        ends = Counter(outcome["detail"]["exit_status"] for outcome in found)
+        shares = {
+            f"ended_{name}": count / len(found) for name, count in sorted(ends.items()) if name != SUBMITTED
+        }
+        patched = sum(bool(outcome["answer"]) for outcome in found) / len(found)
+        steps = sum(outcome["detail"]["steps"] for outcome in found) / len(found)
+        return {SUBMITTED: ends[SUBMITTED] / len(found), "patched": patched, "steps": steps, **shares}
+
     def graph(self) -> StateGraph[Any, Context, Any, Any]:
         graph = StateGraph(SoftwareState, context_schema=Context)
         for node in (self.begin, self.ask, self.execute, self.submit):
@@ -220,7 +237,7 @@ class SoftwareTask(Protocol):
             return {"exit": "oversized", "reason": made["error"]}
         if made["submitted"]:
             said = made["observation"].lstrip().partition("\n")[2].strip()
-            return {"exit": "submitted", "reason": said, "tree": made["tree"]}
+            return {"exit": SUBMITTED, "reason": said, "tree": made["tree"]}
         left = self.steps - state["step"] - 1
         shown = {
             "output": made["observation"].strip("\n"),

@@ -166,9 +166,10 @@ def clear(path: str | bytes | Path) -> None:
         if os.path.lexists(path):
             os.unlink(path)
         return
-    for opening in ([], ["chmod", "-R", "u+rwX", "--", path]):
-        if opening:
-            subprocess.run(opening, capture_output=True, check=False)
+    for attempt in range(5):
+        if attempt:  # a folder is closed, or a command of a process that was killed has not ended yet
+            subprocess.run(["chmod", "-R", "u+rwX", "--", path], capture_output=True, check=False)
+            time.sleep(0.05)
         subprocess.run(["rm", "-rf", "--", path], capture_output=True, check=False)
         if not os.path.lexists(path):
             return

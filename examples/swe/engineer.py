@@ -1,0 +1,68 @@
+"""A software engineer without a model, as a script: it applies the reference fixes, or none.
+
+    python examples/swe/engineer.py examples/swe/instances.jsonl > engineer.jsonl
+    python examples/swe/engineer.py --idle > idle.jsonl
+
+The first shows that a fix made by shell commands is found, submitted and graded; the second that a run in
+which nothing is solved says so. Neither says anything about any model: their engine is `scripted:FILE`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from sparring.graphs.protocols.software import MARKER
+from sparring.tools.swe.instances import Instance, load_instances
+
+END = "END_OF_THE_PATCH"
+LOOKED, FIXED = "# looked around", "# applied the fix"
+
+
+def said(thought: str, command: str) -> str:
+    """A reply of the engineer's form; four backticks, so that a patch may hold three."""
+    return f"{thought}\n\n````bash\n{command}\n````"
+
+
+def after(mark: str, reply: str) -> dict[str, Any]:
+    """The rule that answers once a command with this mark was said."""
+    return {"match": re.escape(mark), "within": "conversation", "replies": [reply]}
+
+
+def idle() -> Iterator[dict[str, Any]]:
+    """Rules of an engineer that looks at the repository and submits it as it is."""
+    yield after(LOOKED, said("Scripted agent: shows the machinery, solves nothing.", f"echo {MARKER}"))
+    yield {"replies": [said("What is here?", f"git log --oneline | head -5; ls -R | head -40  {LOOKED}")]}
+
+
+def recorded(instances: Iterable[Instance]) -> Iterator[dict[str, Any]]:
+    """Rules of an engineer that looks, applies the instance's reference fix, and submits."""
+    yield after(FIXED, said("Scripted agent: this fix was recorded.", f"echo {MARKER}"))
+    for one in instances:
+        apply = f"git apply --verbose - <<'{END}'  {FIXED}\n{one.patch.removesuffix(chr(10))}\n{END}"
+        issue = re.escape(one.problem.strip().splitlines()[0])
+        yield {
+            "match": rf"{issue}[\s\S]*{re.escape(LOOKED)}",
+            "within": "conversation",
+            "replies": [said("I know this one.", apply)],
+        }
+    yield {"replies": [said("What is here?", f"git status --short; ls  {LOOKED}")]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("instances", nargs="?", help="whose fixes are applied")
+    parser.add_argument("--idle", action="store_true", help="apply none")
+    given = parser.parse_args()
+    if given.idle == (given.instances is not None):
+        parser.error("give instances, or --idle")
+    rules = idle() if given.idle else recorded(load_instances(given.instances))
+    for rule in rules:
+        print(json.dumps(rule))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The shipped instances, worked on by the shipped scripts of an engineer without a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import engineer  # noqa: F401 - before the grader has come
+import pytest
+
+from sparring.graphs.play import PlayResult, play
+from sparring.tools.swe.instances import Instance, load_instances
+from sparring.tools.swe.objects import Objects
+from sparring.tools.swe.sources import checkout, git
+from sparring.tools.swe.submission import patch
+from sparring.tools.swe.trees import WorkTree
+
+sys.path.append(str(Path(__file__).parents[1] / "tools"))
+from example_scripts import EXAMPLES, script
+
+build, engineers = script("swe/build.py"), script("swe/engineer.py")
+QUICK = ("cartes", "parking")
+"""CRLF and names that are not ASCII; a single module."""
+
+
+@pytest.fixture(scope="module")
+def instances(tmp_path_factory: pytest.TempPathFactory) -> list[Instance]:
+    folder = tmp_path_factory.mktemp("bundles")
+    found = []
+    for one in load_instances(EXAMPLES / "swe" / "instances.jsonl"):
+        name = one.id.removeprefix("sparring__").removesuffix("-1")
+        if name in QUICK:
+            build.build(name, folder)
+            found.append(dataclasses.replace(one, source=folder / f"{name}.bundle"))
+    return found
+
+
+def scripted(rules: Any, instances: list[Instance], folder: Path, **options: Any) -> PlayResult:
+    file = folder / "script.jsonl"
+    file.write_text("".join(json.dumps(rule) + "\n" for rule in rules))
+    given: dict[str, Any] = {"sandbox": "landlock", "grade": False, "run": "r", **options}
+    return play("software", instances, engine=f"scripted:{file}", memory=folder / "journal.db", **given)
+
+
+def test_the_recorded_engineer_submits_the_reference_fix(instances: list[Instance], tmp_path: Path) -> None:
+    result = scripted(engineers.recorded(instances), instances, tmp_path)
+    for line, one in zip(result, instances, strict=True):
+        assert line.outcome["detail"]["exit_status"] == "submitted" and line.calls == 3
+        objects, places = (
+            Objects(tmp_path / "objects.git"),
+            (tmp_path / f"{one.id}-a", tmp_path / f"{one.id}-b"),
+        )
+        trees = []
+        for place, text in zip(places, (one.patch, line.answer), strict=True):
+            git(checkout(one, place), "apply", "-", data=text.encode())
+            trees.append(WorkTree(objects, place).snapshot())
+        assert trees[0] == trees[1] and patch(objects, *trees) == ""
+
+
+def test_the_idle_engineer_submits_nothing(instances: list[Instance], tmp_path: Path) -> None:
+    for line in scripted(engineers.idle(), instances, tmp_path):
+        assert (line.answer, line.status, line.calls) == ("", "done", 2)
+        assert line.outcome["detail"]["exit_status"] == "submitted"
