@@ -151,7 +151,7 @@ class SoftwareTask(Protocol):
         return [f"step/{key}" for key in keys], [("base", "0"), *(("step", key) for key in keys)]
 
     def figures(self, journal: Journal, run: str, episodes: Sequence[int] | None = None) -> dict[str, float]:
-        """Of finished episodes: the share submitted, with a patch, ended for each other reason; mean steps."""
+        """Of episodes that reached no cap: shares submitted, with a patch, ended otherwise; mean steps."""
         found = detailed_outcomes(journal, run, episodes)
         if not found:
             return {}
