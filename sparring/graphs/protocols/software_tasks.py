@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -80,7 +81,7 @@ async def graded(context: Context, outcome: Outcome | None) -> dict[str, Any] | 
     patch = outcome["answer"] if outcome else None
     one = instance(task)
     try:
-        key = shop.grader.key(one, patch)
+        key = await asyncio.to_thread(shop.grader.key, one, patch)
         kept = _kept(context.episode.run.journal, task, key)
         grade = await shop.grader.grade(one, patch) if kept is None else Grade.from_json(kept)
     except UserError:
