@@ -138,9 +138,18 @@ def results_table(results: Sequence[Result]) -> Table:
         tokens = result.prompt_tokens + result.completion_tokens
         question = " ".join(str(result.question).split())
         table.add_row(
-            Text(question), Text(_answers(result)), _verdict(result), str(result.calls), str(tokens)
+            Text(question),
+            Text(_one_line(_answers(result))),
+            _verdict(result),
+            str(result.calls),
+            str(tokens),
         )
     return table
+
+
+def _one_line(text: str) -> str:
+    """As much of a text as a column shows; a patch has many lines."""
+    return " ".join(text[:200].split())
 
 
 def _answers(result: Result) -> str:
@@ -184,6 +193,7 @@ def report_tables(report: Report) -> list[Any]:
     accuracy = report.accuracy
     if accuracy is None:
         why = "no task has a reference" if report.answers else "what is played is no answer to a task"
+        why = "nothing could be judged" if report.masked else why
         parts.append(Text(f"{why}, so there is no accuracy"))
     else:
         parts.append(_comparison(report, accuracy))
@@ -250,6 +260,7 @@ def _missing(report: Report, accuracy: Estimate) -> str:
     """How many questions the table is about, and what counted as wrong for want of an answer."""
     lost = f"{accuracy.n} questions; no answer (counted as wrong): {report.no_answer}"
     failed = f", {report.failed} more failed" if report.failed else ""
+    failed += f"; not judged (left out): {report.masked}" if report.masked else ""
     pool = report.baseline
     drawn = f"; in the pool: {pool.no_answer} of {pool.samples} samples" if pool else "; no baseline"
     return lost + failed + drawn

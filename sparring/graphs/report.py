@@ -101,6 +101,8 @@ class Report:
     """What the protocol measures of its own play."""
     answers: bool = True
     """`Protocol.answers`."""
+    masked: int = 0
+    """Finished episodes of tasks with a reference that nobody could judge (a grader's world failed)."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -121,7 +123,7 @@ def report(journal: Journal, run: str) -> Report:
     ended = [r for r in results if r.status in (*FINISHED, "failed")]
     referred = [r for r in ended if references.get(r.task_id) is not None]
     answers = protocol is None or protocol.answers
-    scored = referred if answers else []
+    scored = [r for r in referred if r.correct is not None or r.status not in FINISHED] if answers else []
     counts: dict[str, int] = defaultdict(int)
     for result in results:
         counts[result.status] += 1
@@ -153,6 +155,7 @@ def report(journal: Journal, run: str) -> Report:
         judges=judged,
         figures=judge_figures(judged) if judged else protocol.figures(journal, run) if protocol else {},
         answers=answers,
+        masked=len(referred) - len(scored) if answers else 0,
     )
 
 

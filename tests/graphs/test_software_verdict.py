@@ -9,6 +9,8 @@ import pytest
 from engineer import commands, events, make_instance, repository, rows, work
 from grader_stand import StandGrader
 
+from sparring.graphs.report import report
+from sparring.memory.journal import Journal
 from sparring.tools.swe.instances import Instance
 from sparring.tools.swe.workshop import Workshop
 
@@ -63,6 +65,19 @@ def test_a_fault_of_the_world_is_no_verdict(
     assert [(line.status, line.correct) for line in result] == [("done", None)] * 2
     assert not events(memory, "verdict") and not events(memory, "grade") and grader.graded == 2
     assert [masked["status"] for masked in events(memory, "masked_grade")] == ["infra"] * 2
+    with Journal.open(memory) as journal:
+        found = report(journal, "r")
+    assert found.accuracy is None and found.masked == 2, "masked, and never wrong"
+
+
+def test_the_report_counts_what_was_judged(
+    memory: Path, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graded(monkeypatch)
+    work(memory, instance, commands(FIX), grade=True, copies=2)
+    with Journal.open(memory) as journal:
+        found = report(journal, "r")
+    assert found.accuracy is not None and (found.accuracy.value, found.right, found.masked) == (1.0, 2, 0)
 
 
 def test_a_grader_that_breaks_costs_no_attempt(

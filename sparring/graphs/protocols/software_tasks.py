@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sparring")
 VERIFIER = "swe"
+RESOLVED = "resolved"
+"""The reference of every instance: what its patch is to be."""
 GRADE, MASKED = "grade", "masked_grade"
 """Kinds of events: a grade by its key, and one that says nothing about the patch, by the run's epoch."""
 
@@ -33,7 +35,7 @@ def software_task(one: Instance) -> TaskRecord:
     """An instance as a task; all of it is in the task, its source by absolute path."""
     if one.source is not None:
         one = replace(one, source=one.source.resolve())
-    return TaskRecord(one.id, one.problem, meta={"instance": row_of(one)})
+    return TaskRecord(one.id, one.problem, RESOLVED, meta={"instance": row_of(one)})
 
 
 def software_tasks(source: str | Path | Iterable[Any], limit: int | None = None) -> tuple[TaskRecord, ...]:
@@ -104,8 +106,8 @@ def _verdict(grade: Grade, key: str) -> dict[str, Any]:
         "correct": grade.resolved,
         "verifier": VERIFIER,
         "version": key,
-        "extracted": None,
-        "reference": None,
+        "extracted": str(grade.status),
+        "reference": RESOLVED,
         "reason": grade.reason or str(grade.status),
         "grade": grade.to_json(),
     }
