@@ -182,11 +182,21 @@ class Player:
             log.warning("episode %s of task `%s` failed: %r", handle.id, task.id, bug)
             log.debug("where it failed", exc_info=True)
             status, error = "failed", f"{type(bug).__name__}: {bug}"
-        judged = status in FINISHED and self.protocol.answers
-        verdict = await self.protocol.judgement(context, outcome) if judged else None
-        await handle.close(status, outcome, error, verdict)
+        status = await self._close(context, status, outcome, error)
         self.done += 1
         self.failed += status == "failed"
+
+    async def _close(self, context: Context, status: str, outcome: Outcome | None, error: str | None) -> str:
+        """End an episode with its verdict; returns its status. Where a tool failed in judging it is `failed`:
+        no verdict, and tried again when the run is resumed."""
+        verdict = None
+        if status in FINISHED and self.protocol.answers:
+            try:
+                verdict = await self.protocol.judgement(context, outcome)
+            except ToolFailed as failure:
+                status, error = "failed", str(failure)
+        await context.episode.close(status, outcome, error, verdict)
+        return status
 
     async def _open(self, task: TaskRecord, iteration: int, copy: int) -> EpisodeHandle | None:
         """The episode to be played; None where it is finished. A new one gets the versions that the heads

@@ -77,7 +77,7 @@ def test_the_report_counts_what_was_judged(
     work(memory, instance, commands(FIX), grade=True, copies=2)
     with Journal.open(memory) as journal:
         found = report(journal, "r")
-    assert found.accuracy is not None and (found.accuracy.value, found.right, found.masked) == (1.0, 2, 0)
+    assert found.accuracy is not None and (found.accuracy.mean, found.right, found.masked) == (1.0, 2, 0)
 
 
 def test_a_grader_that_breaks_costs_no_attempt(
