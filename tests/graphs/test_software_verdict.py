@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engineer import commands, events, make_instance, repository, rows, work
+from engineer import commands, engineer, events, make_instance, repository, rows, work
 from grader_stand import StandGrader
 
+from sparring.graphs.forks import fork
 from sparring.graphs.report import report
 from sparring.memory.journal import Journal
 from sparring.tools.swe.instances import Instance
@@ -78,6 +79,16 @@ def test_the_report_counts_what_was_judged(
     with Journal.open(memory) as journal:
         found = report(journal, "r")
     assert found.accuracy is not None and (found.accuracy.mean, found.right, found.masked) == (1.0, 2, 0)
+
+
+def test_what_was_masked_is_graded_by_a_fork_at_its_end(
+    memory: Path, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graded(monkeypatch, infra=True)
+    [line] = work(memory, instance, commands(FIX), grade=True)
+    graded(monkeypatch)
+    [again] = fork(line.episode, 2, memory, engine=engineer("never"))
+    assert (again.correct, again.calls, again.outcome) == (True, 0, line.outcome)
 
 
 def test_a_grader_that_breaks_costs_no_attempt(

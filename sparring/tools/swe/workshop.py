@@ -124,7 +124,12 @@ class Bench:
         try:
             environments.tree(self.instance, self.folder)
             read: tuple[Path, ...] = ()
-            if self.instance.environment is not None:
+            env = self.instance.environment
+            if env is not None and self._shop.box(()).containers:  # the image has an interpreter of its own
+                self._variables = {
+                    "PYTHONPATH": ":".join(str(self.folder / path) for path in env.python_path)
+                }
+            elif env is not None:
                 read = tuple(environments.readable(self.instance))
                 self._variables = environments.variables(self.instance, self.folder)
         except (UserError, ToolFailed):
