@@ -20,7 +20,7 @@ from .base import PATH, Description, Job, Kind, Limits, Net, Options, Ran
 from .container import Containers
 from .folders import DEVICES, NOBODY, PROC, closed_to, hand_over, readable, work_folder
 from .inside import landlock
-from .process import INSIDE, supervise
+from .process import supervise
 
 MECHANISMS = {"bwrap": "bwrap+landlock+seccomp", "landlock": "landlock+seccomp", "none": "none"}
 
@@ -177,8 +177,7 @@ class Sandbox:
         wrap = bubblewrap.program() if wrapped else None
         closed: dict[str, list[str]] = {}
         if self.user is not None:
-            needed = [*self.read, *write, str(job.tmp), *([str(INSIDE / "inside")] if wrapped else [])]
-            closed = closed_to(self.user, needed)
+            closed = closed_to(self.user, [*self.read, *write, str(job.tmp)])
         return {
             "command": job.command,
             "env": job.env,
@@ -192,7 +191,7 @@ class Sandbox:
             "wall": float(job.limits.wall),
             "memory": job.limits.memory,
             "processes": job.limits.processes,
-            "own": 2 if wrapped else 0,
+            "own": 3 if wrapped else 0,
         }
 
 
