@@ -74,9 +74,8 @@ class Pipes:
         self.theirs.append(theirs)
         reader = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), open(ours, "rb", 0)
-        )
+        file = os.fdopen(ours, "rb", 0)  # the transport closes it
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), file)
         self._transports.append(transport)
         return reader
 
@@ -108,14 +107,28 @@ async def supervise(plan: dict[str, Any], stdin: bytes, limits: Limits) -> Ran:
     """Run a plan (`inside.supervisor`) to its end; a cancelled call ends the command's tree first.
 
     Raises:
-        SandboxFailed: the command was never started.
+        SandboxFailed: the command was never started, or the supervisor was killed.
     """
+    for _ in range(2):  # the zygote may have been killed idle; then nothing was begun
+        out, err = Clip(limits.output), Clip(limits.output)
+        said = await _once(plan, stdin, limits, (out, err))
+        if said:
+            break
+    if len(said) < 2:
+        raise SandboxFailed(f"the sandbox's supervisor ended: {err.text[-400:]}")
+    return _result(marshal.loads(said[1:]), out, err)
+
+
+async def _once(plan: dict[str, Any], stdin: bytes, limits: Limits, clips: tuple[Clip, Clip]) -> bytes:
+    """What the supervisor says: a byte once it has the plan, its result at the end."""
     pipes = Pipes()
-    out, err = Clip(limits.output), Clip(limits.output)
+    out, err = clips
     try:
         control = pipes.write_end()
         answer = await pipes.reader()
-        feed = pipes.write_end() if stdin else pipes.nothing()
+        feed = pipes.write_end() if stdin else None
+        if feed is None:
+            pipes.nothing()
         outs, errs = await pipes.reader(), await pipes.reader()
         shared().fork(pipes.theirs)
         pipes.sent()
@@ -126,14 +139,11 @@ async def supervise(plan: dict[str, Any], stdin: bytes, limits: Limits) -> Ran:
         ]
         if feed is not None:
             jobs.append(_feed(feed, stdin, pipes))
-        said = await _over(jobs, answer, limits.wall, lambda: pipes.end(control))
+        return await _over(jobs, answer, limits.wall, lambda: pipes.end(control))
     except OSError as error:
         raise SandboxFailed(f"no process could be started: {error}") from None
     finally:
         pipes.close()
-    if not said:
-        raise SandboxFailed(f"the sandbox's supervisor ended: {err.text[-400:]}")
-    return _result(marshal.loads(said), out, err)
 
 
 async def _over(

@@ -130,6 +130,7 @@ def enter(plan: dict[str, Any], start: int) -> NoReturn:
     Whatever fails before is said there as text and nothing is run.
     """
     try:
+        os.setsid()
         os.chdir(plan["cwd"])
         limit(plan["limits"])
         os.closerange(3, start)

@@ -55,7 +55,7 @@ class Namespaces:
         self.told, self.ready = told, ready
 
     def wait(self, control: int) -> int | None:
-        """A file that stands for the process which holds them, for `join`; None where they did not come about.
+        """A file that stands for the process which holds them, for `join`; None where there are none.
 
         Args:
             control: gives up once something comes from there.
@@ -95,6 +95,5 @@ def join(holder: int) -> int:
     setns(holder, CLONE_NEW_ALL)
     child = os.fork()
     if child == 0:
-        os.setsid()
         drop_capabilities()
     return child

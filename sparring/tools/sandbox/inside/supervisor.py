@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 else:
     import _signal as signal
 
+TAKEN = b"+"
+"""Said first of all; where it is missing, nothing was begun."""
 TICK = 0.1
 """Seconds between two looks at memory and number of processes."""
 
@@ -45,12 +47,11 @@ def read_plan(control: int) -> dict[str, Any]:
 
 
 def fork(become: Callable[[int], NoReturn]) -> int:
-    """A child in a session of its own, which `become` turns into something else; it gets this one's number."""
+    """A child, which `become` turns into something else; it gets this one's number."""
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         signal.set_wakeup_fd(-1)
-        os.setsid()
         become(parent)
     return pid
 
@@ -142,8 +143,9 @@ class Watch:
 
 
 def run(control: int, answer: int) -> NoReturn:
-    """Run one plan, read from `control`; the result is marshalled onto `answer`."""
+    """Run one plan, read from `control`; the result is marshalled onto `answer`, after `TAKEN`."""
     plan = read_plan(control)
+    os.write(answer, TAKEN)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     woken, wake = os.pipe()
     os.set_blocking(wake, False)

@@ -48,7 +48,6 @@ def main() -> None:
 
 def supervised(control: int, answer: int, *standard: int) -> None:
     """What a fork does: it takes its files and runs the plan that comes on `control`."""
-    os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for place, number in enumerate(standard):
         os.dup2(number, place)
