@@ -171,6 +171,21 @@ def _own_words(value: str, where: str) -> str:
     return value
 
 
+def _code(text: str) -> str:
+    """What the only fenced block holds, white space and all: a completion may begin indented."""
+    lines = text.split("\n")
+    marks = [place for place, line in enumerate(lines) if line.lstrip().startswith("```")]
+    if not marks:
+        raise ParseError("missing", "no fenced block")
+    if len(marks) % 2:
+        raise ParseError("unbalanced", "a fenced block is never closed")
+    if len(marks) > 2:
+        raise ParseError("ambiguous", f"{len(marks) // 2} fenced blocks")
+    held = "\n".join(lines[marks[0] + 1 : marks[1]])
+    _filled(held, "the fenced block")
+    return held
+
+
 def _answer(read: Callable[[str], str]) -> Callable[[str], Answer]:
     return lambda text: _build(Answer, {"answer": read(text)})
 
@@ -185,6 +200,10 @@ ANSWER_FORMATS: dict[str, Parser[Answer]] = {
         Parser("first_number", "1", "Begin with the final answer as one number.", _answer(_first_number)),
         Parser("letter", "1", "End with the letter of the right option.", _answer(_first_letter)),
         Parser("text", "1", "Reply with the answer alone.", _answer(str.strip)),
+        Parser(
+            "code", "1", "Give the whole program, and no other, in one block fenced by ```.", _answer(_code)
+        ),
+        Parser("completion", "1", "Reply with what follows, as code alone.", _answer(lambda text: text)),
     )
 }
 

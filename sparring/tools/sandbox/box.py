@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from sparring.errors import SandboxUnavailable, UserError, unknown
 
@@ -21,6 +21,8 @@ from .container import Containers
 from .folders import DEVICES, NOBODY, PROC, closed_to, hand_over, readable, work_folder
 from .inside import landlock
 from .process import supervise
+
+T = TypeVar("T")
 
 MECHANISMS = {"bwrap": "bwrap+landlock+seccomp", "landlock": "landlock+seccomp", "none": "none"}
 
@@ -208,7 +210,7 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder, onerror=opened)
 
 
-def blocking(made: Coroutine[Any, Any, Ran]) -> Ran:
+def blocking(made: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end in an event loop of its own, beside a running one if there is one."""
     try:
         asyncio.get_running_loop()
