@@ -22,6 +22,7 @@ from sparring.agents.results import (
     Answer,
     Candidates,
     Comparison,
+    Conclusion,
     JudgeDecision,
     ModeratorVerdict,
     StatedAnswer,
@@ -359,6 +360,13 @@ stated: Parser[StatedAnswer] = _object(
 comparison: Parser[Comparison] = _object(
     "comparison", Comparison, '{"reason": "...", "better": "A", "B" or "tie"}'
 )
+conclusion: Parser[Conclusion] = _object(
+    "conclusion",
+    Conclusion,
+    '{"program": "<is it consistent with the question>", "program_fits": true or false, '
+    '"output": "<is it consistent with the question>", "output_fits": true or false, '
+    '"answer": "<the answer>" or null if it has to be worked out again}',
+)
 note: Parser[Statement] = Parser(
     "note", "1", "Reply in plain text.", lambda text: _build(Statement, {"text": text.strip()})
 )
@@ -405,7 +413,7 @@ PARSERS: dict[str, Parser[Any]] = {
     for item in (
         *ANSWER_FORMATS.values(),
         *(statement(name) for name in ANSWER_FORMATS),
-        *(note, moderator, judge, candidates, stated, comparison, verdict, verdict_official),
+        *(conclusion, note, moderator, judge, candidates, stated, comparison, verdict, verdict_official),
     )
 }
 

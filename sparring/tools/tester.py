@@ -179,17 +179,16 @@ def run_tests(job: dict[str, Any], functions: dict[str, Any]) -> None:
     space: dict[str, Any] = {"__name__": "tests"}
     try:
         exec(compile(job["setup"], "<setup>", "exec"), space)
+        tests = compile(job["tests"], "<tests>", "exec")
         if job["entry"] is not None:
-            exec(compile(job["tests"], "<tests>", "exec"), space)
-            run = [lambda: space["check"](functions[job["entry"]])]
-            assert callable(space["check"]), "`check` is no function"
-        else:
-            code = compile(job["tests"], "<tests>", "exec")
-            run = [lambda: exec(code, {**space, **functions})]
+            exec(tests, space)
+            check: Any = space["check"]
     except Exception as error:
         raise Unusable(said(error)) from None
-    for each in run:
-        each()
+    if job["entry"] is not None:
+        check(functions[job["entry"]])
+    else:
+        exec(tests, {**space, **functions})
 
 
 def said(error: BaseException) -> str:
