@@ -179,6 +179,7 @@ def run_tests(job: dict[str, Any], functions: dict[str, Any]) -> None:
     space: dict[str, Any] = {"__name__": "tests"}
     try:
         exec(compile(job["setup"], "<setup>", "exec"), space)
+        space.update(functions)  # tests may call the function by its name, too
         tests = compile(job["tests"], "<tests>", "exec")
         if job["entry"] is not None:
             exec(tests, space)
@@ -188,7 +189,7 @@ def run_tests(job: dict[str, Any], functions: dict[str, Any]) -> None:
     if job["entry"] is not None:
         check(functions[job["entry"]])
     else:
-        exec(tests, {**space, **functions})
+        exec(tests, space)
 
 
 def said(error: BaseException) -> str:
