@@ -78,11 +78,13 @@ def _folder() -> Iterator[Path]:
 
 async def _run(code: str, stdin: bytes, limits: Limits) -> Ran:
     within = await asyncio.to_thread(box)  # the first one tests itself
+    line = [interpreter(), "-I", "-S", "-c", code]
     async with _place():
         with _folder() as folder:
-            return await within.arun(
-                [interpreter(), "-I", "-S", "-c", code], work=folder, stdin=stdin, limits=limits
-            )
+            try:
+                return await within.arun(line, work=folder, stdin=stdin, limits=limits)
+            finally:
+                within.forget(folder)
 
 
 async def run_program(code: str, *, stdin: str = "", limits: Limits = LIMITS) -> Ran:

@@ -151,6 +151,10 @@ class Sandbox:
             hand_over(real, self.user)
         self._given.add(real)
 
+    def forget(self, folder: str | Path) -> None:
+        """A work folder that is not used any more."""
+        self._given.discard(Path(folder).resolve())
+
     def close(self) -> None:
         """End containers, if there are any."""
         if self.containers:
