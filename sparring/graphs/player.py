@@ -23,6 +23,7 @@ from sparring.graphs.cast import pinned
 from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.context import Context, Meter
 from sparring.graphs.protocol import Outcome, Protocol
+from sparring.graphs.sandboxed import note_sandbox
 from sparring.memory.episode import EpisodeHandle
 from sparring.memory.journal import Journal
 from sparring.memory.records import Fork, TaskRecord
@@ -30,6 +31,7 @@ from sparring.memory.replay import fork_at
 from sparring.memory.run import RunHandle
 from sparring.memory.schema import Run
 from sparring.tools.equality import equality
+from sparring.tools.programs import describe
 
 if TYPE_CHECKING:
     from sparring.graphs.play import Play
@@ -99,6 +101,8 @@ class Player:
         """Play what is not finished yet of `episodes` (by default all), `concurrency` at a time."""
         if not self._agents:
             self._agents = await self._cast.agents(self.pool, self.run.journal)
+        if self.protocol.runs_programs or any(task.check == "code" for task in self.play.tasks):
+            await note_sandbox(self.run, await asyncio.to_thread(describe))
         if episodes is None:
             episodes = [(task, copy) for copy in range(self.play.copies) for task in self.play.tasks]
         self.total += len(episodes)

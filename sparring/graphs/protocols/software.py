@@ -34,6 +34,7 @@ from sparring.graphs.context import Context
 from sparring.graphs.protocol import Outcome, Protocol
 from sparring.graphs.protocols.software_tasks import graded, instance, software_tasks
 from sparring.graphs.results import detailed_outcomes
+from sparring.graphs.sandboxed import note_sandbox
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord, Turn
 from sparring.memory.run import RunHandle
@@ -132,12 +133,12 @@ class SoftwareTask(Protocol):
 
     @asynccontextmanager
     async def equipment(self, run: RunHandle) -> AsyncIterator[Workshop]:
-        """The workshop; what holds its commands is journaled once for each process that drives the run."""
+        """The workshop; what holds its commands is journaled with the run."""
         folder = Path(self.folder) if self.folder else folder_beside(run.journal, "swe")
         options: dict[str, Any] = {"image": self.image, "i_understand": self.i_understand}
         shop = await asyncio.to_thread(lambda: Workshop(folder.expanduser(), self.sandbox, **options))
         try:
-            await run.event("sandbox", str(run.epoch), shop.describe().to_json())
+            await note_sandbox(run, shop.describe())
             yield shop
         finally:
             await asyncio.to_thread(shop.close)
