@@ -83,14 +83,20 @@ def history(journal: Journal, episode: str) -> tuple[Attempts, Events]:
     for message in stored.messages:
         conversation.load(*message)
     attempts, events = stored.attempts(conversation), stored.events
-    if stored.parent is not None and (shared := events.get((FORK, "0"))) is not None:
+    if (shared := events.get((FORK, "0"))) is not None:
         before, decided = shared_history(journal, stored.parent, shared)
         attempts, events = {**before, **attempts}, {**decided, **events}
     return attempts, events
 
 
-def shared_history(journal: Journal, parent: str, shared: dict[str, Any]) -> tuple[Attempts, Events]:
-    """What a fork takes over of its parent, by the payload of its event `fork`."""
+def shared_history(journal: Journal, parent: str | None, shared: dict[str, Any]) -> tuple[Attempts, Events]:
+    """What a fork takes over of its parent, by the payload of its event `fork`.
+
+    Raises:
+        UserError: the parent was deleted.
+    """
+    if parent is None:
+        raise UserError("the episode that this one was forked from was deleted; it cannot be played on")
     attempts, events = history(journal, parent)
     last = {key: attempts[key][-1] for key in shared["turns"]}
     names = [(kind, key) for kind, key in shared["events"]]

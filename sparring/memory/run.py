@@ -250,7 +250,7 @@ class RunHandle:
         self.ids.skip("messages", stored.messages[-1].id if stored.messages else 0)
         self.ids.skip("turns", stored.turns[-1].id if stored.turns else 0)
         handle.load(stored.attempts(handle.conversation), stored.events)
-        if stored.parent is not None and (shared := stored.events.get((FORK, "0"))) is not None:
+        if (shared := stored.events.get((FORK, "0"))) is not None:
             handle.share(*shared_history(self.journal, stored.parent, shared))
         handle.scores.load(stored.scores)
         load_ids(handle.prefixes, stored.turns)
