@@ -25,13 +25,14 @@ from engineer import (
 
 from sparring.agents.engines.base import Request
 from sparring.agents.engines.scripted import ScriptedEngine
-from sparring.errors import EngineError, UserError
+from sparring.errors import EngineError, SandboxUnavailable, UserError
 from sparring.graphs.context import Limits
 from sparring.graphs.play import plan, play, resume
 from sparring.graphs.protocols import software
 from sparring.graphs.report import report
 from sparring.memory.journal import Journal
 from sparring.memory.versions import folder_beside
+from sparring.tools.sandbox import Sandbox
 from sparring.tools.swe.instances import Instance, save_instances
 from sparring.tools.swe.trees import Room
 
@@ -219,6 +220,25 @@ def test_a_command_of_many_lines_and_characters(memory: Path, instance: Instance
     text = "é" * 40_000
     made = observed(memory, instance, f"cat > a.txt <<'EOF'\n{text}\n$HOME \\ ' \"\nEOF\nwc -c < a.txt")
     assert made["observation"] == f"{80_001 + 12}\n"
+
+
+@pytest.mark.parametrize("kind", ["landlock", "bwrap"])
+def test_journal_and_kept_trees_are_out_of_reach(memory: Path, instance: Instance, kind: str) -> None:
+    try:
+        Sandbox.open(kind)  # type: ignore[arg-type]  # one of its kinds
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    place = memory.with_name("journal.db.swe")
+    lines = (
+        f"cat {memory}",
+        f"echo x > {place}/objects.git/HEAD",
+        f"ls {place}/objects.git",
+        f"rm -rf {memory}*",
+    )
+    work(memory, instance, commands(*lines), sandbox=kind)
+    assert all(made["returncode"] != 0 for made in events(memory)[:3])
+    assert (place / "objects.git" / "HEAD").read_text().startswith("ref:")
+    assert not any(name in str(events(memory)[2]["observation"]).split() for name in ("HEAD", "objects"))
 
 
 def test_git_in_the_tree_is_the_agents_own(memory: Path, instance: Instance) -> None:
