@@ -69,6 +69,7 @@ class PytestReport:
                 status=status,
                 phase=report.when,
                 seconds=round(report.duration, 4),
+                raised=pytest_raised(report),
             )
 
     def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
@@ -90,6 +91,17 @@ def pytest_status(when: str, outcome: str, xfail: bool) -> str | None:
     return None  # `rerun` and what other plugins invent
 
 
+def pytest_raised(report: Any) -> str:
+    """The file that called `skip` or `xfail` while the test ran; empty for marks and other outcomes."""
+    if report.outcome != "skipped":
+        return ""
+    if hasattr(report, "wasxfail"):
+        imperative = str(report.wasxfail).startswith("reason: ")
+        crash = getattr(report.longrepr, "reprcrash", None)
+        return str(crash.path) if imperative and crash is not None else ""
+    return str(report.longrepr[0]) if isinstance(report.longrepr, tuple) else ""
+
+
 class UnittestReport(unittest.TextTestResult):
     """A result that also writes to the report; made by `unittest_result`."""
 
@@ -104,9 +116,9 @@ class UnittestReport(unittest.TextTestResult):
         super().stopTest(test)
         self.emit(event="finish", test=test.id())
 
-    def _ended(self, test: Any, status: str, phase: str = "call") -> None:
+    def _ended(self, test: Any, status: str, phase: str = "call", raised: str = "") -> None:
         seconds = round(time.perf_counter() - getattr(self, "_since", time.perf_counter()), 4)
-        self.emit(event="result", test=test.id(), status=status, phase=phase, seconds=seconds)
+        self.emit(event="result", test=test.id(), status=status, phase=phase, seconds=seconds, raised=raised)
 
     def addSuccess(self, test: unittest.TestCase) -> None:
         super().addSuccess(test)
@@ -123,7 +135,10 @@ class UnittestReport(unittest.TextTestResult):
 
     def addSkip(self, test: unittest.TestCase, reason: str) -> None:
         super().addSkip(test, reason)
-        self._ended(test, "SKIPPED")
+        trace = sys.exc_info()[2]  # of the SkipTest, since Python 3.11
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        self._ended(test, "SKIPPED", raised=trace.tb_frame.f_code.co_filename if trace else "")
 
     def addExpectedFailure(self, test: unittest.TestCase, err: Any) -> None:
         super().addExpectedFailure(test, err)
