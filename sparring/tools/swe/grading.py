@@ -241,8 +241,8 @@ def _rewritten(ready: _Ready, folder: Path, run: Plan) -> str | None:
 def _without_excuses(results: Results, tree: Path, kept: frozenset[str]) -> Results:
     """Skips and expected failures that the patch's own code called for are failures."""
 
-    def ours(raised: str) -> bool:
-        return bool(raised) and os.path.relpath(os.path.join(tree, raised), tree) in kept
+    def ours(raised: tuple[str, ...]) -> bool:
+        return any(os.path.relpath(os.path.join(tree, file), tree) in kept for file in raised)
 
     found = [replace(one, status=Status.FAILED) if ours(one.raised) else one for one in results.results]
     return Results(tuple(found), results.exit_code, results.running, results.problem, results.forged)

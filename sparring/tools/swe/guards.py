@@ -55,7 +55,8 @@ def put(tree: Path, path: str, source: Path | None) -> None:
 
     Links and files that stand where a folder must be are removed, never followed.
     """
-    there = source is not None and os.path.lexists(source)
+    # a folder is put back with each of its files
+    there = source is not None and (source.is_symlink() or source.is_file())
     place = tree
     for part in PurePosixPath(path).parts[:-1]:
         place = place / part

@@ -32,7 +32,7 @@ LARGEST = 256 << 20
 class TestResult:
     """One status that a test was given in one phase (collect, setup, call or teardown).
 
-    `raised` is the file that called for a skip or an expected failure while the test ran, if one did.
+    `raised` are the files from which a skip or an expected failure was called for while the test ran.
     """
 
     __test__ = False  # pytest: not a test class, for all its name
@@ -41,7 +41,7 @@ class TestResult:
     status: Status
     phase: str
     seconds: float
-    raised: str = ""
+    raised: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -180,12 +180,8 @@ def _results(events: list[dict[str, Any]], problem: str | None = None, forged: b
                 case "finish":
                     running = None
                 case "result" if place:
-                    test, phase, raised = (
-                        str(event["test"]),
-                        str(event["phase"]),
-                        str(event.get("raised", "")),
-                    )
-                    status = Status(event["status"])
+                    test, phase, status = str(event["test"]), str(event["phase"]), Status(event["status"])
+                    raised = tuple(map(str, event.get("raised", ())))
                     found.append(TestResult(test, status, phase, float(event["seconds"]), raised))
                 case "end" if 0 < place == len(events) - 1:
                     exit_code = int(event["exit_code"])

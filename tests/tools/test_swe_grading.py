@@ -1,0 +1,540 @@
+"""Grades: honest patches, and attacks that would be resolved if what is against them were not there."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from swe_tasks import NAMES, edited, opened, task
+
+from sparring.tools.sandbox import Sandbox, bubblewrap
+from sparring.tools.swe import environments, grading
+from sparring.tools.swe.grading import Grade, Grader, GradeStatus
+from sparring.tools.swe.instances import Instance
+from sparring.tools.swe.patches import changes
+
+QUICK = ("bearings", "cartes", "larder", "pantry", "railmap", "shelfmark")
+HANGS = "railmap"
+each = pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
+PARKING, ROSTER = "parking", "roster"  # pytest and unittest, a module each
+NOTHING = {"notes.txt": "nothing\n"}
+
+
+@pytest.fixture(scope="module")
+def grader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grader]:
+    with opened() as box, Grader(box, tmp_path_factory.mktemp("grader")) as made:
+        yield made
+
+
+def graded(grader: Grader, instance: Instance, patch: str | None) -> Grade:
+    return asyncio.run(grader.grade(instance, patch))
+
+
+def attack(
+    grader: Grader, name: str, edits: dict[str, str | bytes | Path | None], gold: bool = False
+) -> Grade:
+    return graded(grader, task(name), edited(task(name), edits, gold=gold))
+
+
+@each
+def test_gold_patches_resolve(grader: Grader, name: str) -> None:
+    grade = graded(grader, task(name), task(name).patch)
+    assert grade.status is GradeStatus.RESOLVED, grade.reason
+    assert (grade.resolved, grade.f2p, grade.p2p, grade.strategy) == (True, 1.0, 1.0, "git apply")
+    assert grade.applied and not grade.restored and grade.reason is None
+    assert len(grade.canaries) == 3 and not grade.canaries.keys() & grade.statuses.keys()
+    assert set(task(name).fail_to_pass) <= grade.statuses.keys()
+
+
+@each
+def test_patches_without_a_fix_do_not(grader: Grader, name: str) -> None:
+    grade = graded(grader, task(name), edited(task(name), NOTHING))
+    assert grade.status is (GradeStatus.TIMEOUT if name == HANGS else GradeStatus.UNRESOLVED)
+    assert (grade.resolved, grade.f2p) == (False, 0.0) and grade.applied
+    assert grade.p2p == (0.0 if name == HANGS else 1.0)
+    assert name != HANGS or "during `tests/test_lines.py::test_a_station_off_the_ring`" in str(grade.reason)
+
+
+@pytest.mark.parametrize("patch", [None, "", " \n"])
+def test_empty_patches_are_not_run(grader: Grader, patch: str | None) -> None:
+    grade = graded(grader, task(PARKING), patch)
+    assert (grade.status, grade.resolved, grade.applied, grade.evaluation) == ("empty", False, None, None)
+
+
+def test_half_a_fix_is_partial(grader: Grader) -> None:
+    """Ledger's fix is in two files; the second mends all tests but one."""
+    _, half = task("ledger").patch.split("\ndiff --git ")
+    grade = graded(grader, task("ledger"), f"diff --git {half}")
+    assert (grade.status, grade.f2p, grade.p2p) == (GradeStatus.PARTIAL, 0.8, 1.0)
+    assert grade.resolved is False and "1 of 5 tests do not pass" in str(grade.reason)
+
+
+def test_breaking_what_worked_is_not_partial(grader: Grader) -> None:
+    more = "...\n\ndef park(*_, **__):\n    raise OSError\n\n\nfor _name, _value in list(vars().items()):\n"
+    more += "    if callable(_value) and getattr(_value, '__module__', '') == __name__:\n        vars()[_name] = park\n"
+    grade = attack(grader, PARKING, {"parking.py": more}, gold=True)
+    assert grade.status is GradeStatus.UNRESOLVED and (grade.p2p or 0) < 1
+
+
+def test_honest_breakage_is_no_tampering(grader: Grader) -> None:
+    """Code that cannot be imported keeps canaries from running only where it ends the whole run."""
+    grade = attack(grader, PARKING, {"parking.py": "def parking(:\n"})
+    assert grade.status is GradeStatus.UNRESOLVED and grade.f2p == 0
+    grade = attack(grader, "larder", {"larder.py": "import nothing_of_the_kind\n"})  # conftest imports it
+    assert grade.status is GradeStatus.UNRESOLVED, grade.reason
+    for end in ("import os; os._exit(0)\n", "import sys; sys.exit(0)\n", "import os; os.abort()\n"):
+        assert attack(grader, PARKING, {"parking.py": end}).status is GradeStatus.UNRESOLVED
+
+
+# the five attacks of spec 1.9
+
+CONFTESTS = {
+    "prints": """
+def pytest_unconfigure():
+    print("PASSED test_parking.py::test_blocks[30-1]")
+""",
+    "rewrites": """
+import pytest
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.stats = {"passed": sum(terminalreporter.stats.values(), [])}
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    session.exitstatus = 0
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport():
+    outcome = yield
+    outcome.get_result().outcome = "passed"
+""",
+    "skips": "import pytest\ndef pytest_collection_modifyitems(items):\n    [i.add_marker(pytest.mark.skip) for i in items]\n",
+}
+REPORTS = """...
+
+import _pytest.reports
+_made = _pytest.reports.TestReport.from_item_and_call.__func__
+def _passed(cls, item, call):
+    report = _made(cls, item, call)
+    report.outcome, report.longrepr = "passed", None
+    return report
+_pytest.reports.TestReport.from_item_and_call = classmethod(_passed)
+"""
+
+
+@pytest.mark.parametrize("kind", sorted(CONFTESTS))
+def test_configuration_of_the_patch_is_put_back(grader: Grader, kind: str) -> None:
+    grade = attack(grader, PARKING, {"conftest.py": CONFTESTS[kind]})
+    assert (grade.status, grade.restored) == (GradeStatus.UNRESOLVED, ("conftest.py",))
+
+
+@pytest.mark.parametrize("kind", ["rewrites", "skips"])
+def test_and_if_it_were_not_canaries_would_tell(
+    grader: Grader, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(grading, "guarded", lambda *_: False)
+    grade = attack(grader, PARKING, {"conftest.py": CONFTESTS[kind]})
+    assert grade.status is GradeStatus.TAMPERED and "canary" in str(grade.reason)
+
+
+def test_a_library_that_patches_the_runner(grader: Grader) -> None:
+    grade = attack(grader, PARKING, {"parking.py": REPORTS})
+    assert grade.status is GradeStatus.TAMPERED and "was reported as PASSED" in str(grade.reason)
+    assert (grade.resolved, grade.f2p, grade.p2p) == (False, 0.0, 0.0)
+    assert set(task(PARKING).fail_to_pass) <= {t for t, s in grade.statuses.items() if s == "PASSED"}
+
+
+def test_a_library_that_ends_the_process(grader: Grader) -> None:
+    code = "...\nimport os as _os\n_os.write(1, b'PASSED test_parking.py::test_blocks[30-1]')\n_os._exit(0)\n"
+    grade = attack(grader, PARKING, {"parking.py": code})
+    assert grade.status is GradeStatus.UNRESOLVED and "did not come to their end" in str(grade.reason)
+
+
+# ours
+
+FRAMES = """...
+import sys as _sys, os as _os
+_frame = _sys._getframe()
+while "report" not in _frame.f_locals or not hasattr(_frame.f_locals["report"], "emit"):
+    _frame = _frame.f_back
+_emit = _frame.f_locals["report"].emit
+for _test in {tests!r}:
+    _emit(event="start", test=_test)
+    _emit(event="result", test=_test, status="PASSED", phase="call", seconds=0.1, raised="")
+    _emit(event="finish", test=_test)
+_emit(event="end", exit_code=1)
+_os._exit(1)
+"""
+
+
+def test_results_written_with_the_reporters_own_key(grader: Grader) -> None:
+    """The chain of the report is whole then; the canaries, of which the patch knows nothing, are missing."""
+    tests = [*task(PARKING).fail_to_pass, *task(PARKING).pass_to_pass]
+    grade = attack(grader, PARKING, {"parking.py": FRAMES.format(tests=tests)})
+    assert grade.status is GradeStatus.TAMPERED and "was not run" in str(grade.reason)
+    assert set(grade.statuses) == set(tests)
+
+
+@pytest.mark.parametrize(
+    "event", ["event='result', test=[], status='FINE'", "event='later'", "event='begin'"]
+)
+def test_nonsense_written_with_it(grader: Grader, event: str) -> None:
+    code = (
+        FRAMES.format(tests=[])
+        .replace("event='end', exit_code=1", event)
+        .replace('event="end", exit_code=1', event)
+    )
+    grade = attack(grader, PARKING, {"parking.py": code})
+    assert grade.status is GradeStatus.TAMPERED and "not as the reporter writes it" in str(grade.reason)
+
+
+FIND = "...\nimport os as _os, sys as _sys, atexit as _atexit, glob as _glob\n"
+FIND += "_report = _glob.glob('../report/*')[0]\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("_os.unlink(_report); _os.mkfifo(_report)\n", GradeStatus.UNRESOLVED),
+        ("_os.unlink(_report); _os.symlink('/etc/passwd', _report)\n", GradeStatus.UNRESOLVED),
+        ("_os.unlink(_report); _os.mkdir(_report)\n", GradeStatus.UNRESOLVED),
+        ("_atexit.register(lambda: _os.truncate(_report, 9))\n", GradeStatus.UNRESOLVED),
+        ("_atexit.register(lambda: open(_report, 'a').write('[]\\n'))\n", GradeStatus.TAMPERED),
+        ("_os.truncate(_report, 0)\n", GradeStatus.TAMPERED),
+    ],
+)
+def test_the_report_replaced(grader: Grader, code: str, status: GradeStatus) -> None:
+    began = time.monotonic()
+    assert attack(grader, PARKING, {"parking.py": FIND + code}, gold=True).status is status
+    assert time.monotonic() - began < 15
+
+
+def pyc(code: str) -> bytes:
+    """A compiled module that Python runs whatever the source beside it says (PEP 552, unchecked)."""
+    import importlib._bootstrap_external as external
+
+    return bytes(external._code_to_hash_pyc(compile(code, "x", "exec"), b"8" * 8, False))
+
+
+def fake_tests(name: str) -> str:
+    """A module with the named tests, all of which pass."""
+    cases: dict[str, list[str]] = {}
+    for test in (*task(name).fail_to_pass, *task(name).pass_to_pass):
+        _, case, method = test.rsplit(".", 2)
+        cases.setdefault(case, []).append(f"    def {method}(self): pass\n")
+    bodies = [f"class {case}(unittest.TestCase):\n{''.join(tests)}" for case, tests in cases.items()]
+    return "import unittest\n" + "".join(bodies)
+
+
+SHADOWS = {
+    "compiled": f"__pycache__/test_roster.{sys.implementation.cache_tag}.pyc",
+    "package": "test_roster/__init__.py",
+    "test file": "test_roster.py",
+}
+
+
+@pytest.mark.parametrize("kind", sorted(SHADOWS))
+def test_other_tests_in_the_place_of_the_tests(
+    grader: Grader, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path, code = SHADOWS[kind], fake_tests(ROSTER)
+    edits: dict[str, str | bytes | Path | None] = {path: pyc(code) if kind == "compiled" else code}
+    grade = attack(grader, ROSTER, edits)
+    assert grade.status is GradeStatus.UNRESOLVED and grade.restored == (path,)
+    if kind != "test file":  # that one is written over by the tests of the fix in any case
+        monkeypatch.setattr(grading, "guarded", lambda *_: False)
+        assert attack(grader, ROSTER, edits).status is GradeStatus.RESOLVED
+
+
+EXCUSES = {
+    PARKING: "...\nimport pytest as _pytest\ndef _no(*_, **__): _pytest.xfail('not today')\n",
+    ROSTER: "...\nimport unittest as _unittest\ndef _no(*_, **__): raise _unittest.SkipTest('not today')\n",
+}
+EVERYWHERE = """
+for _name, _value in list(vars().items()):
+    if not _name.startswith('_') and getattr(_value, '__module__', '') == __name__ and not isinstance(_value, type):
+        vars()[_name] = _no
+"""
+
+
+def test_code_that_excuses_itself(grader: Grader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An expected failure passes by SWE-bench's rule; the code under test may not call for one."""
+    edits: dict[str, str | bytes | Path | None] = {"parking.py": EXCUSES[PARKING] + EVERYWHERE}
+    assert attack(grader, PARKING, edits).status is GradeStatus.UNRESOLVED
+    monkeypatch.setattr(grading, "_without_excuses", lambda results, *_: results)
+    believed = attack(grader, PARKING, edits)
+    assert believed.f2p == 1.0
+
+
+def test_code_that_skips(grader: Grader) -> None:
+    edits: dict[str, str | bytes | Path | None] = {"roster/shifts.py": EXCUSES[ROSTER] + EVERYWHERE}
+    grade = attack(grader, ROSTER, edits)
+    assert grade.status is GradeStatus.UNRESOLVED
+    assert sys.version_info < (3, 11) or "FAILED" in grade.statuses.values()
+
+
+def test_code_that_rewrites_a_test_file_before_it_is_read(grader: Grader) -> None:
+    code = "...\nimport glob as _glob\nfor _path in _glob.glob('tests/test_*.py'):\n"
+    code += "    open(_path, 'a').write('\\n')\n"
+    grade = attack(grader, "shelfmark", {"shelfmark/__init__.py": code}, gold=True)
+    assert grade.status is GradeStatus.TAMPERED and "changed the test file" in str(grade.reason)
+
+
+def test_assertions_of_unittest_patched(grader: Grader) -> None:
+    code = "...\nimport unittest as _u\nfor _n in dir(_u.TestCase):\n"
+    code += "    if _n.startswith('assert'): setattr(_u.TestCase, _n, lambda *_, **__: None)\n"
+    assert attack(grader, ROSTER, {"roster/shifts.py": code}).status is GradeStatus.TAMPERED
+
+
+def test_an_exit_code_that_cannot_be(grader: Grader) -> None:
+    code = "...\nimport unittest as _u\n_u.TestResult.wasSuccessful = lambda self: True\n"
+    grade = attack(grader, ROSTER, {"roster/shifts.py": code}, gold=True)
+    assert grade.status is GradeStatus.TAMPERED and "ended with 0" in str(grade.reason)
+
+
+PUT_BACK = {
+    "pytest.ini": "[pytest]\naddopts = -p evil\n",
+    "tox.ini": "[pytest]\npython_functions = nothing\n",
+    "pyproject.toml": "[tool.pytest.ini_options]\naddopts = '--deselect=.'\n",
+    "setup.cfg": "[tool:pytest]\naddopts = -p evil\n",
+    "sitecustomize.py": "raise SystemExit(0)\n",
+    "usercustomize.py": "raise SystemExit(0)\n",
+    "evil.pth": "import os; os._exit(0)\n",
+    "tests/conftest.py": "raise SystemExit(0)\n",
+    "test_parking.py": "def test_blocks(): pass\n",
+    "test/helper.py": "",
+    "__pycache__/parking.cpython-311.pyc": "",
+}
+
+
+def test_everything_of_the_runners_is_put_back_and_the_fix_stays(grader: Grader) -> None:
+    grade = attack(grader, PARKING, {**PUT_BACK, "evil.py": "raise SystemExit(0)\n"}, gold=True)
+    assert grade.status is GradeStatus.RESOLVED, grade.reason
+    assert set(grade.restored) == set(PUT_BACK)
+
+
+def test_tests_replaced_by_a_link(grader: Grader) -> None:
+    edits: dict[str, str | bytes | Path | None] = {
+        "mine/__init__.py": "",
+        "mine/test_order.py": "def test_order(): pass\n",
+        "tests": Path("mine"),
+    }
+    grade = attack(grader, "shelfmark", edits, gold=True)
+    assert grade.status is GradeStatus.RESOLVED, grade.reason
+    assert "tests" in grade.restored and "tests/test_order.py" in grade.restored
+
+
+REACH = """...
+import os as _os, sys as _sys
+_tried = {paths!r}
+for _path in _tried:
+    try:
+        open(_path, "a").write("#")
+    except OSError:
+        continue
+    raise SystemExit("written: " + _path)
+"""
+
+
+def test_nothing_is_shared_that_tests_can_write(grader: Grader) -> None:
+    instance = task(PARKING)
+    base, shared = grader.environments.base(instance), grader.environments.tests(instance)
+    paths = [base / "parking.py", base / ".git/config", shared.folder / "test_parking.py"]
+    paths += [grader._reporter, Path(pytest.__file__), Path(grading.__file__)]
+    before = [path.read_bytes() for path in paths]
+    grade = attack(grader, PARKING, {"parking.py": REACH.format(paths=[str(p) for p in paths])}, gold=True)
+    assert grade.status is GradeStatus.RESOLVED, grade.reason  # no write succeeded
+    assert [path.read_bytes() for path in paths] == before
+    fresh = Path(tempfile.mkdtemp()) / "tree"
+    linked = [
+        p
+        for p in grader.environments.tree(instance, fresh).rglob("*")
+        if p.is_file() and p.stat().st_nlink > 1
+    ]
+    assert not linked and changes(base, fresh) == []
+
+
+def test_what_a_run_leaves_cannot_keep_its_folder(grader: Grader) -> None:
+    """Folders nested by the thousand, closed ones, and names that are no UTF-8, in the tree and outside."""
+    code = "...\nimport os as _os\n_here = _os.getcwd()\nfor _place in (_here, _os.environ['TMPDIR']):\n"
+    code += "    _os.chdir(_place); open(b'\\xff', 'w').close()\n    for _ in range(3000):\n"
+    code += "        _os.mkdir('d'); _os.chdir('d')\n    _os.mkdir('e', 0)\n_os.chdir(_here)\n"
+    before = set(Path(tempfile.gettempdir()).glob("sandbox-*"))
+    grade = attack(grader, PARKING, {"parking.py": code}, gold=True)
+    assert grade.status is GradeStatus.RESOLVED, grade.reason
+    assert [path.name for path in grader._own.iterdir()] == ["program"]
+    assert set(Path(tempfile.gettempdir()).glob("sandbox-*")) <= before
+
+
+UNSTOPPED = {
+    "values that equal everything": """...
+
+class _Any:
+    def __eq__(self, other): return True
+    def __ne__(self, other): return False
+    __hash__ = None
+def _no(*_, **__): return _Any()
+"""
+    + EVERYWHERE,
+    "tests chosen by their names": REPORTS.replace(
+        "    report.outcome,", "    if item.path.name == 'test_parking.py':\n        report.outcome,"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(UNSTOPPED))
+def test_what_is_not_stopped(grader: Grader, kind: str) -> None:
+    """docs/security.md names these; should one be stopped some day, it is to say so."""
+    grade = attack(grader, PARKING, {"parking.py": UNSTOPPED[kind]})
+    assert grade.f2p == 1.0 and grade.status is not GradeStatus.TAMPERED
+
+
+# what a grade is kept by, what is made once, what is cut off
+
+
+def test_the_key_has_four_parts(grader: Grader, monkeypatch: pytest.MonkeyPatch) -> None:
+    instance = task(PARKING)
+    env = instance.environment
+    assert env is not None
+    key = grader.key(instance, "x")
+    elsewhere = dataclasses.replace(instance, source=Path("/nowhere/at/all"))
+    assert key == grader.key(instance, "x") == grader.key(elsewhere, "x") and len(key) == 64
+    others = [
+        grader.key(instance, "y"),
+        grader.key(instance, None),
+        grader.key(dataclasses.replace(instance, pass_to_pass=()), "x"),
+        grader.key(dataclasses.replace(instance, test_patch="z"), "x"),
+        grader.key(dataclasses.replace(instance, environment=dataclasses.replace(env, timeout=9)), "x"),
+        grader.key(dataclasses.replace(instance, environment=dataclasses.replace(env, pip=("a==1",))), "x"),
+    ]
+    monkeypatch.setattr(grading, "VERSION", grading.VERSION + 1)
+    others.append(grader.key(instance, "x"))
+    assert len({key, *others}) == 8
+
+
+def test_json_and_back(grader: Grader) -> None:
+    patch = edited(task(PARKING), {"parking.py": REPORTS})
+    for given in (task(PARKING).patch, patch, "nonsense", None):
+        grade = graded(grader, task(PARKING), given)
+        assert Grade.from_json(json.loads(json.dumps(grade.to_json()))) == grade
+
+
+def test_an_instance_is_prepared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    real = environments.checkout
+
+    def counted(instance: Instance, target: Path) -> Path:
+        made.append(instance.id)
+        return real(instance, target)
+
+    monkeypatch.setattr(environments, "checkout", counted)
+
+    async def all_of_them(grader: Grader) -> list[Grade]:
+        return await asyncio.gather(*(grader.grade(task(PARKING), task(PARKING).patch) for _ in range(4)))
+
+    with opened() as box:
+        for _ in range(2):  # the second grader finds what the first one made
+            with Grader(box, tmp_path) as grader:
+                assert {one.status for one in asyncio.run(all_of_them(grader))} == {GradeStatus.RESOLVED}
+    assert made == [task(PARKING).id]
+    assert list((tmp_path / "running").iterdir()) == []
+
+
+KILLED = """
+import asyncio, sys
+sys.path[:0] = [{tests!r}]
+from pathlib import Path
+from swe_tasks import edited, opened, task
+from sparring.tools.swe.grading import Grader
+instance = task("railmap")
+patch = edited(instance, {{"notes.txt": "hangs"}})
+grader = Grader(opened(), {folder!r})
+print("go", flush=True)
+asyncio.run(grader.grade(instance, patch))
+"""
+
+
+def test_killed_in_the_middle(tmp_path: Path) -> None:
+    """What a killed grader leaves is gone when the next one begins, and changes nothing."""
+    code = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"go\n"
+    end = time.monotonic() + 30
+    while not list(tmp_path.glob("running/*/grade-*/report/*")) and time.monotonic() < end:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert list(tmp_path.glob("running/*/grade-*/report/*"))
+    time.sleep(0.5)  # its sandbox ends the tree
+    with opened() as box, Grader(box, tmp_path) as grader:
+        assert len(list(tmp_path.glob("running/*.lock"))) == 1
+        assert graded(grader, task(HANGS), task(HANGS).patch).status is GradeStatus.RESOLVED
+    assert list((tmp_path / "running").iterdir()) == []
+
+
+async def test_cancelled_in_the_middle(grader: Grader) -> None:
+    job = asyncio.create_task(grader.grade(task(HANGS), edited(task(HANGS), NOTHING)))
+    while not list(grader._own.glob("grade-*/report/*")):
+        await asyncio.sleep(0.02)
+    job.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await job
+    assert [path.name for path in grader._own.iterdir()] == ["program"]
+
+
+# what is nobody's fault
+
+
+def changed(instance: Instance, **given: object) -> Instance:
+    assert instance.environment is not None
+    return dataclasses.replace(instance, environment=dataclasses.replace(instance.environment, **given))  # type: ignore[arg-type]
+
+
+BROKEN: dict[str, tuple[Callable[[Instance], Instance], str]] = {
+    "interpreter": (lambda one: changed(one, python="/no/such/python3"), "is not on this machine"),
+    "not python": (lambda one: changed(one, python="/bin/true"), "does not work"),
+    "environment": (lambda one: dataclasses.replace(one, environment=None), "has no `environment`"),
+    "source": (lambda one: dataclasses.replace(one, source=None, base_commit="0" * 40), "names no source"),
+    "test patch": (
+        lambda one: dataclasses.replace(one, test_patch=one.test_patch.replace(" ", "")),
+        "its test_patch fails",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(BROKEN))
+def test_infrastructure_is_masked(grader: Grader, kind: str) -> None:
+    change, said = BROKEN[kind]
+    grade = graded(grader, change(task(PARKING)), task(PARKING).patch)
+    assert (grade.status, grade.resolved, grade.f2p) == (GradeStatus.INFRA, None, None)
+    assert said in str(grade.reason) and "\n" not in str(grade.reason)
+
+
+def test_a_full_disk_and_a_sandbox_that_fails(grader: Grader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grading, "ROOM", 1 << 60)
+    assert "of disk are free" in str(graded(grader, task(PARKING), "x").reason)
+    monkeypatch.undo()
+
+    async def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(grading, "apply", full)
+    grade = graded(grader, task(PARKING), "x")
+    assert grade.status is GradeStatus.INFRA and "No space left" in str(grade.reason)
+
+
+def test_inside_bubblewrap(tmp_path: Path) -> None:
+    if not bubblewrap.program():
+        pytest.skip("bubblewrap is not installed")
+    with Sandbox.open("bwrap") as box, Grader(box, tmp_path) as grader:
+        assert graded(grader, task(PARKING), task(PARKING).patch).status is GradeStatus.RESOLVED
+        assert attack(grader, PARKING, {"parking.py": REPORTS}).status is GradeStatus.TAMPERED
