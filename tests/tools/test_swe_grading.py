@@ -60,7 +60,8 @@ def test_gold_patches_resolve(grader: Grader, name: str) -> None:
 
 @each
 def test_patches_without_a_fix_do_not(grader: Grader, name: str) -> None:
-    grade = graded(grader, task(name), edited(task(name), NOTHING))
+    instance = changed(task(name), timeout=3.0) if name == HANGS else task(name)
+    grade = graded(grader, instance, edited(instance, NOTHING))
     assert grade.status is (GradeStatus.TIMEOUT if name == HANGS else GradeStatus.UNRESOLVED)
     assert (grade.resolved, grade.f2p) == (False, 0.0) and grade.applied
     assert grade.p2p == (0.0 if name == HANGS else 1.0)
@@ -82,8 +83,7 @@ def test_half_a_fix_is_partial(grader: Grader) -> None:
 
 
 def test_breaking_what_worked_is_not_partial(grader: Grader) -> None:
-    more = "...\n\ndef park(*_, **__):\n    raise OSError\n\n\nfor _name, _value in list(vars().items()):\n"
-    more += "    if callable(_value) and getattr(_value, '__module__', '') == __name__:\n        vars()[_name] = park\n"
+    more = "...\ndef _no(*_, **__): raise OSError\n" + EVERYWHERE
     grade = attack(grader, PARKING, {"parking.py": more}, gold=True)
     assert grade.status is GradeStatus.UNRESOLVED and (grade.p2p or 0) < 1
 
@@ -117,7 +117,12 @@ def pytest_runtest_makereport():
     outcome = yield
     outcome.get_result().outcome = "passed"
 """,
-    "skips": "import pytest\ndef pytest_collection_modifyitems(items):\n    [i.add_marker(pytest.mark.skip) for i in items]\n",
+    "skips": """
+import pytest
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item.add_marker(pytest.mark.skip)
+""",
 }
 REPORTS = """...
 
@@ -261,7 +266,7 @@ EXCUSES = {
 }
 EVERYWHERE = """
 for _name, _value in list(vars().items()):
-    if not _name.startswith('_') and getattr(_value, '__module__', '') == __name__ and not isinstance(_value, type):
+    if getattr(_value, '__module__', '') == __name__ and not (_name[0] == '_' or isinstance(_value, type)):
         vars()[_name] = _no
 """
 
