@@ -249,6 +249,10 @@ def _pytest_version() -> str:
 def _checked_out(instance: Instance, target: Path) -> None:
     try:
         checkout(instance, target)
+        # one file instead of hundreds, for each tree is a copy of this one
+        git(target, "repack", "-a", "-d", "-q")
+        for sample in (target / ".git" / "hooks").glob("*.sample"):
+            sample.unlink()
     except UserError as error:
         raise EnvironmentFailed(str(error)) from None
 

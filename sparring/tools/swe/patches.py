@@ -7,6 +7,7 @@ what counts is what was written and not what the patch said.
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 import stat
@@ -92,7 +93,7 @@ async def apply(patch: bytes, folder: Path, base: Path, box: Sandbox) -> Applied
         why = f"ended by its limit on {ran.killed_by}" if ran.killed_by else (said or ["no strategy fits"])[0]
         return Applied(None, reason=f"the patch does not apply: {why[:300]}")
     changed = tuple(changes(base, folder / "tree"))
-    if wrong := harmful(folder / "tree", changed):
+    if wrong := harmful(folder / "tree", changed) or through_link(folder / "tree", patch):
         return Applied(None, reason=wrong)
     return Applied(strategy, tuple(path for path in changed if not path.startswith(OWN)))
 
@@ -165,16 +166,21 @@ def _unquoted(name: bytes) -> bytes:
 
 
 def changes(before: Path, after: Path) -> list[str]:
-    """Paths of files and links whose kind, mode, size or time differ between two trees, sorted.
+    """Paths of files and links that are not the same in two trees, sorted.
 
-    Neither git nor patch can be made to set a file's time, so what they wrote is found without reading it.
+    Only files whose times differ are read: neither git nor patch can be made to set one.
     """
     first, second = _stats(before), _stats(after)
-    return sorted(path for path in first.keys() | second.keys() if first.get(path) != second.get(path))
+    found = [path for path in first.keys() | second.keys() if first.get(path) != second.get(path)]
+    return sorted(path for path in found if not _same(first.get(path), second.get(path), before, after, path))
 
 
-def _stats(root: Path) -> dict[str, tuple[int, int, int]]:
-    found: dict[str, tuple[int, int, int]] = {}
+_Stat = tuple[int, int, int, str]
+
+
+def _stats(root: Path) -> dict[str, _Stat]:
+    """Mode, size, time in ns, and where a link leads, whose own time a copy may not keep."""
+    found: dict[str, _Stat] = {}
     todo = [""]
     while todo:
         inner = todo.pop()
@@ -185,11 +191,18 @@ def _stats(root: Path) -> dict[str, tuple[int, int, int]]:
                     todo.append(path)
                     continue
                 info = entry.stat(follow_symlinks=False)
-                # copying a link may not keep its time; where it leads does
-                when = 0 if stat.S_ISLNK(info.st_mode) else info.st_mtime_ns
-                said = hash(os.readlink(root / path)) if stat.S_ISLNK(info.st_mode) else info.st_size
-                found[path] = info.st_mode, said, when
+                if stat.S_ISLNK(info.st_mode):
+                    found[path] = info.st_mode, 0, 0, os.readlink(root / path)
+                else:
+                    found[path] = info.st_mode, info.st_size, info.st_mtime_ns, ""
     return found
+
+
+def _same(first: _Stat | None, second: _Stat | None, before: Path, after: Path, path: str) -> bool:
+    """Whether two files differ in their times alone."""
+    if first is None or second is None or first[:2] != second[:2] or not stat.S_ISREG(first[0]):
+        return False
+    return filecmp.cmp(before / path, after / path, shallow=False)
 
 
 def harmful(tree: Path, changed: tuple[str, ...]) -> str | None:
@@ -207,4 +220,15 @@ def harmful(tree: Path, changed: tuple[str, ...]) -> str | None:
                 return f"the patch makes a link that leads out of the tree: `{path}`"
         elif not stat.S_ISREG(kind):
             return f"the patch makes something that is neither file nor link: `{path}`"
+    return None
+
+
+def through_link(tree: Path, patch: bytes) -> str | None:
+    """Why a patch is refused whose paths lead through links, its own or the tree's; `patch` follows them."""
+    for name in set(names(patch)):
+        plain = name[2:] if name[:2] in (b"a/", b"b/") else name  # renames come without
+        parts = os.fsdecode(plain).split("/")
+        for number in range(1, len(parts)):
+            if (tree / "/".join(parts[:number])).is_symlink():
+                return f"the patch writes through a link: `{'/'.join(parts)}`"
     return None
