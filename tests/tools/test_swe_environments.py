@@ -67,6 +67,10 @@ def test_requirements_are_installed_once_and_seen_inside(
         assert (
             asyncio.run(grader.grade(task(ROSTER), patch)).status is GradeStatus.UNRESOLVED
         )  # no tiny there
+        # without pytest in it: the grade says so before any patch is blamed
+        env = dataclasses.replace(instance.environment, test_command=("pytest",))  # type: ignore[type-var]
+        grade = asyncio.run(grader.grade(dataclasses.replace(instance, environment=env), "x"))
+        assert grade.status is GradeStatus.INFRA and "cannot run pytest in the sandbox" in str(grade.reason)
     variables = Environments(tmp_path / "shared").variables(instance, "/the/tree")
     assert variables["PYTHONPATH"] == "/the/tree"
     ran = subprocess.run(["python", "-c", "import tiny"], env=variables, check=False, capture_output=True)
@@ -78,15 +82,6 @@ def test_requirements_that_cannot_be_had(wheels: Path, tmp_path: Path) -> None:
         grade = asyncio.run(grader.grade(with_pip("tiny==2.0"), task(ROSTER).patch))
     assert grade.status is GradeStatus.INFRA and "pip install failed" in str(grade.reason)
     assert "tiny==2.0" in str(grade.reason) and "\n" not in str(grade.reason)
-
-
-def test_an_interpreter_without_the_runner(tmp_path: Path, wheels: Path) -> None:
-    """`pip` without pytest: the grade says so before any patch is blamed."""
-    instance = dataclasses.replace(task("parking"), environment=with_pip("tiny==1.0").environment)
-    env = dataclasses.replace(instance.environment, test_command=("pytest",))  # type: ignore[type-var]
-    with opened() as box, Grader(box, tmp_path / "shared") as grader:
-        grade = asyncio.run(grader.grade(dataclasses.replace(instance, environment=env), "x"))
-    assert grade.status is GradeStatus.INFRA and "cannot run pytest in the sandbox" in str(grade.reason)
 
 
 def test_own_interpreter_without_requirements(tmp_path: Path) -> None:

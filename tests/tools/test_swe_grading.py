@@ -23,7 +23,7 @@ from sparring.tools.swe.grading import Grade, Grader, GradeStatus
 from sparring.tools.swe.instances import Instance
 from sparring.tools.swe.patches import changes
 
-QUICK = ("bearings", "cartes", "larder", "pantry", "railmap", "shelfmark")
+QUICK = ("cartes", "larder", "pantry", "railmap")
 HANGS = "railmap"
 each = pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
@@ -94,8 +94,7 @@ def test_honest_breakage_is_no_tampering(grader: Grader) -> None:
     assert grade.status is GradeStatus.UNRESOLVED and grade.f2p == 0
     grade = attack(grader, "larder", {"larder.py": "import nothing_of_the_kind\n"})  # conftest imports it
     assert grade.status is GradeStatus.UNRESOLVED, grade.reason
-    for end in ("import os; os._exit(0)\n", "import sys; sys.exit(0)\n", "import os; os.abort()\n"):
-        assert attack(grader, PARKING, {"parking.py": end}).status is GradeStatus.UNRESOLVED
+    assert attack(grader, PARKING, {"parking.py": "import os; os.abort()\n"}).status is GradeStatus.UNRESOLVED
 
 
 # the five attacks of spec 1.9
@@ -167,14 +166,16 @@ def test_a_library_that_ends_the_process(grader: Grader) -> None:
 # ours
 
 FRAMES = """...
-import sys as _sys, os as _os
+import glob as _glob, sys as _sys, os as _os
 _frame = _sys._getframe()
 while "report" not in _frame.f_locals or not hasattr(_frame.f_locals["report"], "emit"):
     _frame = _frame.f_back
 _emit = _frame.f_locals["report"].emit
-for _test in {tests!r}:
+_tests = dict.fromkeys({tests!r}, "PASSED")
+{more}
+for _test, _status in _tests.items():
     _emit(event="start", test=_test)
-    _emit(event="result", test=_test, status="PASSED", phase="call", seconds=0.1, raised="")
+    _emit(event="result", test=_test, status=_status, phase="call", seconds=0.1, raised=[])
     _emit(event="finish", test=_test)
 _emit(event="end", exit_code=1)
 _os._exit(1)
@@ -184,7 +185,7 @@ _os._exit(1)
 def test_results_written_with_the_reporters_own_key(grader: Grader) -> None:
     """The chain of the report is whole then; the canaries, of which the patch knows nothing, are missing."""
     tests = [*task(PARKING).fail_to_pass, *task(PARKING).pass_to_pass]
-    grade = attack(grader, PARKING, {"parking.py": FRAMES.format(tests=tests)})
+    grade = attack(grader, PARKING, {"parking.py": FRAMES.format(tests=tests, more="")})
     assert grade.status is GradeStatus.TAMPERED and "was not run" in str(grade.reason)
     assert set(grade.statuses) == set(tests)
 
@@ -194,7 +195,7 @@ def test_results_written_with_the_reporters_own_key(grader: Grader) -> None:
 )
 def test_nonsense_written_with_it(grader: Grader, event: str) -> None:
     code = (
-        FRAMES.format(tests=[])
+        FRAMES.format(tests=[], more="")
         .replace("event='end', exit_code=1", event)
         .replace('event="end", exit_code=1', event)
     )
@@ -368,6 +369,7 @@ def test_nothing_is_shared_that_tests_can_write(grader: Grader) -> None:
     assert not linked and changes(base, fresh) == []
 
 
+@pytest.mark.slow  # some file systems take milliseconds to remove a folder
 def test_what_a_run_leaves_cannot_keep_its_folder(
     grader: Grader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,27 +385,48 @@ def test_what_a_run_leaves_cannot_keep_its_folder(
     assert list(tmp_path.iterdir()) == []
 
 
-UNSTOPPED = {
-    "values that equal everything": """...
-
-class _Any:
-    def __eq__(self, other): return True
-    def __ne__(self, other): return False
-    __hash__ = None
-def _no(*_, **__): return _Any()
+RUNS_CANARIES = """
+for _path in set(_glob.glob("test_*.py")) - {"test_parking.py"}:
+    exec(open(_path).read(), _space := {})
+    for _name in [_name for _name in _space if _name[0] != "_"]:
+        try:
+            _space[_name]()
+            _tests[_path + "::" + _name] = "PASSED"
+        except Exception:
+            _tests[_path + "::" + _name] = "FAILED"
 """
-    + EVERYWHERE,
-    "tests chosen by their names": REPORTS.replace(
-        "    report.outcome,", "    if item.path.name == 'test_parking.py':\n        report.outcome,"
-    ),
-}
 
 
-@pytest.mark.parametrize("kind", sorted(UNSTOPPED))
+def unstopped() -> dict[str, str]:
+    """Attacks that docs/security.md names as such; should one be stopped some day, it is to say so."""
+    tests = [*task(PARKING).fail_to_pass, *task(PARKING).pass_to_pass]
+    equal = "    __eq__ = __le__ = __ge__ = lambda self, other: True\n    __hash__ = None\n"
+    return {
+        "values that equal everything": f"...\nclass _Any:\n{equal}def _no(*_, **__): return _Any()\n"
+        + EVERYWHERE,
+        "tests chosen by their names": REPORTS.replace(
+            "    report.outcome,", "    if item.path.name == 'test_parking.py': report.outcome,"
+        ),
+        "a forger that runs the canaries": FRAMES.format(tests=tests, more=RUNS_CANARIES),
+    }
+
+
+@pytest.mark.parametrize("kind", ["values that equal everything", "tests chosen by their names"])
 def test_what_is_not_stopped(grader: Grader, kind: str) -> None:
-    """docs/security.md names these; should one be stopped some day, it is to say so."""
-    grade = attack(grader, PARKING, {"parking.py": UNSTOPPED[kind]})
+    grade = attack(grader, PARKING, {"parking.py": unstopped()[kind]})
     assert grade.f2p == 1.0 and grade.status is not GradeStatus.TAMPERED
+
+
+def test_nor_one_that_was_written_against_this_grader(grader: Grader) -> None:
+    grade = attack(grader, PARKING, {"parking.py": unstopped()["a forger that runs the canaries"]})
+    assert grade.status is GradeStatus.RESOLVED
+
+
+def test_whatever_a_report_says_can_be_kept(grader: Grader) -> None:
+    """Half characters and zero bytes in ids, which databases refuse."""
+    code = FRAMES.format(tests=["x"], more='_tests = {"\\ud800x\\0": "PASSED"}')
+    grade = attack(grader, PARKING, {"parking.py": code})
+    assert grade.statuses == {"\\ud800x\\0": "PASSED"}
 
 
 # what a grade is kept by, what is made once, what is cut off

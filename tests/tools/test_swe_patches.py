@@ -206,7 +206,7 @@ def test_ten_megabytes(on: Try, tmp_path: Path) -> None:
     assert len(patch) > 10 << 20
     assert on(LEDGER, patch) == Applied("git apply", ("big.txt",))
     assert (tmp_path / "tree" / "big.txt").read_text() == text
-    assert "longer than 64 MiB" in str(refused(b"+" * (65 << 20)))
+    assert "longer than 32 MiB" in str(refused(b"+" * (33 << 20)))
 
 
 def test_configuration_of_the_tree_is_not_obeyed(on: Try, tmp_path: Path) -> None:

@@ -157,10 +157,14 @@ def _unmet(verdict: Verdict) -> str | None:
 
 def _few(statuses: Mapping[str, Status], listed: Iterable[str]) -> dict[str, str]:
     names = statuses if len(statuses) <= MOST else [name for name in listed if name in statuses]
-    return {name: str(statuses[name]) for name in names}
+    return {plain(name): str(statuses[name]) for name in names}
+
+
+def plain(text: str) -> str:
+    """Text that any database takes: no zero bytes, no halves of characters."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
 
 
 def one_line(text: str) -> str:
-    """One line, of text that any database takes."""
-    plain = " ".join(text.encode(errors="backslashreplace").decode().split())
-    return plain.replace("\0", "")[:500]
+    """A line for a reader."""
+    return " ".join(plain(text).split())[:500]

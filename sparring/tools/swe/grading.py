@@ -187,7 +187,7 @@ class Grader:
         if applied.strategy is None:
             return Grade(GradeStatus.PATCH_FAILED, applied=False, reason=one_line(applied.reason or ""))
         restored, run = await asyncio.to_thread(_set_up, instance, ready, folder, applied)
-        ready.box.hand_over(folder)
+        await asyncio.to_thread(ready.box.hand_over, folder)
         key, report = secrets.token_bytes(32), folder / "report" / "results.jsonl"
         words = report_command(
             ready.interpreter.path, run.command, report, run.paths, reporter=self._reporter

@@ -7,17 +7,19 @@ what counts is what was written and not what the patch said.
 
 from __future__ import annotations
 
+import asyncio
 import filecmp
+import io
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from sparring.tools.sandbox import Limits, Sandbox
 
-LARGEST = 64 << 20
+LARGEST = 32 << 20
 """Bytes of a patch."""
 LONGEST = 1024
 """Bytes of a path in a patch."""
@@ -81,19 +83,24 @@ async def apply(patch: bytes, folder: Path, base: Path, box: Sandbox) -> Applied
     Raises:
         SandboxFailed: git could not be run at all.
     """
-    if wrong := refused(patch):
+    if wrong := await asyncio.to_thread(refused, patch):
         return Applied(None, reason=wrong)
     (folder / "patch.diff").write_bytes(patch)
-    box.hand_over(folder)
+    await asyncio.to_thread(box.hand_over, folder)
     ran = await box.arun(script(), work=folder, cwd="tree", limits=LIMITS, env=GIT)
     last = ran.stdout.rstrip("\n").rpartition("\n")[2]
     strategy = last.removeprefix(DONE) if last.startswith(DONE) and ran.returncode == 0 else None
     if strategy is None:
-        said = [line for line in ran.stderr.splitlines() if line.startswith(("error:", "patch:"))]
+        said = [line for line in ran.stderr.splitlines() if line.startswith(("error:", "fatal:", "patch:"))]
         why = f"ended by its limit on {ran.killed_by}" if ran.killed_by else (said or ["no strategy fits"])[0]
         return Applied(None, reason=f"the patch does not apply: {why[:300]}")
-    changed = tuple(changes(base, folder / "tree"))
-    if wrong := harmful(folder / "tree", changed) or through_link(folder / "tree", patch):
+    return await asyncio.to_thread(_compared, strategy, patch, folder / "tree", base)
+
+
+def _compared(strategy: str, patch: bytes, tree: Path, base: Path) -> Applied:
+    """What a strategy did, unless it is not to be had."""
+    changed = tuple(changes(base, tree))
+    if wrong := harmful(tree, changed) or through_link(tree, patch, changed):
         return Applied(None, reason=wrong)
     return Applied(strategy, tuple(path for path in changed if not path.startswith(OWN)))
 
@@ -126,7 +133,8 @@ def refused(patch: bytes) -> str | None:
 def names(patch: bytes) -> Iterator[bytes]:
     """Every path in a patch's headers, `a/` and `b/` included; lines inside of hunks are none."""
     old = new = 0
-    for line in patch.split(b"\n"):
+    for whole in io.BytesIO(patch):
+        line = whole.removesuffix(b"\n")
         if old > 0 or new > 0:
             old -= line[:1] in (b" ", b"-", b"", b"\r")
             new -= line[:1] in (b" ", b"+", b"", b"\r")
@@ -223,12 +231,15 @@ def harmful(tree: Path, changed: tuple[str, ...]) -> str | None:
     return None
 
 
-def through_link(tree: Path, patch: bytes) -> str | None:
-    """Why a patch is refused whose paths lead through links, its own or the tree's; `patch` follows them."""
+def through_link(tree: Path, patch: bytes, changed: Collection[str]) -> str | None:
+    """Why a patch is refused whose paths lead through links, its own or the tree's; `patch` follows them.
+
+    A path that changed itself was there before the link, and was deleted.
+    """
     for name in set(names(patch)):
         plain = name[2:] if name[:2] in (b"a/", b"b/") else name  # renames come without
-        parts = os.fsdecode(plain).split("/")
-        for number in range(1, len(parts)):
-            if (tree / "/".join(parts[:number])).is_symlink():
-                return f"the patch writes through a link: `{'/'.join(parts)}`"
+        path = os.fsdecode(plain)
+        above = [str(parent) for parent in PurePosixPath(path).parents][:-1]
+        if path not in changed and any((tree / parent).is_symlink() for parent in above):
+            return f"the patch writes through a link: `{path}`"
     return None
