@@ -4,10 +4,10 @@
 
 Each round runs, in turn: the tests plainly (our reporter, no sandbox, a tree that is there already), the
 same in the sandbox, and a whole grade of the reference fix: fresh tree, patch applied in the sandbox, guarded
-files, canaries, tests in the sandbox, removal. Medians count, and their ratios, since the machine may be busy.
-Then a new grader grades one patch, which prepares the instance, and N more that find it prepared. Required
-(issue 7): those share one preparation, so that a later grade costs less than the first. A sandbox alone
-(`true`) is printed beside: a grade starts two.
+files, canaries, tests in the sandbox, removal. Medians count, and their ratios, since machines are busy. Then
+a new grader grades one patch, which prepares the instance, and N more that find it prepared. Required (issue
+7): those share one preparation, so that a later grade costs less than the first. A sandbox alone (`true`) is
+printed beside: a grade starts two.
 """
 
 from __future__ import annotations

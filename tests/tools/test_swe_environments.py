@@ -68,7 +68,7 @@ def test_requirements_are_installed_once_and_seen_inside(
             asyncio.run(grader.grade(task(ROSTER), patch)).status is GradeStatus.UNRESOLVED
         )  # no tiny there
         # without pytest in it: the grade says so before any patch is blamed
-        env = dataclasses.replace(instance.environment, test_command=("pytest",))  # type: ignore[type-var]
+        env = dataclasses.replace(instance.environment, test_command=("pytest",))
         grade = asyncio.run(grader.grade(dataclasses.replace(instance, environment=env), "x"))
         assert grade.status is GradeStatus.INFRA and "cannot run pytest in the sandbox" in str(grade.reason)
     variables = Environments(tmp_path / "shared").variables(instance, "/the/tree")

@@ -529,7 +529,7 @@ async def test_cancelled_in_the_middle(grader: Grader) -> None:
 
 def changed(instance: Instance, **given: object) -> Instance:
     assert instance.environment is not None
-    return dataclasses.replace(instance, environment=dataclasses.replace(instance.environment, **given))  # type: ignore[arg-type]
+    return dataclasses.replace(instance, environment=dataclasses.replace(instance.environment, **given))
 
 
 BROKEN: dict[str, tuple[Callable[[Instance], Instance], str]] = {
