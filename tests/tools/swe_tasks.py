@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 import shutil
@@ -15,6 +16,7 @@ from example_scripts import script
 
 from sparring.tools.sandbox import Sandbox
 from sparring.tools.sandbox.inside import landlock
+from sparring.tools.swe.grading import Grade, Grader
 from sparring.tools.swe.instances import Instance, load_instances
 from sparring.tools.swe.sources import checkout, git
 
@@ -71,3 +73,37 @@ def edited(instance: Instance, edits: Mapping[str, str | bytes | Path | None], *
                 path.write_bytes(value.encode() if isinstance(value, str) else value)
         git(tree, "add", "--all", "--force")
         return git(tree, "diff", "--cached", "--binary")
+
+
+EVERYWHERE = """
+for _name, _value in list(vars().items()):
+    if getattr(_value, '__module__', '') == __name__ and not (_name[0] == '_' or isinstance(_value, type)):
+        vars()[_name] = _no
+"""
+"""Every function of a module becomes its `_no`."""
+REPORTS = """...
+
+import _pytest.reports
+_made = _pytest.reports.TestReport.from_item_and_call.__func__
+def _passed(cls, item, call):
+    report = _made(cls, item, call)
+    report.outcome, report.longrepr = "passed", None
+    return report
+_pytest.reports.TestReport.from_item_and_call = classmethod(_passed)
+"""
+"""A library that has pytest report all tests as passed."""
+
+
+def graded(grader: Grader, instance: Instance, patch: str | None) -> Grade:
+    return asyncio.run(grader.grade(instance, patch))
+
+
+def attack(
+    grader: Grader, name: str, edits: dict[str, str | bytes | Path | None], gold: bool = False
+) -> Grade:
+    return graded(grader, task(name), edited(task(name), edits, gold=gold))
+
+
+def changed(instance: Instance, **given: object) -> Instance:
+    assert instance.environment is not None
+    return dataclasses.replace(instance, environment=dataclasses.replace(instance.environment, **given))
