@@ -5,7 +5,7 @@
 Each round runs `date` plain (asyncio's subprocess) and in every mechanism that holds here, in turn; medians
 count. `start` ends when `date` reads the clock, `whole` when the call is back and nothing is left. Required
 (issue 7): a start under 60 ms, as the difference to the plain run. The machine's load is printed beside, and
-how long a bare Python takes to start, of which Landlock needs one and bubblewrap two.
+how long a bare Python takes to start, which is what a sandbox without a zygote would have to add.
 """
 
 from __future__ import annotations

@@ -9,43 +9,33 @@ Model text is never evaluated. Every pattern is bounded or linear, so that no te
 
 from __future__ import annotations
 
-import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from sparring.agents.objects import ParseError as ParseError
+from sparring.agents.objects import clip, closing
+from sparring.agents.objects import find_object as find_object
 from sparring.agents.results import (
     Answer,
     Candidates,
     Comparison,
+    Conclusion,
     JudgeDecision,
     ModeratorVerdict,
     StatedAnswer,
     Statement,
     StepVerdict,
 )
-from sparring.errors import SparringError, unknown
+from sparring.errors import unknown
 from sparring.tools.equality import choice_letter
 
 T_co = TypeVar("T_co", covariant=True)
 M = TypeVar("M", bound=BaseModel)
-
-
-class ParseError(SparringError):
-    """The text is not of the asked form: the model's fault, turn status `parse_error`."""
-
-    fault = "model"
-    status = "parse_error"
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(f"{code}: {detail}")
-        self.code = code
-        """One word for counting: `empty`, `missing`, `unbalanced`, `ambiguous`, `invalid_json`, ..."""
-        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +80,7 @@ def _boxed(text: str) -> str:
     last = _last(_BOX, text)
     if last is None:
         raise ParseError("missing", "no \\boxed{...}")
-    end = _closing(text, last.end() - 1, strings=False)
+    end = closing(text, last.end() - 1, strings=False)
     if end is None:
         raise ParseError("unbalanced", "the last \\boxed{ is never closed")
     return _filled(text[last.end() : end], "the last \\boxed{}")
@@ -108,7 +98,7 @@ def _choice(text: str) -> str:
             continue
         letter = choice_letter(found[:200])
         if letter is None:
-            raise ParseError("not_a_choice", f"not an option letter: {_clip(found)}")
+            raise ParseError("not_a_choice", f"not an option letter: {clip(found)}")
         letters.add(letter)
     if not letters:
         raise ParseError("missing", "neither `Answer: (letter)` nor \\boxed{letter}")
@@ -171,6 +161,21 @@ def _own_words(value: str, where: str) -> str:
     return value
 
 
+def _code(text: str) -> str:
+    """What the only fenced block holds, white space and all: a completion may begin indented."""
+    lines = text.split("\n")
+    marks = [place for place, line in enumerate(lines) if line.lstrip().startswith("```")]
+    if not marks:
+        raise ParseError("missing", "no fenced block")
+    if len(marks) % 2:
+        raise ParseError("unbalanced", "a fenced block is never closed")
+    if len(marks) > 2:
+        raise ParseError("ambiguous", f"{len(marks) // 2} fenced blocks")
+    held = "\n".join(lines[marks[0] + 1 : marks[1]])
+    _filled(held, "the fenced block")
+    return held
+
+
 def _answer(read: Callable[[str], str]) -> Callable[[str], Answer]:
     return lambda text: _build(Answer, {"answer": read(text)})
 
@@ -185,6 +190,10 @@ ANSWER_FORMATS: dict[str, Parser[Answer]] = {
         Parser("first_number", "1", "Begin with the final answer as one number.", _answer(_first_number)),
         Parser("letter", "1", "End with the letter of the right option.", _answer(_first_letter)),
         Parser("text", "1", "Reply with the answer alone.", _answer(str.strip)),
+        Parser(
+            "code", "1", "Give the whole program, and no other, in one block fenced by ```.", _answer(_code)
+        ),
+        Parser("completion", "1", "Reply with what follows, as code alone.", _answer(lambda text: text)),
     )
 }
 
@@ -208,95 +217,6 @@ def statement(format: str) -> Parser[Statement]:
 
 # --- JSON results ------------------------------------------------------------------------------------
 
-_FENCE = re.compile(
-    r"^[ \t]*```[ \t]*json[ \t]*\r?\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL | re.IGNORECASE
-)
-
-
-def find_object(text: str) -> dict[str, Any]:
-    """The one JSON object of a reply: the whole of it, one fenced json block, or one {...} in prose.
-
-    Duplicate keys, NaN and Infinity, and several objects that differ are errors.
-    """
-    stripped = text.strip()
-    if stripped.startswith("{") and _closing(stripped, 0, strings=True) == len(stripped) - 1:
-        return _loads(stripped)
-    fenced = [match[1] for match in _FENCE.finditer(text)]
-    if fenced:
-        found = [_loads(block.strip()) for block in fenced]
-    else:
-        found = [value for value in map(_try_loads, _top_level(text)) if value is not None]
-    if not found:
-        raise ParseError("missing", "no complete JSON object in the reply")
-    if any(json.dumps(other) != json.dumps(found[0]) for other in found[1:]):
-        raise ParseError("ambiguous", f"{len(found)} different JSON objects in the reply")
-    return found[0]
-
-
-def _loads(chunk: str) -> dict[str, Any]:
-    try:
-        value = json.loads(chunk, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise ParseError("invalid_json", f"{error.msg} at character {error.pos}") from None
-    except RecursionError:
-        raise ParseError("invalid_json", "nested too deeply") from None
-    except ValueError as error:  # an integer of thousands of digits
-        raise ParseError("invalid_json", _clip(str(error))) from None
-    if not isinstance(value, dict):
-        raise ParseError("invalid_json", f"a JSON object is needed, not {type(value).__name__}")
-    return value
-
-
-def _try_loads(chunk: str) -> dict[str, Any] | None:
-    """None for braces in prose, such as a LaTeX argument, which are no JSON at all."""
-    try:
-        return _loads(chunk)
-    except ParseError as error:
-        if error.code == "invalid_json":
-            return None
-        raise
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ParseError("duplicate_key", "a key appears twice in one object")
-    return value
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ParseError("bad_number", f"{name} is not a number")
-
-
-def _top_level(text: str) -> Iterator[str]:
-    start = text.find("{")
-    while start >= 0:
-        end = _closing(text, start, strings=True)
-        if end is None:
-            return
-        yield text[start : end + 1]
-        start = text.find("{", end + 1)
-
-
-_MARKS = {False: re.compile(r"\\.|[{}]", re.DOTALL), True: re.compile(r"\\.|[{}\"]", re.DOTALL)}
-
-
-def _closing(text: str, start: int, *, strings: bool) -> int | None:
-    """Index of the brace that closes the one at `start`, in one pass; escaped marks do not count, nor,
-    with `strings`, what stands in double quotes."""
-    depth, quoted = 0, False
-    for match in _MARKS[strings].finditer(text, start):
-        mark = match[0]
-        if mark == '"':
-            quoted = not quoted
-        elif quoted or len(mark) > 1:
-            continue
-        else:
-            depth += 1 if mark == "{" else -1
-            if depth == 0:
-                return match.start()
-    return None
-
 
 def _build(model: type[M], fields: dict[str, Any]) -> M:
     try:
@@ -306,10 +226,6 @@ def _build(model: type[M], fields: dict[str, Any]) -> M:
         where = ".".join(str(part) for part in first["loc"]) or model.__name__
         code = "missing_field" if first["type"] == "missing" else "bad_field"
         raise ParseError(code, f"`{where}`: {first['msg']}") from None
-
-
-def _clip(text: str, limit: int = 60) -> str:
-    return repr(text if len(text) <= limit else text[:limit] + "...")
 
 
 def _object(name: str, model: type[M], fields: str) -> Parser[M]:
@@ -339,6 +255,12 @@ stated: Parser[StatedAnswer] = _object(
 )
 comparison: Parser[Comparison] = _object(
     "comparison", Comparison, '{"reason": "...", "better": "A", "B" or "tie"}'
+)
+conclusion: Parser[Conclusion] = _object(
+    "conclusion",
+    Conclusion,
+    '{"program": "...", "program_fits": true or false, "output": "...", "output_fits": true or false, '
+    '"answer": "<the answer>" or null}',
 )
 note: Parser[Statement] = Parser(
     "note", "1", "Reply in plain text.", lambda text: _build(Statement, {"text": text.strip()})
@@ -373,7 +295,7 @@ def _verdict_official(text: str) -> StepVerdict:
 
 def _as_verdict(word: str, before: str) -> StepVerdict:
     if word not in _VERDICTS:
-        raise ParseError("not_a_verdict", f"neither Correct nor Incorrect: {_clip(word)}")
+        raise ParseError("not_a_verdict", f"neither Correct nor Incorrect: {clip(word)}")
     return _build(StepVerdict, {"correct": _VERDICTS[word], "critique": before.strip()})
 
 
@@ -386,7 +308,7 @@ PARSERS: dict[str, Parser[Any]] = {
     for item in (
         *ANSWER_FORMATS.values(),
         *(statement(name) for name in ANSWER_FORMATS),
-        *(note, moderator, judge, candidates, stated, comparison, verdict, verdict_official),
+        *(conclusion, note, moderator, judge, candidates, stated, comparison, verdict, verdict_official),
     )
 }
 

@@ -29,6 +29,24 @@ class Statement(Result):
     answer: str | None = None
 
 
+class Conclusion(Result):
+    """Verification and conclusion of a round of CoSC (2410.10735): of the program, then of its output."""
+
+    program: str
+    program_fits: bool
+    """The program does what the question asks."""
+    output: str
+    output_fits: bool
+    """The output can be the question's answer."""
+    answer: str | None = None
+    """The final answer; None asks for another round."""
+
+    @property
+    def final(self) -> bool:
+        """It ends the rounds."""
+        return self.program_fits and self.output_fits and bool((self.answer or "").strip())
+
+
 class ModeratorVerdict(Result):
     """MAD's discriminative judge J_d (2305.19118): is there a solution yet, and whose."""
 

@@ -27,6 +27,7 @@ PROTOCOLS = {
     "refine": "sparring.graphs.protocols.refine:Refine",
     "judge_check": "sparring.graphs.protocols.judge_check:JudgeCheck",
     "pairwise": "sparring.graphs.protocols.pairwise:Pairwise",
+    "cosc": "sparring.graphs.protocols.cosc:ChainOfSelfCorrection",
     "argue": "sparring.graphs.protocols.argue:Argue",
 }
 """Name -> class; a module's `PRESETS` hold the options that a name stands for."""

@@ -169,7 +169,7 @@ def task_rows(
         rows = load_tasks(tasks, limit, checks=CHECKS)
     else:
         rows = as_tasks(tasks, limit, checks=CHECKS)
-    refuse_code(task.check for task in rows)
+    refuse_code((task.check, task.answer) for task in rows)
     return tuple(rows)
 
 

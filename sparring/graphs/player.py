@@ -23,6 +23,7 @@ from sparring.graphs.cast import pinned
 from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.context import Context, Meter
 from sparring.graphs.protocol import Protocol
+from sparring.graphs.sandboxed import note_sandbox
 from sparring.memory.episode import EpisodeHandle
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
@@ -30,6 +31,8 @@ from sparring.memory.run import RunHandle
 from sparring.memory.schema import Run
 from sparring.tools.checks import acheck
 from sparring.tools.equality import equality
+from sparring.tools.programs import describe
+from sparring.tools.sandbox import SandboxFailed
 
 if TYPE_CHECKING:
     from sparring.graphs.play import Play
@@ -98,6 +101,8 @@ class Player:
         """Play what is not finished yet of `episodes` (by default all), `concurrency` at a time."""
         if not self._agents:
             self._agents = await self._cast.agents(self.pool, self.run.journal)
+        if self.protocol.runs_programs or any(task.check == "code" for task in self.play.tasks):
+            await note_sandbox(self.run, await asyncio.to_thread(describe))
         if episodes is None:
             episodes = [(task, copy) for copy in range(self.play.copies) for task in self.play.tasks]
         self.total += len(episodes)
@@ -168,7 +173,7 @@ class Player:
             return
         except BudgetExceeded as reached:
             status, error = "capped", str(reached)
-        except EngineError as failure:
+        except (EngineError, SandboxFailed) as failure:
             status, error = "failed", str(failure)
         except SparringError:
             raise  # the user's fault, or the run is no longer ours: stop, nothing is lost
@@ -176,18 +181,24 @@ class Player:
             log.warning("episode %s of task `%s` failed: %r", handle.id, task.id, bug)
             log.debug("where it failed", exc_info=True)
             status, error = "failed", f"{type(bug).__name__}: {bug}"
-        await self._close(handle, task, status, outcome, error)
+        status = await self._close(handle, task, status, outcome, error)
         self.done += 1
         self.failed += status == "failed"
 
     async def _close(
         self, handle: EpisodeHandle, task: TaskRecord, status: str, outcome: Any, error: str | None
-    ) -> None:
+    ) -> str:
+        """End an episode with its verdict; returns its status. Where nothing could be found out, because the
+        sandbox failed, it is `failed`: no verdict, and tried again when the run is resumed."""
         verdict = None
         if status in FINISHED and task.answer is not None and self.protocol.answers:
             answer = outcome["answer"] if outcome else None
-            verdict = asdict(await acheck(task.check, answer, task.answer))
+            try:
+                verdict = asdict(await acheck(task.check, answer, task.answer))
+            except SandboxFailed as failure:
+                status, error = "failed", str(failure)
         await handle.close(status, outcome, error, verdict)
+        return status
 
     async def _open(self, task: TaskRecord, iteration: int, copy: int) -> EpisodeHandle | None:
         """The episode to be played; None where it is finished. A new one gets the versions that the heads

@@ -70,6 +70,9 @@ class Protocol(BaseModel, ABC):
     answers: ClassVar[bool] = True
     """Whether an outcome's `answer` is meant to be the task's: then the episode closes with a verdict."""
 
+    runs_programs: ClassVar[bool] = False
+    """Whether it runs what a model wrote: then it needs the sandbox, which the run's journal describes."""
+
     prompts: dict[str, str] = Field(default_factory=dict)
     """Seat (`solver.1`) or role (`solver`) -> a prompt file, or a shipped prompt by name."""
 

@@ -6,7 +6,7 @@ Sparring. Other fields are kept in the task's `meta`. A mistake is one line that
 A row of ProcessBench (`id`, `problem`, `steps`, `label`) is a task too: its question is the problem, its
 answer the label, its solution stays in `meta`. So is one of LLMBar (`id`, `instruction`, `output_1`,
 `output_2`, `label`): its question is the instruction, its answer which output a person prefers, and the two
-outputs are the `responses` in `meta`.
+outputs are the `responses` in `meta`. One of HumanEval or MBPP with check `code` has its tests as the answer.
 """
 
 from __future__ import annotations
@@ -170,6 +170,8 @@ def _task(value: Any, where: str, checks: Collection[str] | None, *, answered: b
         value = _labelled_solution(value, where)
     if "question" not in value and value.keys() >= {"instruction", "output_1", "output_2", "label"}:
         value = _labelled_pair(value, where)
+    if value.get("check") == "code" and value.get("answer") is None:
+        value = _with_tests(value)
     check = value.get("check", DEFAULT_CHECK)
     if not isinstance(check, str):
         raise UserError(f"{where}: `check` must be text, not {_kind(check)}")
@@ -208,6 +210,19 @@ def _labelled_pair(value: dict[str, Any], where: str) -> dict[str, Any]:
     rest = {name: extra for name, extra in value.items() if name not in named}
     pair = [value["output_1"], value["output_2"]]
     return {**rest, "question": value["instruction"], "responses": pair, "answer": label}
+
+
+def _with_tests(value: dict[str, Any]) -> dict[str, Any]:
+    """A row of HumanEval (2107.03374) or MBPP (2108.07732), whose tests are fields of their own, as a task;
+    its answer holds them. Rows without tests stay as they are."""
+    if value.keys() >= {"question", "test", "entry_point"}:
+        answer = {"prompt": value["question"], "test": value["test"], "entry_point": value["entry_point"]}
+    elif "test_list" in value:
+        answer = {"asserts": value["test_list"], "setup": value.get("test_setup_code") or ""}
+    else:
+        return value
+    taken = ("test", "entry_point", "test_list", "test_setup_code")
+    return {**{name: extra for name, extra in value.items() if name not in taken}, "answer": answer}
 
 
 def _id(value: Any, where: str) -> str:

@@ -10,7 +10,7 @@ parser's work.
 | `exact` | the same text after `plain_text` |
 | `choice` | the same option letter |
 | `any_of` | equal to one of a list, by the kind named in `each` (default `exact`) |
-| `code` | refused: needs the sandbox |
+| `code` | a program that passes the tests, run in the sandbox (`programs`) |
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from sparring.errors import SandboxUnavailable, UserError, unknown
+from sparring.tools import programs
 from sparring.tools.equality import MAX_CHARS, bare_math, choice_letter, plain_text, same_math
 from sparring.tools.mathworker import SECONDS, Comparison, MathWorker, shared
+from sparring.tools.sandbox.box import blocking
 
 REVISION = "1"
 """Raise it when a rule of this file changes: verdicts of two versions are not comparable."""
@@ -68,7 +70,8 @@ def check(
 
     Raises:
         UserError: unknown kind, or a reference that this kind cannot use.
-        SandboxUnavailable: kind `code`.
+        SandboxUnavailable: kind `code`, and no sandbox holds here.
+        SandboxFailed: kind `code`, and the sandbox did not come about: no verdict, not a wrong answer.
     """
     worker = shared()
     finding = _find(kind, answer, reference, each, _asking(worker, seconds))
@@ -81,7 +84,10 @@ async def acheck(
 ) -> Verdict:
     """`check` for coroutines: what can be told in process is told at once, the rest off the event loop."""
     finding = _find(kind, answer, reference, each, None)
-    if finding is None:
+    if finding is None and kind == "code":
+        assert answer is not None  # otherwise there were a finding
+        finding = await _try(answer, reference)
+    elif finding is None:
         worker = shared()
         finding = await worker.run(_find, kind, answer, reference, each, _asking(worker, seconds))
     assert finding is not None
@@ -96,8 +102,9 @@ def _find(kind: str, answer: str | None, reference: Any, each: str, ask: Ask | N
     run = _named(kind)
     if answer is None or not answer.strip():
         return Finding(False, None, "no answer")
-    if len(answer) > MAX_CHARS:
-        return Finding(False, None, f"answer too long: {len(answer)} characters, at most {MAX_CHARS}")
+    most = programs.LONGEST if kind == "code" else MAX_CHARS
+    if len(answer) > most:
+        return Finding(False, None, f"answer too long: {len(answer)} characters, at most {most}")
     return run(answer, reference, each, ask)
 
 
@@ -108,6 +115,8 @@ def _named(kind: str) -> Check:
 
 
 def _verdict(kind: str, reference: Any, finding: Finding) -> Verdict:
+    if kind == "code":  # long; the task has them
+        reference = {"tests": programs.Tests.of(reference).digest}
     return Verdict(finding.correct, kind, _version(), finding.extracted, reference, finding.reason)
 
 
@@ -160,8 +169,8 @@ def _choice(answer: str, reference: Any, each: str, ask: Ask | None) -> Finding:
 def _any_of(answer: str, reference: Any, each: str, ask: Ask | None) -> Finding | None:
     if not isinstance(reference, list | tuple) or not reference:
         raise UserError(f"the reference of an `any_of` task must be a non-empty list, not {reference!r}")
-    if each == "any_of":
-        raise UserError("`any_of` cannot compare each answer by `any_of`; use another kind")
+    if each in ("any_of", "code"):
+        raise UserError(f"`any_of` cannot compare each answer by `{each}`; use another kind")
     findings = [_named(each)(answer, accepted, "exact", ask) for accepted in reference]
     for accepted, finding in zip(reference, findings, strict=True):
         if finding is not None and finding.correct:
@@ -172,25 +181,34 @@ def _any_of(answer: str, reference: Any, each: str, ask: Ask | None) -> Finding 
     return Finding(False, last.extracted if last else None, f"matches none of {len(reference)}")
 
 
-def _code(answer: str, reference: Any, each: str, ask: Ask | None) -> Finding:
-    raise _sandboxless()
+def _code(answer: str, reference: Any, each: str, ask: Ask | None) -> Finding | None:
+    return None if ask is None else blocking(_try(answer, reference))
 
 
-def refuse_code(kinds: Iterable[str | None]) -> None:
-    """Say of tasks before they are played what `check` would say of their first answer.
+async def _try(answer: str, reference: Any) -> Finding:
+    tried = await programs.try_program(answer, programs.Tests.of(reference))
+    return Finding(tried.passed, answer, f"{tried.status}{': ' if tried.reason else ''}{tried.reason}")
+
+
+def refuse_code(tasks: Iterable[tuple[str | None, Any]]) -> None:
+    """Say of tasks (check, reference) before they are played what `check` would say of their first answer.
 
     Raises:
-        SandboxUnavailable: one of these kinds is `code`.
+        SandboxUnavailable: one of these checks is `code`, and no sandbox holds here.
+        UserError: the reference of such a task is not of its form.
     """
-    if "code" in kinds:
-        raise _sandboxless()
-
-
-def _sandboxless() -> SandboxUnavailable:
-    return SandboxUnavailable(
-        "check `code` runs model-written code and needs the sandbox, which this version does not have; "
-        "use tasks with `math`, `exact`, `choice` or `any_of`"
-    )
+    code = [reference for kind, reference in tasks if kind == "code"]
+    if not code:
+        return
+    try:
+        programs.box()
+    except SandboxUnavailable as error:
+        raise SandboxUnavailable(
+            f"check `code` runs model-written code and needs the sandbox: {error}"
+        ) from None
+    for reference in code:
+        if reference is not None:
+            programs.Tests.of(reference).job("", "")
 
 
 CHECKS: dict[str, Check] = {

@@ -189,6 +189,7 @@ EQUALITIES: dict[str, Callable[[], Equal]] = {
     "exact": lambda: _same_text,
     "any_of": lambda: _same_text,
     "choice": lambda: _same_choice,
+    "code": lambda: str.__eq__,
 }
 
 
@@ -197,7 +198,7 @@ def equality(kind: str) -> Equal:
     """The equality that belongs to a check kind; the same object each time, so that its cache is shared.
 
     Raises:
-        UserError: unknown kind; `code` has no equality between answers.
+        UserError: unknown kind.
     """
     if kind not in EQUALITIES:
         raise unknown("equality", kind, EQUALITIES)

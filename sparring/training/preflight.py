@@ -10,13 +10,12 @@ from sparring.agents.engines.base import Sampling
 from sparring.errors import UserError
 from sparring.graphs.cast import Cast, policy_spec
 from sparring.graphs.catalogue import make_protocol
+from sparring.graphs.play import task_rows
 from sparring.memory.journal import Journal
 from sparring.memory.policies import find
 from sparring.memory.records import TaskRecord
-from sparring.memory.tasks import load_tasks
 from sparring.memory.types import canonical
 from sparring.memory.versions import journal_names
-from sparring.tools.checks import CHECKS
 from sparring.training.beginnings import origin_of
 from sparring.training.config import EvolveConfig, OpponentsConfig, PlayConfig
 from sparring.training.evaluate import Measure
@@ -184,7 +183,7 @@ def _begins(config: EvolveConfig, journal: Journal, name: str) -> None:
 
 
 def _tasks(source: str, limit: int | None = None) -> tuple[TaskRecord, ...]:
-    return tuple(load_tasks(source, limit, checks=CHECKS))
+    return task_rows(source, limit)
 
 
 def _cast(config: EvolveConfig, *, play: bool) -> dict[str, float]:

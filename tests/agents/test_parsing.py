@@ -87,6 +87,40 @@ def test_answers_that_are_not_there(name: str, text: str, code: str) -> None:
     assert code_of(f"statement/{name}", text) == code
 
 
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        ("```python\nprint(1)\n```", "print(1)"),
+        ("So:\n\n  ```py\n    return a\n\n```\nDone. It uses `a`.", "    return a\n"),
+        ("```\nx = 1\n\ny = 2\n```\n", "x = 1\n\ny = 2"),
+        ("print(1)", "missing"),
+        ("```python\nprint(1)", "unbalanced"),
+        ("```\na\n```\n```\nb\n```", "ambiguous"),
+        ("```\na\n```\n```\nb", "unbalanced"),
+        ("```\n\n```", "empty"),
+        ("```\n...\n```", "placeholder"),
+    ],
+)
+def test_a_program_is_what_the_only_fenced_block_holds(text: str, program: str) -> None:
+    for name in ("code", "statement/code"):
+        try:
+            assert parser(name)(text).answer == program
+        except ParseError as error:
+            assert error.code == program
+
+
+def test_a_completion_is_the_whole_reply() -> None:
+    assert answer_format("completion")("    return a\n").answer == "    return a\n"
+
+
+def test_a_conclusion_is_final_where_both_fit_and_there_is_an_answer() -> None:
+    fits = {"program": "ok", "program_fits": True, "output": "ok", "output_fits": True, "answer": "42"}
+    assert parser("conclusion")(json.dumps(fits)).final
+    for change in ({"program_fits": False}, {"output_fits": False}, {"answer": None}, {"answer": " "}):
+        assert not parser("conclusion")(json.dumps({**fits, **change})).final
+    assert code_of("conclusion", json.dumps({**fits, "output_fits": "yes"})) == "bad_field"
+
+
 def test_a_note_needs_no_answer() -> None:
     said = parser("note")("  I disagree. ")
     assert (said.text, said.answer) == ("I disagree.", None)
@@ -94,7 +128,9 @@ def test_a_note_needs_no_answer() -> None:
 
 
 def test_every_parser_is_named_versioned_and_says_what_it_wants() -> None:
-    assert {"line", "boxed", "choice", "letter", "number", "first_number", "text"} == set(ANSWER_FORMATS)
+    assert {
+        "line", "boxed", "choice", "letter", "number", "first_number", "text", "code", "completion",
+    } == set(ANSWER_FORMATS)  # fmt: skip
     assert {"note", "moderator", "judge", "candidates", "stated", "statement/line"} <= set(PARSERS)
     for name, item in PARSERS.items():
         assert item.name == name and item.version and 0 < len(item.instruction) < 200
@@ -110,7 +146,7 @@ def test_unknown_names_list_the_known_ones() -> None:
     with pytest.raises(UserError, match="unknown parser `json`; known: boxed, candidates,"):
         parser("json")
     with pytest.raises(
-        UserError, match="answer format `judge`; known: boxed, choice, first_number, letter, line,"
+        UserError, match="answer format `judge`; known: boxed, choice, code, completion, first_number,"
     ):
         answer_format("judge")
     with pytest.raises(UserError, match="answer format"):
@@ -206,6 +242,10 @@ SEEDS = [
     json.dumps({"reason": "r{}\n", "answer": "x"}),
     json.dumps({"reason": "as good", "better": "tie"}),
     "```json\n" + json.dumps(STATED) + "\n```",
+    json.dumps(
+        {"program": "fits", "program_fits": True, "output": "no", "output_fits": False, "answer": None}
+    ),
+    "So:\n```python\ndef f(x):\n    return x\n```\n",
     "Reasoning.\nAnswer: 42",
     "so \\boxed{\\frac{1}{2}}",
     "Answer: (B)",

@@ -63,7 +63,7 @@ def command(changed: dict[str, str | None], *more: str) -> list[str]:
             TASK.replace("}", ', "check": "maths"}'),
             "line 1: unknown check `maths`; known: any_of, choice, code",
         ),
-        (TASK.replace("}", ', "check": "code"}'), "needs the sandbox"),
+        (TASK.replace("}", ', "check": "code"}'), "the reference of a `code` task must be"),
         ("", "holds no task"),
         ("\n\n", "holds no task"),
     ],

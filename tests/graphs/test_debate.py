@@ -660,7 +660,7 @@ async def test_a_checkpointer_can_keep_the_graph(journal: Journal, name: str) ->
         ("reconcile", {"convincing": {"bard": ["x"]}}, "known: panelist.0, panelist.1, panelist.2"),
         ("du", {"aggregate": "reconcile"}, "needs stated confidences"),
         ("du", {"aggregate": "loudest"}, "known: borda, majority"),
-        ("du", {"answer": "riddle"}, "known: boxed, choice, first_number, letter, line"),
+        ("du", {"answer": "riddle"}, "known: boxed, choice, code, completion, first_number"),
         ("du", {"rounds": 0}, "option `rounds`"),
         ("du", {"judge": 1}, "unknown option"),
     ],

@@ -143,7 +143,7 @@ def test_another_play_under_the_same_name_is_refused_and_names_the_field(
         ({"rounds": 0}, "rounds"),
         ({"rouns": 1}, "unknown option"),
         ({"temperature": "warm"}, "no number"),
-        ({"tasks": [{"id": "a", "question": "q", "check": "code"}]}, "sandbox"),
+        ({"tasks": [{"id": "a", "question": "q", "check": "code", "answer": "1"}]}, "`code` task|sandbox"),
     ],
 )
 def test_a_wrong_call_is_refused_before_there_is_a_journal(

@@ -191,6 +191,7 @@ async def test_agroup_agrees_with_group_and_leaves_the_loop_free() -> None:
 
 
 def test_unknown_kind_lists_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"`code`; known: any_of, choice, exact, math"):
-        equality("code")
-    assert set(EQUALITIES) == {"any_of", "choice", "exact", "math"}
+    with pytest.raises(UserError, match=r"`maths`; known: any_of, choice, code, exact, math"):
+        equality("maths")
+    assert set(EQUALITIES) == {"any_of", "choice", "code", "exact", "math"}
+    assert equality("code")("f( )", "f( )") and not equality("code")("f( )", "f()")

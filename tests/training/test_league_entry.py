@@ -15,6 +15,7 @@ from sparring.graphs.play import Play
 from sparring.memory.journal import Journal
 from sparring.memory.policies import register
 from sparring.memory.schema import Match
+from sparring.tools import programs
 from sparring.training.league.config import load_tournament
 from sparring.training.league.entry import prepare
 from sparring.training.league.record import final_ratings
@@ -238,11 +239,16 @@ async def test_a_tournament_that_cannot_be_played_is_one_line_and_no_run(
 
 
 async def test_tasks_that_need_the_sandbox_are_refused_before_anything_is_played(
-    tmp_path: Path, db: str
+    tmp_path: Path, db: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small(tmp_path, protocol="duel")
     Path(config["tasks"]).write_text(json.dumps({"id": "t", "question": "q", "check": "code"}) + "\n")
-    with pytest.raises(SandboxUnavailable, match="check `code`"):
+
+    def none() -> None:
+        raise SandboxUnavailable("none holds here")
+
+    monkeypatch.setattr(programs, "box", none)
+    with pytest.raises(SandboxUnavailable, match=r"check `code`.*none holds here"):
         await played(config, db)
     with Journal.open(db) as journal:
         assert journal.runs() == []

@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from sparring.errors import SandboxUnavailable, UserError, unknown
 
@@ -22,7 +22,9 @@ from .base import PATH, Description, Job, Kind, Limits, Net, Options, Ran
 from .container import Containers
 from .folders import DEVICES, NOBODY, PROC, closed_to, hand_over, readable, work_folder
 from .inside import landlock
-from .process import INSIDE, supervise
+from .process import supervise
+
+T = TypeVar("T")
 
 MECHANISMS = {"bwrap": "bwrap+landlock+seccomp", "landlock": "landlock+seccomp", "none": "none"}
 
@@ -157,6 +159,10 @@ class Sandbox:
             hand_over(real, self.user)
         self._given.add(real)
 
+    def forget(self, folder: str | Path) -> None:
+        """A work folder that is not used any more."""
+        self._given.discard(Path(folder).resolve())
+
     def close(self) -> None:
         """End containers, if there are any."""
         if self.containers:
@@ -185,8 +191,7 @@ class Sandbox:
         wrap = bubblewrap.program() if wrapped else None
         closed: dict[str, list[str]] = {}
         if self.user is not None:
-            needed = [*self.read, *write, str(job.tmp), *([str(INSIDE / "inside")] if wrapped else [])]
-            closed = closed_to(self.user, needed)
+            closed = closed_to(self.user, [*self.read, *write, str(job.tmp)])
         return {
             "command": job.command,
             "env": job.env,
@@ -200,7 +205,7 @@ class Sandbox:
             "wall": float(job.limits.wall),
             "memory": job.limits.memory,
             "processes": job.limits.processes,
-            "own": 2 if wrapped else 0,
+            "own": 3 if wrapped else 0,
         }
 
 
@@ -220,7 +225,7 @@ def remove(folder: Path) -> None:
         subprocess.run(["rm", "-rf", "--", str(folder)], capture_output=True, check=False)
 
 
-def blocking(made: Coroutine[Any, Any, Ran]) -> Ran:
+def blocking(made: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end in an event loop of its own, beside a running one if there is one."""
     try:
         asyncio.get_running_loop()

@@ -6,27 +6,15 @@ import asyncio
 import contextlib
 import marshal
 import os
-import sys
-from pathlib import Path
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from .base import Clip, Limits, Ran, SandboxFailed
+from .zygotes import shared
 
-INSIDE = Path(__file__).parent
-BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from inside.{module} import {name}; {name}()"
 GRACE = 20.0
 """Seconds the supervisor gets to end a tree, beyond the command's own limit."""
 PIECE = 1 << 16
-
-
-def interpreter() -> str:
-    """The Python that starts what is inside: this one, as the file that it really is."""
-    return os.path.realpath(sys.executable)
-
-
-def boot(module: str, name: str, folder: str | Path = INSIDE) -> list[str]:
-    """The command line of one of the processes in `inside`, to be followed by its open files' numbers."""
-    return [interpreter(), "-I", "-S", "-c", BOOT.format(module=module, name=name), str(folder)]
 
 
 async def _read(stream: asyncio.StreamReader, clip: Clip, others: Clip, most: int, control: int) -> None:
@@ -39,87 +27,151 @@ async def _read(stream: asyncio.StreamReader, clip: Clip, others: Clip, most: in
                 os.write(control, b"o")
 
 
-async def _feed(stream: asyncio.StreamWriter, data: bytes) -> None:
-    with contextlib.suppress(ConnectionError):
-        stream.write(data)
-        await stream.drain()
-    stream.close()
+async def _feed(number: int, data: bytes, pipes: Pipes) -> None:
+    await _write(number, data)
+    pipes.end(number)
 
 
-async def _tell(control: int, plan: dict[str, Any]) -> None:
-    """Send the plan; in pieces, since a pipe holds 64 KiB and the environment may be large."""
+def _message(plan: dict[str, Any]) -> bytes:
     data = marshal.dumps(plan)
-    rest = memoryview(len(data).to_bytes(8, "little") + data)
-    os.set_blocking(control, False)
+    return len(data).to_bytes(8, "little") + data
+
+
+async def _write(number: int, data: bytes) -> None:
+    """All of it; in pieces, since a pipe holds 64 KiB. Nobody reading is no error."""
+    rest = memoryview(data)
+    os.set_blocking(number, False)
+    pause = 0.001
     while rest:
         try:
-            rest = rest[os.write(control, rest) :]
+            rest = rest[os.write(number, rest) :]
+            pause = 0.001
         except BlockingIOError:
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(pause)
+            pause = min(0.05, 2 * pause)
         except BrokenPipeError:
-            return  # the supervisor died; its silence on the status pipe says so
+            return
+
+
+class Pipes:
+    """The open files of one supervised command: our ends in the event loop, theirs until they are sent."""
+
+    def __init__(self) -> None:
+        self.theirs: list[int] = []
+        self._ours: list[int] = []
+        self._transports: list[asyncio.BaseTransport] = []
+
+    def write_end(self) -> int:
+        """A pipe that we write; theirs is the other end."""
+        theirs, ours = os.pipe()
+        self.theirs.append(theirs)
+        self._ours.append(ours)
+        return ours
+
+    async def reader(self) -> asyncio.StreamReader:
+        """A pipe that we read; theirs is the other end."""
+        ours, theirs = os.pipe()
+        self.theirs.append(theirs)
+        reader = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        file = os.fdopen(ours, "rb", 0)  # the transport closes it
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), file)
+        self._transports.append(transport)
+        return reader
+
+    def nothing(self) -> None:
+        """An empty file for them."""
+        self.theirs.append(os.open(os.devnull, os.O_RDONLY))
+
+    def sent(self) -> None:
+        """Theirs are no longer needed here."""
+        while self.theirs:
+            os.close(self.theirs.pop())
+
+    def end(self, number: int) -> None:
+        """Close one of ours that we write."""
+        if number in self._ours:
+            self._ours.remove(number)
+            os.close(number)
+
+    def close(self) -> None:
+        """Close all."""
+        self.sent()
+        for number in list(self._ours):
+            self.end(number)
+        for transport in self._transports:
+            transport.close()
 
 
 async def supervise(plan: dict[str, Any], stdin: bytes, limits: Limits) -> Ran:
     """Run a plan (`inside.supervisor`) to its end; a cancelled call ends the command's tree first.
 
     Raises:
-        SandboxFailed: the command was never started.
+        SandboxFailed: the command was never started, or the supervisor was killed.
     """
-    ours: list[int] = []
-    try:
-        theirs_control, control = os.pipe()
-        ours += [theirs_control, control]
-        answer, theirs_answer = os.pipe()
-        ours += [answer, theirs_answer]
-        process = await asyncio.create_subprocess_exec(
-            *boot("supervisor", "main"),
-            str(theirs_control),
-            str(theirs_answer),
-            stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            pass_fds=(theirs_control, theirs_answer),
-            cwd="/",
-            env={},
-            start_new_session=True,
-        )
-        for number in (theirs_control, theirs_answer):
-            os.close(number)
-            ours.remove(number)
+    for _ in range(2):  # the zygote may have been killed idle; then nothing was begun
         out, err = Clip(limits.output), Clip(limits.output)
-        assert process.stdout and process.stderr  # asked for above
+        said = await _once(plan, stdin, limits, (out, err))
+        if said:
+            break
+    if len(said) < 2:
+        raise SandboxFailed(f"the sandbox's supervisor ended: {err.text[-400:]}")
+    return _result(marshal.loads(said[1:]), out, err)
+
+
+async def _once(plan: dict[str, Any], stdin: bytes, limits: Limits, clips: tuple[Clip, Clip]) -> bytes:
+    """What the supervisor says: a byte once it has the plan, its result at the end."""
+    pipes = Pipes()
+    out, err = clips
+    try:
+        control = pipes.write_end()
+        answer = await pipes.reader()
+        feed = pipes.write_end() if stdin else None
+        if feed is None:
+            pipes.nothing()
+        outs, errs = await pipes.reader(), await pipes.reader()
+        shared().fork(pipes.theirs)
+        pipes.sent()
         jobs = [
-            _read(process.stdout, out, err, limits.flood, control),
-            _read(process.stderr, err, out, limits.flood, control),
-            _tell(control, plan),
+            _read(outs, out, err, limits.flood, control),
+            _read(errs, err, out, limits.flood, control),
+            _write(control, _message(plan)),
         ]
-        if process.stdin:
-            jobs.append(_feed(process.stdin, stdin))
-        tasks = [asyncio.ensure_future(job) for job in jobs]
-        try:
-            async with asyncio.timeout(limits.wall + GRACE):
-                await asyncio.gather(*tasks)
-                await process.wait()
-        except TimeoutError:
-            raise SandboxFailed(f"a command's processes did not end {GRACE:.0f} s after its time") from None
-        finally:
-            os.close(control)  # whatever happened: the supervisor ends the tree and itself
-            ours.remove(control)
-            for task in tasks:
-                task.cancel()
-            if process.returncode is None:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.shield(process.wait()), GRACE)
-            # asyncio has no public way to close the pipes of a process whose output nobody reads any more
-            process._transport.close()  # type: ignore[attr-defined]  # see above
-        said = os.read(answer, PIECE)
+        if feed is not None:
+            jobs.append(_feed(feed, stdin, pipes))
+        return await _over(jobs, answer, limits.wall, lambda: pipes.end(control))
+    except OSError as error:
+        raise SandboxFailed(f"no process could be started: {error}") from None
     finally:
-        for number in ours:
-            os.close(number)
-    if not said:
-        raise SandboxFailed(f"the sandbox's supervisor ended with {process.returncode}: {err.text[-400:]}")
-    return _result(marshal.loads(said), out, err)
+        pipes.close()
+
+
+async def _over(
+    jobs: list[Coroutine[Any, Any, None]],
+    answer: asyncio.StreamReader,
+    wall: float,
+    end: Callable[[], None],
+) -> bytes:
+    """What the supervisor says in the end; it is over when this returns, whatever happens.
+
+    Args:
+        end: whoever calls it makes the supervisor end the tree and itself.
+    """
+    last = asyncio.ensure_future(answer.read())
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    try:
+        async with asyncio.timeout(wall + GRACE):
+            await asyncio.gather(*tasks)
+            return await asyncio.shield(last)
+    except TimeoutError:
+        raise SandboxFailed(f"a command's processes did not end {GRACE:.0f} s after its time") from None
+    finally:
+        end()
+        for task in tasks:
+            task.cancel()
+        if not last.done():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(last, GRACE)
 
 
 def _result(said: dict[str, Any], out: Clip, err: Clip) -> Ran:

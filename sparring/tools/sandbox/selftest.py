@@ -18,7 +18,7 @@ from . import bubblewrap
 from .base import Description, Limits, Options, Ran
 from .container import Containers
 from .inside import landlock, seccomp
-from .process import interpreter
+from .zygotes import interpreter
 
 MEMORY = 512 << 20
 ATTEMPTS = """

@@ -144,7 +144,7 @@ def _tasks(config: TournamentConfig, protocol: Protocol) -> tuple[TaskRecord, ..
     wanted = config.tasks_per_pairing
     if wanted is not None and wanted > len(tasks):
         raise UserError(f"`tasks_per_pairing: {wanted}`, but `{config.tasks}` holds {len(tasks)} tasks")
-    refuse_code(task.check for task in tasks)
+    refuse_code((task.check, task.answer) for task in tasks)
     for task in tasks:
         protocol.accepts(task)
     return tuple(tasks)

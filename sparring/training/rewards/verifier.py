@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from sparring.tools.checks import check
+from sparring.tools.sandbox import SandboxFailed
 from sparring.training.rewards.base import EpisodeRow, Paid, RewardFunction, TurnRow
 
 MODEL_FAULT = ("parse_error", "refused")
@@ -67,7 +68,11 @@ class Verifier(RewardFunction):
         if answer is None:
             yield Paid(turn.id, None, f"gives no `{self.field}`", turns=(turn.id,))
             return
-        verdict = check(episode.check, str(answer), episode.answer)
+        try:
+            verdict = check(episode.check, str(answer), episode.answer)
+        except SandboxFailed as failure:
+            yield Paid(turn.id, None, str(failure), turns=(turn.id,))
+            return
         yield Paid(turn.id, self._value(verdict.correct), verdict.reason, turns=(turn.id,))
 
     def _outcome(self, episode: EpisodeRow, turn: TurnRow) -> Iterator[Paid]:

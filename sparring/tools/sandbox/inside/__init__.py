@@ -1,9 +1,10 @@
 """What runs between Sparring and the sandboxed command: started as `python -I -S`, so nothing of Sparring,
 nothing of the environment and no installed package is imported here; the standard library only.
 
-`supervisor` is the process that Sparring starts. It forks the command's first process, which makes the
-chosen folders reachable (`mounts`), then shuts itself in (`confine`, with `landlock` and `seccomp`).
+Sparring starts `zygote`, once. For each command it forks a `supervisor`, which forks the command's first
+process. That one goes into bubblewrap's `namespaces`, if it is to, and shuts itself in (`confine`, with
+`mounts`, `landlock` and `seccomp`). `tree` ends all that is left.
 
-Each start costs what is imported: `typing`, `collections.abc` and `signal` (for its enums) take longer than
-all of this code, so they are seen by type checkers alone.
+What is imported here makes the zygote larger, and each fork slower: `typing`, `collections.abc` and `signal`
+(for its enums) are seen by type checkers alone.
 """

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import marshal
 import os
 import resource
-import sys
 
-from . import landlock, mounts, seccomp
+from . import landlock, mounts, namespaces, seccomp
 from .linux import PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, prctl
 
 TYPE_CHECKING = False
@@ -17,6 +15,14 @@ if TYPE_CHECKING:
 else:
     import _signal as signal
 
+IGNORED = (
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGCHLD,
+)
 STARTED = b"+"
 """Said on the start pipe as the last thing before the command; without it the sandbox did not come about."""
 
@@ -59,33 +65,73 @@ def become(uid: int) -> None:
     os.setresuid(uid, uid, uid)
 
 
+def lower(plan: dict[str, Any], parent: int) -> None:
+    """Give up rights: root's for good, those that a program could bring back, and life without `parent`.
+
+    Args:
+        parent: the process that started this one.
+    """
+    os.umask(0o022)
+    if plan["uid"] is not None:
+        become(plan["uid"])
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # after the change of user, which clears it
+    if parent != os.getppid():
+        os._exit(124)  # it died before that
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_DFL)  # Python ignores some, and ignoring is inherited
+
+
+def wrapped(plan: dict[str, Any], parent: int, more: list[str]) -> NoReturn:
+    """Become bubblewrap, with `more` arguments; what goes wrong is said on the standard error."""
+    try:
+        if plan["closed"]:
+            mounts.uncover(plan["closed"])
+        lower(plan, parent)
+        os.execve(plan["wrap"][0], [*plan["wrap"], *more], {})
+    except BaseException as error:
+        os.write(2, f"{type(error).__name__}: {error}".encode())
+    os._exit(125)
+
+
+def join(plan: dict[str, Any], parent: int, holder: int, start: int, tell: int) -> NoReturn:
+    """Go into bubblewrap's namespaces and become the command there; its process number is said on `tell`."""
+    try:
+        lower(plan, parent)
+        child = namespaces.join(holder)
+        if child:
+            os.write(tell, child.to_bytes(8, "little"))
+            os._exit(0)
+    except BaseException as error:
+        failed(start, error)
+    enter(plan, start)
+
+
+def direct(plan: dict[str, Any], parent: int, start: int) -> NoReturn:
+    """Become the command without bubblewrap."""
+    try:
+        if plan["closed"]:
+            mounts.uncover(plan["closed"])
+        lower(plan, parent)
+    except BaseException as error:
+        failed(start, error)
+    enter(plan, start)
+
+
+def failed(start: int, error: BaseException) -> NoReturn:
+    """End before the command began, and say why."""
+    os.write(start, f"{type(error).__name__}: {error}".encode())
+    os._exit(125)
+
+
 def enter(plan: dict[str, Any], start: int) -> NoReturn:
     """Become the plan's command, shut in as the plan says; says `STARTED` on the pipe `start`.
 
     Whatever fails before is said there as text and nothing is run.
     """
     try:
-        os.umask(0o022)
-        if plan["closed"]:
-            mounts.uncover(plan["closed"])
-        if plan["uid"] is not None:
-            become(plan["uid"])
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # after the change of user, which clears it
-        if plan["parent"] not in (None, os.getppid()):
-            os._exit(124)  # the supervisor died before that
-        prctl(PR_SET_NO_NEW_PRIVS, 1)
-        for number in (
-            signal.SIGPIPE,
-            signal.SIGXFSZ,
-            signal.SIGINT,
-            signal.SIGTERM,
-            signal.SIGHUP,
-            signal.SIGCHLD,
-        ):
-            signal.signal(number, signal.SIG_DFL)  # Python ignores some, and ignoring is inherited
+        os.setsid()
         os.chdir(plan["cwd"])
-        if plan["wrap"]:
-            wrapped(plan, start)
         limit(plan["limits"])
         os.closerange(3, start)
         os.closerange(start + 1, 1024)
@@ -96,8 +142,7 @@ def enter(plan: dict[str, Any], start: int) -> NoReturn:
         os.set_inheritable(start, False)
         os.write(start, STARTED)
     except BaseException as error:
-        os.write(start, f"{type(error).__name__}: {error}".encode())
-        os._exit(125)
+        failed(start, error)
     try:
         os.execvpe(plan["command"][0], plan["command"], plan["env"])
     except (OSError, ValueError) as error:
@@ -105,21 +150,3 @@ def enter(plan: dict[str, Any], start: int) -> NoReturn:
         why = error.strerror if isinstance(error, OSError) else str(error)
         os.write(2, f"{plan['command'][0]}: {why}\n".encode(errors="replace"))
         os._exit(127 if missing else 126)
-
-
-def wrapped(plan: dict[str, Any], start: int) -> NoReturn:
-    """Become bubblewrap, which starts `inner` inside; the plan travels in an anonymous file."""
-    inside = {**plan, "wrap": None, "closed": {}, "uid": None, "parent": None}
-    carried = os.memfd_create("plan", 0)
-    os.write(carried, marshal.dumps(inside))
-    os.lseek(carried, 0, os.SEEK_SET)
-    os.set_inheritable(start, True)
-    os.execve(plan["wrap"][0], [*plan["wrap"], str(carried), str(start)], {})
-
-
-def inner() -> NoReturn:
-    """The process that bubblewrap starts, with the numbers of two open files: plan and start pipe."""
-    carried, start = int(sys.argv[-2]), int(sys.argv[-1])
-    with open(carried, "rb") as file:
-        plan = marshal.load(file)
-    enter(plan, start)

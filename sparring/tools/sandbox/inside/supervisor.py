@@ -10,20 +10,24 @@ from __future__ import annotations
 import marshal
 import os
 import select
-import sys
 import time
 
-from .confine import STARTED, enter
+from . import confine
+from .confine import STARTED
 from .linux import PR_SET_CHILD_SUBREAPER, prctl
+from .namespaces import Namespaces
 from .tree import descendants, kill_all, resident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Callable
     from typing import Any, NoReturn
 else:
     import _signal as signal
 
+TAKEN = b"+"
+"""Said first of all; where it is missing, nothing was begun."""
 TICK = 0.1
 """Seconds between two looks at memory and number of processes."""
 
@@ -42,11 +46,36 @@ def read_plan(control: int) -> dict[str, Any]:
     return plan
 
 
-def child(plan: dict[str, Any], start: int) -> NoReturn:
-    """The forked process: a session of its own, then the command."""
-    signal.set_wakeup_fd(-1)
-    os.setsid()
-    enter(plan, start)
+def fork(become: Callable[[int], NoReturn]) -> int:
+    """A child, which `become` turns into something else; it gets this one's number."""
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        signal.set_wakeup_fd(-1)
+        become(parent)
+    return pid
+
+
+def begin(plan: dict[str, Any], control: int, start: int) -> int | None:
+    """Start the command; the number of its first process, None where the sandbox did not come about.
+
+    Args:
+        control: gives up once something comes from there.
+        start: the pipe on which the command's process says that it began, or why not.
+    """
+    if plan["wrap"] is None:
+        return fork(lambda parent: confine.direct(plan, parent, start))
+    spaces = Namespaces(fork, lambda parent, more: confine.wrapped(plan, parent, more))
+    holder = spaces.wait(control)
+    if holder is None:
+        return None
+    hear, tell = os.pipe()
+    fork(lambda parent: confine.join(plan, parent, holder, start, tell))
+    os.close(tell)
+    number = os.read(hear, 8)
+    os.close(hear)
+    os.close(holder)
+    return int.from_bytes(number, "little") if number else None
 
 
 def release() -> None:
@@ -60,8 +89,9 @@ def release() -> None:
 class Watch:
     """The tree under way: what was heard of it, and why it was ended."""
 
-    def __init__(self, plan: dict[str, Any], first: int) -> None:
-        self.plan, self.first = plan, first
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self.plan = plan
+        self.first: int | None = None
         self.status: int | None = None
         self.reason: str | None = None
         self.peak = 0
@@ -112,30 +142,25 @@ class Watch:
             self.reap()
 
 
-def main() -> None:
-    """Run one plan; the result is marshalled onto the status pipe (file numbers are the two arguments)."""
-    control, answer = int(sys.argv[-2]), int(sys.argv[-1])
+def run(control: int, answer: int) -> NoReturn:
+    """Run one plan, read from `control`; the result is marshalled onto `answer`, after `TAKEN`."""
     plan = read_plan(control)
-    plan["parent"] = os.getpid()
-    for number in (control, answer):
-        os.set_inheritable(number, False)
+    os.write(answer, TAKEN)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # Sparring's end of the pipe decides, not a key in the terminal
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     hear, start = os.pipe()
-    first = os.fork()
-    if first == 0:
-        child(plan, start)
     begun = time.monotonic()
-    os.close(start)
-    release()
-    watch = Watch(plan, first)
+    watch = Watch(plan)
     try:
-        watch.until_over(control, woken)
+        watch.first = begin(plan, control, start)
+        os.close(start)
+        release()
+        begun = time.monotonic()
+        if watch.first is not None:
+            watch.until_over(control, woken)
         seconds = time.monotonic() - begun
     finally:
         survivors = kill_all(watch.reap)
