@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import engineer  # noqa: F401 - before the grader has come
 import pytest
+from engineer import DONE, events, said
 
 from sparring.graphs.play import PlayResult, play
+from sparring.tools.swe.grading import Grade
 from sparring.tools.swe.instances import Instance, load_instances
 from sparring.tools.swe.objects import Objects
 from sparring.tools.swe.sources import checkout, git
@@ -58,6 +59,40 @@ def test_the_recorded_engineer_submits_the_reference_fix(instances: list[Instanc
             git(checkout(one, place), "apply", "-", data=text.encode())
             trees.append(WorkTree(objects, place).snapshot())
         assert trees[0] == trees[1] and patch(objects, *trees) == ""
+
+
+def test_what_is_submitted_is_graded(instances: list[Instance], tmp_path: Path) -> None:
+    """The real grader, in a sandbox of its own: a fix is resolved, nothing is not."""
+    fixed = scripted(engineers.recorded(instances), instances, tmp_path, grade=True)
+    assert [line.correct for line in fixed] == [True] * len(instances)
+    idle = scripted(engineers.idle(), instances, tmp_path, grade=True, run="idle")
+    assert [line.correct for line in idle] == [False] * len(instances)
+    verdicts = events(tmp_path / "journal.db", "verdict")
+    assert [one["extracted"] for one in verdicts] == ["resolved"] * len(instances) + ["empty"] * len(
+        instances
+    )
+    for one in verdicts[: len(instances)]:
+        grade = Grade.from_json(one["grade"])
+        assert (grade.resolved, grade.f2p, grade.p2p) == (True, 1.0, 1.0) and len(grade.canaries) == 3
+
+
+def test_the_tests_can_be_run_by_the_engineer(instances: list[Instance], tmp_path: Path) -> None:
+    """With the interpreter and the modules that they are graded with."""
+    python = "python -c 'import sys; print(sys.flags.isolated)'; python -m pytest -q | tail -1"
+    rules = [{"match": "<issue>", "replies": [said(python)]}, {"replies": [said(DONE)]}]
+    scripted(rules, instances, tmp_path)
+    shown = [made["observation"] for made in events(tmp_path / "journal.db") if not made["submitted"]]
+    assert len(shown) == len(instances) and all("passed" in text for text in shown), shown
+
+
+def test_a_missing_interpreter_fails_the_attempt_and_says_so(
+    instances: list[Instance], tmp_path: Path
+) -> None:
+    env = instances[0].environment
+    assert env is not None
+    gone = dataclasses.replace(instances[0], environment=dataclasses.replace(env, python="/nowhere/python"))
+    lines = scripted(engineers.idle(), [gone, instances[1]], tmp_path)
+    assert [line.status for line in lines] == ["failed", "done"] and "/nowhere/python" in str(lines[0].error)
 
 
 def test_the_idle_engineer_submits_nothing(instances: list[Instance], tmp_path: Path) -> None:

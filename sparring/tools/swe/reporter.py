@@ -28,6 +28,9 @@ import time
 import unittest
 from typing import Any
 
+RUNNER = ("_pytest.outcomes", "pluggy")
+"""Modules in whose folders no code under test lies."""
+
 
 class Report:
     """The report file: a line per event, each chained to the last."""
@@ -55,7 +58,16 @@ class PytestReport:
     """A pytest plugin."""
 
     def __init__(self, report: Report) -> None:
+        import pytest
+
         self._emit = report.emit
+        self._excuses = (pytest.skip.Exception, pytest.xfail.Exception, unittest.SkipTest)
+        self._excused: dict[tuple[str, str], list[str]] = {}
+
+    def pytest_runtest_makereport(self, item: Any, call: Any) -> None:
+        """Only looks on; pytest asks the plugins given to `pytest.main` before its own."""
+        if call.excinfo is not None and isinstance(call.excinfo.value, self._excuses):
+            self._excused[item.nodeid, call.when] = files_of(call.excinfo.tb)
 
     def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
         self._emit(event="start", test=nodeid)
@@ -69,6 +81,7 @@ class PytestReport:
                 status=status,
                 phase=report.when,
                 seconds=round(report.duration, 4),
+                raised=self._excused.pop((report.nodeid, report.when), []),
             )
 
     def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
@@ -90,6 +103,19 @@ def pytest_status(when: str, outcome: str, xfail: bool) -> str | None:
     return None  # `rerun` and what other plugins invent
 
 
+def files_of(trace: Any) -> list[str]:
+    """The files that a traceback goes through, the test runner's own left out."""
+    own = [os.path.dirname(unittest.__file__)]
+    own += [os.path.dirname(sys.modules[name].__file__ or "") for name in RUNNER if name in sys.modules]
+    found: list[str] = []
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        if os.path.dirname(name) not in own and name not in found:
+            found.append(name)
+        trace = trace.tb_next
+    return found
+
+
 class UnittestReport(unittest.TextTestResult):
     """A result that also writes to the report; made by `unittest_result`."""
 
@@ -104,9 +130,9 @@ class UnittestReport(unittest.TextTestResult):
         super().stopTest(test)
         self.emit(event="finish", test=test.id())
 
-    def _ended(self, test: Any, status: str, phase: str = "call") -> None:
+    def _ended(self, test: Any, status: str, phase: str = "call", raised: Any = ()) -> None:
         seconds = round(time.perf_counter() - getattr(self, "_since", time.perf_counter()), 4)
-        self.emit(event="result", test=test.id(), status=status, phase=phase, seconds=seconds)
+        self.emit(event="result", test=test.id(), status=status, phase=phase, seconds=seconds, raised=raised)
 
     def addSuccess(self, test: unittest.TestCase) -> None:
         super().addSuccess(test)
@@ -123,7 +149,8 @@ class UnittestReport(unittest.TextTestResult):
 
     def addSkip(self, test: unittest.TestCase, reason: str) -> None:
         super().addSkip(test, reason)
-        self._ended(test, "SKIPPED")
+        # the SkipTest is being handled since Python 3.11 only
+        self._ended(test, "SKIPPED", raised=files_of(sys.exc_info()[2]))
 
     def addExpectedFailure(self, test: unittest.TestCase, err: Any) -> None:
         super().addExpectedFailure(test, err)

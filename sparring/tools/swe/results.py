@@ -6,9 +6,12 @@ Ids are those of the runner, whole: pytest's node ids (`tests/test_a.py::test_b[
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import json
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +30,10 @@ LARGEST = 256 << 20
 
 @dataclass(frozen=True)
 class TestResult:
-    """One status that a test was given in one phase (collect, setup, call or teardown)."""
+    """One status that a test was given in one phase (collect, setup, call or teardown).
+
+    `raised` are the files from which a skip or an expected failure was called for while the test ran.
+    """
 
     __test__ = False  # pytest: not a test class, for all its name
 
@@ -35,6 +41,7 @@ class TestResult:
     status: Status
     phase: str
     seconds: float
+    raised: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,8 +110,7 @@ def read_results(path: str | Path, key: bytes) -> Results:
     would have written it with this key, and `problem` says what is wrong there.
     """
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(LARGEST + 1)
+        data = regular(path, LARGEST + 1)
     except OSError as error:
         return Results(problem=f"there is no report: {error.strerror or error}")
     if len(data) > LARGEST:
@@ -117,13 +123,37 @@ def read_results(path: str | Path, key: bytes) -> Results:
         expected = hmac.new(key, chain + body, hashlib.sha256).hexdigest().encode()
         if not hmac.compare_digest(expected, mac):
             return _results(events, f"line {number + 1} of the report is not the reporter's", forged=True)
-        events.append(json.loads(body))
+        event = _event(body)
+        if event is None:
+            return _results(events, f"line {number + 1} of the report is not the reporter's", forged=True)
+        events.append(event)
         chain = mac
     if lines[-1]:
         return _results(events, "the last line of the report is cut")
-    if not events or events[-1]["event"] != "end":
+    if not events or events[-1].get("event") != "end":
         return _results(events, "the tests did not come to their end")
     return _results(events)
+
+
+def regular(path: str | Path, most: int) -> bytes:
+    """A file's first bytes; a link or a pipe put in its place is not followed and not waited for.
+
+    Raises:
+        OSError: it is not there, or no file.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(number, "rb") as file:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise OSError(errno.EINVAL, "it is no file")
+        return file.read(most)
+
+
+def _event(body: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _parts(line: bytes) -> tuple[bytes, bytes]:
@@ -140,15 +170,24 @@ def _parts(line: bytes) -> tuple[bytes, bytes]:
 def _results(events: list[dict[str, Any]], problem: str | None = None, forged: bool = False) -> Results:
     found: list[TestResult] = []
     running = exit_code = None
-    for event in events:
-        match event["event"]:
-            case "start":
-                running = event["test"]
-            case "finish":
-                running = None
-            case "result":
-                status = Status(event["status"])
-                found.append(TestResult(event["test"], status, event["phase"], event["seconds"]))
-            case "end":
-                exit_code = event["exit_code"]
+    for place, event in enumerate(events):
+        try:
+            match event["event"]:
+                case "begin" if place == 0:
+                    pass
+                case "start":
+                    running = str(event["test"])
+                case "finish":
+                    running = None
+                case "result" if place:
+                    test, phase, status = str(event["test"]), str(event["phase"]), Status(event["status"])
+                    raised = tuple(map(str, event.get("raised", ())))
+                    found.append(TestResult(test, status, phase, float(event["seconds"]), raised))
+                case "end" if 0 < place == len(events) - 1:
+                    exit_code = int(event["exit_code"])
+                case _:
+                    raise ValueError
+        except (KeyError, ValueError, TypeError):  # authentic, so our reporter was made to write it
+            problem, forged = f"line {place + 1} of the report is not as the reporter writes it", True
+            break
     return Results(tuple(found), exit_code, running, problem, forged)
