@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from engineer import DONE, events, said
 
-from sparring.graphs.play import PlayResult, play
+from sparring.graphs.play import PlayResult, play, resume
 from sparring.tools.swe.grading import Grade
 from sparring.tools.swe.instances import Instance, load_instances
 from sparring.tools.swe.objects import Objects
@@ -23,6 +28,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tools"))
 from example_scripts import EXAMPLES, script
 
 build, engineers = script("swe/build.py"), script("swe/engineer.py")
+START = multiprocessing.get_context("forkserver")
 QUICK = ("cartes", "parking")
 """CRLF and names that are not ASCII; a single module."""
 
@@ -74,6 +80,31 @@ def test_what_is_submitted_is_graded(instances: list[Instance], tmp_path: Path) 
     for one in verdicts[: len(instances)]:
         grade = Grade.from_json(one["grade"])
         assert (grade.resolved, grade.f2p, grade.p2p) == (True, 1.0, 1.0) and len(grade.canaries) == 3
+
+
+def killed_in_grade(instances: list[Instance], folder: Path) -> None:
+    """A process that dies as soon as the grader has a tree."""
+
+    def watch() -> None:
+        while not list(folder.glob("journal.db.swe/environments/running/*/grade-*/tree")):
+            time.sleep(0.002)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+    scripted(engineers.recorded(instances), instances, folder, grade=True)
+
+
+def test_killed_in_a_real_grade_it_is_graded_again(instances: list[Instance], tmp_path: Path) -> None:
+    one = [instance for instance in instances if "parking" in instance.id]
+    child = START.Process(target=killed_in_grade, args=(one, tmp_path))
+    child.start()
+    child.join(100)
+    assert child.exitcode == -signal.SIGKILL
+    memory = tmp_path / "journal.db"
+    assert len(events(memory, "exit")) == 1 and not events(memory, "grade") and not events(memory, "verdict")
+    [line] = resume("r", memory)
+    assert (line.correct, line.status, line.calls) == (True, "done", 3)
+    assert len(events(memory, "grade")) == len(events(memory, "verdict")) == 1
 
 
 def test_the_tests_can_be_run_by_the_engineer(instances: list[Instance], tmp_path: Path) -> None:
