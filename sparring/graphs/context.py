@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from sparring.agents.engines.base import Message
 from sparring.agents.roles import Agent
 from sparring.errors import BudgetExceeded, EngineError, EngineTimeout, UserError, unknown
 from sparring.memory.episode import EpisodeHandle, Produce
+from sparring.memory.parts import EpisodePart
 from sparring.memory.records import Ask, Place, Produced, TaskRecord, Turn
 from sparring.tools.checks import acheck
 from sparring.tools.equality import Equal
@@ -65,7 +66,7 @@ class Meter:
 class Context:
     """Run-scoped dependencies of a node: never in the state, never checkpointed."""
 
-    episode: EpisodeHandle
+    episode: EpisodeHandle | EpisodePart
     agents: Mapping[str, Agent]
     equal: Equal
     meter: Meter = field(default_factory=Meter)
@@ -85,6 +86,21 @@ class Context:
         if self.task is None or self.task.answer is None:
             raise UserError("this protocol checks answers on its way: its tasks need an `answer`")
         return (await acheck(self.task.check, answer, self.task.answer)).correct
+
+    def within(self, name: str, equal: Equal | None = None) -> Context:
+        """For what is played in this episode's part `name`: on the same meter, its keys below that name.
+
+        Args:
+            equal: another equality for its votes.
+        """
+        return replace(self, episode=EpisodePart(self.episode, name), equal=equal or self.equal)
+
+    def recall(self, keys: Iterable[str]) -> None:
+        """Count turns that the journal holds and nobody will ask for again: what they took is used."""
+        for key in keys:
+            if (turn := self.episode.turn(key)) is not None:
+                self.meter.calls += 1
+                self.meter.count(turn)
 
     def agent(self, seat: str) -> Agent:
         if seat not in self.agents:

@@ -186,20 +186,27 @@ class Player:
             log.warning("episode %s of task `%s` failed: %r", handle.id, task.id, bug)
             log.debug("where it failed", exc_info=True)
             status, error = "failed", f"{type(bug).__name__}: {bug}"
-        status = await self._close(context, status, outcome, error)
+        status = await self._close(handle, context, (status, error), outcome)
         self.done += 1
         self.failed += status == "failed"
 
-    async def _close(self, context: Context, status: str, outcome: Outcome | None, error: str | None) -> str:
+    async def _close(
+        self,
+        handle: EpisodeHandle,
+        context: Context,
+        ended: tuple[str, str | None],
+        outcome: Outcome | None,
+    ) -> str:
         """End an episode with its verdict; returns its status. Where a tool failed in judging it is `failed`:
         no verdict, and tried again when the run is resumed."""
+        status, error = ended
         verdict = None
         if status in FINISHED and self.protocol.answers:
             try:
                 verdict = await self.protocol.judgement(context, outcome)
             except ToolFailed as failure:
                 status, error = "failed", str(failure)
-        await context.episode.close(status, outcome, error, verdict)
+        await handle.close(status, outcome, error, verdict)
         return status
 
     async def _open(self, task: TaskRecord, iteration: int, copy: int) -> EpisodeHandle | None:

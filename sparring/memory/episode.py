@@ -96,6 +96,11 @@ class EpisodeHandle:
         turns = [self.attempts[key][-1].turn for key in keys]
         return [t if t.replayed or t.key in made else replace(t, replayed=True) for t in turns]
 
+    def turn(self, key: str) -> Turn | None:
+        """The last attempt at a turn, as the journal has it; None where there is none."""
+        tried = self.attempts.get(key)
+        return tried[-1].turn if tried else None
+
     def _known(self, key: str, fingerprint: bytes, agent: AgentRecord) -> bool:
         flight = self._inflight.get(key)
         tried = self.attempts.get(key)

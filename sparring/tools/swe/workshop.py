@@ -141,7 +141,9 @@ class Bench:
         self._box.hand_over(self.folder)
         return base
 
-    async def at(self, base: str, tree: str, deltas: Callable[[], Iterable[bytes]]) -> None:
+    async def at(
+        self, base: str, tree: str, deltas: Callable[[], Iterable[bytes]], *, anew: bool = False
+    ) -> None:
         """See to it that the tree is what it was at a snapshot; one that is, is left alone.
 
         Otherwise it is laid out anew, its `.git` as it is at the base, and made equal to `tree`.
@@ -149,11 +151,12 @@ class Bench:
         Args:
             deltas: what `delta` gave of each step since the base, asked for only where this folder's own
                 store lacks an object.
+            anew: lay it out in any case, so that nothing but the snapshot (`.git`, times) is left of before.
 
         Raises:
             TreeFailed: the instance's source is not what it was, or the state cannot be made again.
         """
-        if self._state == tree:
+        if self._state == tree and not anew:
             return
         if (found := await self.base()) != base:
             raise TreeFailed(
