@@ -65,6 +65,19 @@ def score(low: int, high: int) -> Parser[Score]:
     return Parser(f"score/{low}-{high}", "1", instruction, read)
 
 
+def explained(low: int, high: int) -> Parser[Score]:
+    """As `score`, after an explanation: what has none is an error too."""
+    bare = score(low, high)
+
+    def read(text: str) -> Score:
+        found = bare.read(text)
+        if not found.reason:
+            raise ParseError("missing", "no explanation before the <score> tag")
+        return found
+
+    return Parser(f"explained_score/{low}-{high}", "1", bare.instruction, read)
+
+
 def without_tags(text: str, name: str = "score") -> str:
     """A text whose tags of a name are none any more, to be shown to a judge: who repeats it says nothing.
 

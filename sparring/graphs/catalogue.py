@@ -28,6 +28,8 @@ PROTOCOLS = {
     "judge_check": "sparring.graphs.protocols.judge_check:JudgeCheck",
     "pairwise": "sparring.graphs.protocols.pairwise:Pairwise",
     "software": "sparring.graphs.protocols.software:SoftwareTask",
+    "software_best_of": "sparring.graphs.protocols.software_best_of:SoftwareBestOf",
+    "software_search": "sparring.graphs.protocols.software_search:SoftwareSearch",
     "cosc": "sparring.graphs.protocols.cosc:ChainOfSelfCorrection",
     "argue": "sparring.graphs.protocols.argue:Argue",
 }
