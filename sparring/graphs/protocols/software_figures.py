@@ -70,6 +70,6 @@ def _rows(journal: Journal, run: str, episodes: Sequence[int] | None) -> list[Ro
 
 
 def _calls(journal: Journal, run: str, episodes: Sequence[int] | None) -> float | None:
-    query = select(func.count().label("calls")).join(Episode, Episode.number == Turn.episode_number)
+    query = select(func.count().label("calls")).select_from(Turn).join(Episode, Episode.number == Turn.episode_number)
     rows = journal.read(_of(query.group_by(Turn.episode_number), run, episodes))
     return mean(row.calls for row in rows)
