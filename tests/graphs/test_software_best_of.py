@@ -34,6 +34,7 @@ from sparring.graphs.context import Context, Limits
 from sparring.graphs.forks import fork
 from sparring.graphs.protocols.software_attempts import replies, trajectory
 from sparring.graphs.protocols.software_best_of import BestOfState, SoftwareBestOf
+from sparring.graphs.protocols.software_choice import Candidate, by_majority, by_value, shortlist
 from sparring.graphs.report import report
 from sparring.memory.journal import Journal
 from sparring.memory.seeds import derive_seed
@@ -91,6 +92,24 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
         instance = secret_instance(folder / "source")
         [line] = search(folder / "j.db", instance, roles, grade=True, **BEST)
     yield Whole(folder / "j.db", line, judged)
+
+
+def candidate(name: str, change: str, value: int | None = None) -> Candidate:
+    patch = f"diff --git a/a b/a\n--- a/a\n+++ b/a\n@@ -1 +1 @@\n-x\n+{change}\n"
+    return Candidate(name=name, patch=patch, evidence="", value=value)
+
+
+def test_at_most_five_different_changes_are_compared() -> None:
+    six = [candidate(str(place), f"line {place}") for place in range(6)]
+    assert [one["name"] for one in shortlist([*six, candidate("6", "line 5")])] == ["0", "1", "2", "3", "5"]
+    valued = [{**one, "value": value} for one, value in zip(six, (5, 4, None, 9, -3, 7), strict=True)]
+    assert [one["name"] for one in shortlist(valued)] == ["0", "1", "3", "4", "5"]
+    twice = [candidate("0", "a", 1), candidate("1", "b"), candidate("2", "a  ", 8)]
+    assert [one["name"] for one in shortlist(twice)] == ["2", "1"], (
+        "the best valued of those that are the same"
+    )
+    assert by_value(twice) == "2" and by_majority(twice) == "0" and by_majority(six) == "0"
+    assert by_value(six) is None and by_majority([]) is None and by_value([]) is None
 
 
 def test_the_judge_overrules_the_majority(whole: Whole) -> None:

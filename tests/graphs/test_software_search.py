@@ -233,6 +233,24 @@ def test_what_was_not_submitted_stands_where_nothing_was(memory: Path, instance:
     assert not any(key.startswith("debate") for key in turn_keys(memory)), "there is nothing to debate about"
 
 
+def test_time_ends_the_search_between_two_nodes_for_good(memory: Path, instance: Instance) -> None:
+    plan = {(): (f"sleep 0.4; {GOOD}", "ls")}
+    failed: list[int] = []
+
+    def fail(seat: str, request: Request) -> None:
+        if seat == "valuer" and not failed:
+            failed.append(1)
+            raise EngineError("gone")
+
+    roles = {**two(), "engineer": planner(plan), "valuer": valuer({"": 10}, fail)}
+    [lost] = search(memory, instance, roles, seconds=0.4)
+    assert lost.status == "failed" and places(memory) == ["0.0"]
+    [line] = search(memory, instance, roles, seconds=0.4)
+    assert detail(line)["stopped"] == "seconds" and places(memory) == ["0.0"] and RIGHT in line.answer
+    [stop] = events(memory, "stop")
+    assert stop["nodes"] == 1 and detail(line)["by"] == "only"
+
+
 def test_a_cap_on_calls_ends_the_search_with_the_best_so_far(memory: Path, instance: Instance) -> None:
     [line] = search(memory, instance, two(), limits=Limits(calls=9), **WIDE)
     assert line.status == "capped" and "9 calls" in line.error

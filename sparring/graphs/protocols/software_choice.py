@@ -32,6 +32,10 @@ CHOICE = "choice"
 """Kind of the event that says what was chosen; also the answer format of those who choose."""
 
 
+ONLY = "only"
+"""What chose where all made the same change."""
+
+
 class Candidate(TypedDict):
     """A finished patch."""
 
@@ -143,8 +147,10 @@ class Choosing(Workplace):
             picks[self.select] = shown[0]["name"] if len(shown) == 1 else None
             if len(shown) > 1:
                 picks[self.select] = await self._asked(context, case(question, shown), letters, made)
-        by = next((rule for rule in (self.select, "value", "majority") if picks[rule] is not None), None)
-        made |= {"chosen": by and picks[by], "by": by, "picks": picks, "shown": letters}
+        rules = (rule for rule in (self.select, "value", "majority") if picks[rule] is not None)
+        by = ONLY if len(shown) == 1 else next(rules, None)
+        chosen = shown[0]["name"] if by == ONLY else by and picks[by]
+        made |= {"chosen": chosen, "by": by, "picks": picks, "shown": letters}
         return await context.episode.event(CHOICE, "0", made)
 
     async def _asked(

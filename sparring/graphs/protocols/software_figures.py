@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
+from sparring.graphs.protocols.software_choice import ONLY
 from sparring.graphs.stats import mean
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Episode, Event, Turn
@@ -26,7 +27,7 @@ def choice_figures(journal: Journal, run: str, episodes: Sequence[int] | None = 
       nodes that were put to the valuer and got a value.
     * `finished`: patches to choose from; `distinct`: different changes among them.
     * `agreement`: share of the debaters who named the winner in the last round, where there was a debate.
-    * `by_RULE`: share of the episodes whose patch that rule chose.
+    * `by_RULE`: share of the episodes whose patch that rule chose; `by_only`: there was one change alone.
     * `resolved_by_RULE`: share resolved had that rule alone chosen; `oracle`: share in which some candidate
       resolves the issue. Over episodes whose candidates could all be graded; one without any is not resolved.
     """
@@ -41,7 +42,7 @@ def choice_figures(journal: Journal, run: str, episodes: Sequence[int] | None = 
     found["finished"] = mean(len(d["patches"]) for d in details)
     found["distinct"] = mean(d["distinct"] for d in details)
     found["agreement"] = mean(d["agreement"] for d in details if d["agreement"] is not None)
-    for rule in RULES:
+    for rule in (*RULES, ONLY):
         if any(d["by"] == rule for d in details):
             found[f"by_{rule}"] = mean(d["by"] == rule for d in details)
     for rule in RULES:
@@ -70,6 +71,7 @@ def _rows(journal: Journal, run: str, episodes: Sequence[int] | None) -> list[Ro
 
 
 def _calls(journal: Journal, run: str, episodes: Sequence[int] | None) -> float | None:
-    query = select(func.count().label("calls")).select_from(Turn).join(Episode, Episode.number == Turn.episode_number)
-    rows = journal.read(_of(query.group_by(Turn.episode_number), run, episodes))
+    turns = select(func.count().label("calls")).select_from(Turn).group_by(Turn.episode_number)
+    query = turns.join(Episode, Episode.number == Turn.episode_number)
+    rows = journal.read(_of(query, run, episodes))
     return mean(row.calls for row in rows)

@@ -31,7 +31,7 @@ where it changed, and `ends`. A node begins at its parent's tree alone: `.git` i
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, TypedDict
 
 from langgraph.graph import END, START, StateGraph
@@ -45,7 +45,7 @@ from sparring.graphs.protocol import Outcome
 from sparring.graphs.protocols.software_choice import Candidate, Choosing, worth
 from sparring.graphs.protocols.software_evidence import HIGH, LOW, VALUER, told, valued, valuer
 from sparring.graphs.protocols.software_figures import choice_figures
-from sparring.graphs.protocols.software_nodes import SearchNode, shape, steps_to, tried
+from sparring.graphs.protocols.software_nodes import Nodes, SearchNode, shape, steps_to, tried
 from sparring.graphs.protocols.software_place import (
     LARGEST_PATCH,
     SEAT,
@@ -70,6 +70,8 @@ from sparring.memory.records import Turn
 
 NODE = "node"
 """Kind of the event of a node."""
+STOP = "stop"
+"""Kind of the event that ends the search."""
 
 
 class SearchState(TypedDict, total=False):
@@ -157,23 +159,38 @@ class SoftwareSearch(Choosing):
 
     async def pick(self, state: SearchState, runtime: Runtime[Context]) -> SearchState:
         """The node to be expanded, unless the search is over."""
+        context, nodes = runtime.context, state["nodes"]
         if state.get("stopped"):
             return {}
-        nodes, spent = state["nodes"], state["elapsed"] + since(state["mark"])
-        ready = [one for one in nodes.values() if one["ends"] == SUBMITTED and one["patch"]]
-        if len(nodes) - 1 >= self.expansions:
-            return {"stopped": "expansions", "reason": f"{self.expansions} nodes were made"}
-        if len(ready) >= self.finished:
-            return {"stopped": "finished", "reason": f"{len(ready)} patches were submitted"}
-        if self.reward is not None and any(worth(one["value"]) >= self.reward for one in ready):
-            return {"stopped": "reward", "reason": f"a patch has a value of {self.reward} or more"}
+        if (why := self._enough(nodes)) is not None:
+            return await self._stop(context, nodes, *why)
+        if (kept := _end(context, nodes)) is not None:
+            return await self._stop(context, nodes, kept["stopped"], kept["reason"])
         if (at := selected(nodes, self.rule)) is None:
-            return {"stopped": "exhausted", "reason": "no node may be expanded"}
-        place = f"{at}.{len(children(nodes, at))}"
-        known = runtime.context.episode.event_payload(NODE, place) is not None
+            return await self._stop(context, nodes, "exhausted", "no node may be expanded")
+        place, spent = f"{at}.{len(children(nodes, at))}", state["elapsed"] + since(state["mark"])
+        known = context.episode.event_payload(NODE, place) is not None
         if self.seconds is not None and spent >= self.seconds and not known:
-            return {"stopped": "seconds", "reason": f"the search took {spent:.0f} s of {self.seconds:g}"}
+            reason = f"the search took {spent:.0f} s of {self.seconds:g}"
+            return await self._stop(context, nodes, "seconds", reason)
         return {"at": at, "place": place}
+
+    def _enough(self, nodes: Nodes) -> tuple[str, str] | None:
+        """Why the tree is large or good enough."""
+        ready = [one for one in nodes.values() if one["ends"] == SUBMITTED and one["patch"]]
+        if len(ready) >= self.finished:
+            return "finished", f"{len(ready)} patches were submitted"
+        if self.reward is not None and any(worth(one["value"]) >= self.reward for one in ready):
+            return "reward", f"a patch has a value of {self.reward} or more"
+        if len(nodes) - 1 >= self.expansions:
+            return "expansions", f"{self.expansions} nodes were made"
+        return None
+
+    async def _stop(self, context: Context, nodes: Nodes, stopped: str, reason: str) -> SearchState:
+        """The end of the search, journaled: another process may have more time, and must not go on."""
+        end = {"stopped": stopped, "reason": reason, "nodes": len(nodes) - 1}
+        kept = await context.episode.event(STOP, "0", end)
+        return {"stopped": kept["stopped"], "reason": kept["reason"]}
 
     async def expand(self, state: SearchState, runtime: Runtime[Context]) -> SearchState:
         """One more child: what the engineer says there, and what comes of it."""
@@ -186,7 +203,7 @@ class SoftwareSearch(Choosing):
         try:
             said, turn = await self.speak(context, f"node/{place}/act", occasion, variables, above["said"])
         except BudgetExceeded as reached:
-            return {"stopped": "capped", "reason": str(reached)}
+            return await self._stop(context, nodes, "capped", str(reached))
         made = context.episode.event_payload(NODE, place)
         if made is None:
             spent = state["elapsed"] + since(state["mark"])
@@ -199,9 +216,7 @@ class SoftwareSearch(Choosing):
         )
         return {"nodes": {**nodes, place: node}, "elapsed": made["elapsed"], "mark": time.monotonic()}
 
-    async def _made(
-        self, context: Context, nodes: Mapping[str, SearchNode], place: str, turn: Turn, spent: float
-    ) -> Made:
+    async def _made(self, context: Context, nodes: Nodes, place: str, turn: Turn, spent: float) -> Made:
         """Do what the engineer said in the parent's tree."""
         at = parent(place) or ROOT
         tree, base = nodes[at]["made"]["tree"], nodes[ROOT]["made"]["tree"]
@@ -229,7 +244,8 @@ class SoftwareSearch(Choosing):
         """What the valuer says of the new node, where there is something to be said."""
         context, nodes, place = runtime.context, state["nodes"], state["place"]
         node = nodes[place]
-        if node["ends"] not in VALUED:
+        asked_before = context.episode.turn(f"node/{place}/value") is not None
+        if node["ends"] not in VALUED or (_end(context, nodes) is not None and not asked_before):
             return {}
         steps = steps_to(nodes, place)
         turn, before = context.episode.turn(f"node/{place}/act"), nodes[state["at"]]["patch"]
@@ -237,7 +253,7 @@ class SoftwareSearch(Choosing):
         try:
             value, why = await valued(*asked, turn=turn, before=before)
         except BudgetExceeded as reached:
-            return {"stopped": "capped", "reason": str(reached)}
+            return await self._stop(context, nodes, "capped", str(reached))
         return {"nodes": {**nodes, place: {**node, "value": value, "why": why}}}
 
     async def choose(self, state: SearchState, runtime: Runtime[Context]) -> SearchState:
@@ -261,3 +277,9 @@ class SoftwareSearch(Choosing):
         detail = {"stopped": state["stopped"], "reason": state["reason"], "submitted": len(ready)}
         detail |= {"capped": capped, **shape(nodes, self.threshold)}
         return {"outcome": self.outcome(decision, candidates, detail)}
+
+
+def _end(context: Context, nodes: Nodes) -> dict[str, Any] | None:
+    """The end of the search, where an earlier process came to it with these nodes."""
+    kept: dict[str, Any] | None = context.episode.event_payload(STOP, "0")
+    return kept if kept is not None and len(nodes) - 1 >= kept["nodes"] else None
