@@ -8,7 +8,7 @@ import time
 import pytest
 
 from sparring.agents.parsing import ParseError
-from sparring.agents.scores import score, without_tags
+from sparring.agents.scores import explained, score, without_tags
 
 READ = score(1, 3)
 
@@ -119,3 +119,16 @@ def test_hostile_words_take_no_longer_than_their_length(blank: str) -> None:
                 READ(text)
         times.append(time.perf_counter() - began)
     assert times[1] < max(30 * times[0], 0.5)
+
+
+def test_a_score_may_have_to_be_explained() -> None:
+    read = explained(-100, 100)
+    assert (read("It leads nowhere.\n<score>-40</score>").score, read("a <score>100</score>").reason) == (
+        -40,
+        "a",
+    )
+    for text, code in [("<score>1</score>", "missing"), ("x <score>-101</score>", "out_of_range")]:
+        with pytest.raises(ParseError) as wrong:
+            read(text)
+        assert wrong.value.code == code
+    assert "from -100 to 100" in read.instruction
