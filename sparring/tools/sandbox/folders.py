@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import os
+import secrets
 import stat
 import sys
 from collections.abc import Iterable, Iterator
@@ -72,12 +76,16 @@ def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     todo = [str(folder)]
     yield str(folder), os.lstat(folder)
     while todo:
-        with os.scandir(todo.pop()) as entries:
-            for entry in entries:
-                found = entry.stat(follow_symlinks=False)
-                yield entry.path, found
-                if stat.S_ISDIR(found.st_mode):
-                    todo.append(entry.path)
+        try:
+            with os.scandir(todo.pop()) as entries:
+                for entry in entries:
+                    found = entry.stat(follow_symlinks=False)
+                    yield entry.path, found
+                    if stat.S_ISDIR(found.st_mode):
+                        todo.append(entry.path)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:  # so deep that only a command can have made it
+                raise
 
 
 def hand_over(folder: Path, user: int) -> None:
@@ -89,6 +97,32 @@ def hand_over(folder: Path, user: int) -> None:
         if found.st_uid == user or (found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode)):
             continue
         os.lchown(path, user, user)
+
+
+def remove(folder: Path) -> None:
+    """Delete a tree that a command made, as far as that is possible; nothing may be using it.
+
+    Its folders may be closed to their own user, and deeper than a path or a recursion may go: so each is
+    opened, and moved to the top before it is looked into.
+    """
+    names = (f"{folder}/{secrets.token_hex(8)}-{number}" for number in itertools.count())
+    todo = [str(folder)]
+    with contextlib.suppress(OSError):
+        while todo:
+            where = todo.pop()
+            os.chmod(where, 0o700)
+            with os.scandir(where) as entries:
+                listed = list(entries)
+            for entry in listed:
+                if entry.is_dir(follow_symlinks=False):
+                    os.chmod(entry.path, 0o700)
+                    todo.append(next(names))
+                    os.rename(entry.path, todo[-1])
+                else:
+                    os.unlink(entry.path)
+            if where != str(folder):
+                os.rmdir(where)
+        os.rmdir(folder)
 
 
 def closed_to(user: int, paths: Iterable[str | Path]) -> dict[str, list[str]]:
