@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Iterable, Iterator
@@ -99,29 +97,43 @@ def hand_over(folder: Path, user: int) -> None:
         os.lchown(path, user, user)
 
 
+def _emptied(folder: int) -> list[str]:
+    """Delete what is no folder in an open folder; the names of its folders."""
+    with os.scandir(folder) as entries:
+        listed = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_folder in listed:
+        if not is_folder:
+            os.unlink(name, dir_fd=folder)
+    return [name for name, is_folder in listed if is_folder]
+
+
 def remove(folder: Path) -> None:
     """Delete a tree that a command made, as far as that is possible; nothing may be using it.
 
-    Its folders may be closed to their own user, and deeper than a path or a recursion may go: so each is
-    opened, and moved to the top before it is looked into.
+    Its folders may be closed to their own user, and deeper than paths, recursion and open files go. So one
+    after the other is opened, from the one above it, and left by `..`.
     """
-    names = (f"{folder}/{secrets.token_hex(8)}-{number}" for number in itertools.count())
-    todo = [str(folder)]
+    way = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
     with contextlib.suppress(OSError):
-        while todo:
-            where = todo.pop()
-            os.chmod(where, 0o700)
-            with os.scandir(where) as entries:
-                listed = list(entries)
-            for entry in listed:
-                if entry.is_dir(follow_symlinks=False):
-                    os.chmod(entry.path, 0o700)
-                    todo.append(next(names))
-                    os.rename(entry.path, todo[-1])
+        os.chmod(folder, 0o700)
+        here = os.open(folder, way)
+        try:
+            left = [_emptied(here)]  # of each folder on the way down, the folders in it
+            while left[-1] or left[1:]:
+                if left[-1]:
+                    os.chmod(left[-1][-1], 0o700, dir_fd=here)
+                    goal = os.open(left[-1][-1], way, dir_fd=here)
                 else:
-                    os.unlink(entry.path)
-            if where != str(folder):
-                os.rmdir(where)
+                    goal = os.open("..", way, dir_fd=here)
+                os.close(here)
+                here = goal
+                if left[-1]:
+                    left.append(_emptied(here))
+                else:
+                    left.pop()
+                    os.rmdir(left[-1].pop(), dir_fd=here)
+        finally:
+            os.close(here)
         os.rmdir(folder)
 
 

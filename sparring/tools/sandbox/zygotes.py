@@ -53,10 +53,11 @@ class Zygote:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [interpreter(), "-I", "-S", "-c", BOOT, str(INSIDE)],
-                stdin=theirs.fileno(),  # not `pass_fds`: where 0 to 2 are closed here it may have their numbers
+                [interpreter(), "-I", "-S", "-c", BOOT, str(INSIDE), str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
                 cwd="/",
                 env={},
                 start_new_session=True,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import _socket
 import os
 import struct
+import sys
 
 from . import supervisor
 
@@ -25,11 +26,10 @@ FILES = 5
 
 
 def main() -> None:
-    """Fork a supervisor for each message on the socket that is the standard input."""
-    line = _socket.socket(fileno=os.dup(0))
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    """Fork a supervisor for each message on the socket, whose number is the last argument."""
+    number = int(sys.argv[-1])
+    os.set_inheritable(number, False)
+    line = _socket.socket(fileno=number)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries supervisors that ended
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # Sparring decides, not a key in the terminal
