@@ -13,6 +13,7 @@ from the instances' sources.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,15 +54,17 @@ class Workshop:
         self.environments: Environments = Environments(self.folder / "environments")
         self._kind, self._options = kind, options
         self._boxes: dict[tuple[Path, ...], Sandbox] = {}
+        self._opening = threading.Lock()
         self._benches: dict[str, Bench] = {}
         self._grader: Grader | None = None
         self.box(())  # no sandbox, no work
 
     def box(self, read: tuple[Path, ...]) -> Sandbox:
         """A sandbox in which these folders can be read too."""
-        if read not in self._boxes:
-            self._boxes[read] = Sandbox.open(self._kind, read=read, **self._options)
-        return self._boxes[read]
+        with self._opening:  # benches are laid out side by side, in threads
+            if read not in self._boxes:
+                self._boxes[read] = Sandbox.open(self._kind, read=read, **self._options)
+            return self._boxes[read]
 
     def describe(self) -> Description:
         """What holds the commands, for the journal."""
