@@ -1,6 +1,6 @@
 """What a step of the software engineer costs beside its command, and which part costs what.
 
-    python benchmarks/swe_steps.py [--steps 60] [--files 200] [--kind landlock] [--out FILE]
+    python benchmarks/swe_steps.py [--steps 60] [--files 200] [--kind landlock] [--search] [--out FILE]
 
 A scripted engineer changes one file of a tree with that many files at each step, in an episode that is
 played as users play it (journal on disk, trees beside it). The same commands are timed plain: `bash -c` in a
@@ -15,6 +15,9 @@ step under 60 ms above its command.
     turn      the turn's way into the journal, its prompt rendered and its reply parsed (engine included)
     event     the step's way into the journal
     rest      what is left of a step: graph, threads, state
+
+With `--search` the steps are nodes of `software_search`, one below the other: each lays its tree out anew
+(`layout`) and is valued, by a script too, so its budget is not that of a step.
 """
 
 from __future__ import annotations
@@ -109,11 +112,18 @@ async def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     clock.wrap(WorkTree, "snapshot", "snapshot")
     clock.wrap(Bench, "delta", "delta")
     clock.wrap(Context, "act", "turn")
-    clock.wrap(EpisodeHandle, "event", "event", lambda handle, kind, *_: kind == "step")
-    options = {"sandbox": given.kind, "grade": False, "steps": given.steps + 1}
-    play = plan("software", [instance], engine=ScriptedEngine(reply, ids=False), **options)
+    clock.wrap(Bench, "at", "layout")
+    clock.wrap(EpisodeHandle, "event", "event", lambda handle, kind, *_: kind in ("step", "node"))
+    options: dict[str, Any] = {"sandbox": given.kind, "grade": False, "steps": given.steps + 1}
+    engine, protocol = ScriptedEngine(reply, ids=False), "software"
+    if given.search:
+        count, valuer = options.pop("steps"), ScriptedEngine(lambda *_: "Fine.\n<score>10</score>", ids=False)
+        options |= {"depth": count, "expansions": count, "children": 1, "select": "value"}
+        options["roles"], protocol = {"valuer": valuer}, "software_search"
+    play = plan(protocol, [instance], engine=engine, **options)
     [line] = await aplay(play, folder / "bench.db", run="bench", durability=given.durability)
-    assert line.outcome["detail"]["exit_status"] == "submitted", line
+    detail = line.outcome["detail"]
+    assert detail.get("exit_status") == "submitted" or detail.get("nodes") == given.steps + 1, line
     return table(clock, given)
 
 
@@ -124,9 +134,9 @@ def table(clock: Clock, given: argparse.Namespace) -> dict[str, Any]:
     plain = clock.spent["command"][:count]
     steps = [whole - command for whole, command in zip(between, plain, strict=True)]
     turns = [whole - command for whole, command in zip(clock.spent["turn"][:count], plain, strict=True)]
-    parts = {"turn": turns} | {
-        name: clock.spent[name][-count - 1 : -1] for name in ("sandbox", "snapshot", "delta", "event")
-    }
+    named = ("sandbox", "layout", "event") if given.search else ("sandbox", "snapshot", "delta", "event")
+    parts = {} if given.search else {"turn": turns}  # a node has two turns, and two snapshots
+    parts |= {name: clock.spent[name][-count - 1 : -1] for name in named}
 
     def median(values: list[float]) -> float:
         return round(1000 * statistics.median(values[2:]), 2)
@@ -145,6 +155,7 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=200)
     parser.add_argument("--kind", default="landlock", help="of sandbox")
     parser.add_argument("--durability", choices=("full", "normal"), default="full")
+    parser.add_argument("--search", action="store_true", help="nodes of a search in place of steps")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="sparring-swe-steps-"))
@@ -156,6 +167,8 @@ def main() -> int:
         print(f"{name:10} {value}")
     if given.out:
         given.out.write_text(json.dumps(found) + "\n")
+    if given.search:
+        return 0
     held = found["overhead"] < found["budget"]
     print("pass" if held else "short", file=sys.stderr)
     return 0 if held else 1

@@ -185,11 +185,13 @@ def test_each_node_begins_at_its_parents_tree(whole: Whole) -> None:
 
 
 def test_git_does_not_last(memory: Path, instance: Instance) -> None:
-    plan = {(): ("touch .git/mark a",), ("touch .git/mark a",): ("ls .git a",)}
+    mark = "git init -q sub; touch .git/mark sub/a; rm .git/HEAD"
+    plan = {(): (mark,), (mark,): ("git status --short; ls .git sub -A",)}
     roles = {"engineer": planner(plan), "valuer": valuer({"": 10}), "solver": chooser()}
     search(memory, instance, roles, expansions=2, children=1)
     _, looked = events(memory, "node")
-    assert "a\n" in looked["observation"] and "mark" not in looked["observation"]
+    assert "?? sub/" in looked["observation"] and looked["observation"].endswith("sub:\na\n")
+    assert "mark" not in looked["observation"]
 
 
 # --- caps ------------------------------------------------------------------------------------------------

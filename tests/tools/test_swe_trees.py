@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -291,3 +292,19 @@ def test_trees_of_a_strange_journal_lead_nowhere(objects: Objects, folder: Path,
     bad = objects.put("tree", b"40000 %s\0" % name + bytes.fromhex(EMPTY))
     with pytest.raises(TreeFailed, match="holds an entry"):
         WorkTree(objects, folder).restore(bad)
+
+
+def test_restoring_reads_no_file_again_that_looks_the_same_and_is_not_deceived(
+    objects: Objects, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = WorkTree(objects, folder)
+    time.sleep(2 * trees.FRESH_S)
+    base = tree.snapshot()
+    path, before = folder / "calc.py", (folder / "calc.py").stat()
+    path.write_text("def f():\n    return 2\n")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    read, really = [], trees._read
+    monkeypatch.setattr(trees, "_read", lambda path: [read.append(path), really(path)][1])
+    tree.restore(base)
+    assert read == [os.fsencode(path)] and path.read_text() == "def f():\n    return 1\n"
+    assert tree.snapshot() == base

@@ -105,7 +105,7 @@ class WorkTree:
         return self.objects.put_tree(tree)
 
     def _file(self, path: bytes, found: os.stat_result, known: tuple[Signature, Entry] | None) -> Entry:
-        signature = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_mode)
+        signature = _signature(found)
         if known is None or known[0] != signature:
             if found.st_size > self.room.file:
                 name = os.fsdecode(os.path.relpath(path, os.fsencode(self.folder)))
@@ -122,10 +122,11 @@ class WorkTree:
     def restore(self, tree: str) -> None:
         """Make the folder what it was at a snapshot; a `.git` at its top stays as it is.
 
+        Files that look the same as at the last snapshot are not read.
+
         Raises:
             TreeFailed: an object is missing or damaged; the folder is then something in between.
         """
-        self._files = {}
         self._lay(os.fsencode(self.folder), tree, top=True)
 
     def _lay(self, folder: bytes, tree: str, top: bool = False) -> None:
@@ -152,12 +153,18 @@ class WorkTree:
             return stat.S_ISDIR(found.st_mode)
         if entry.mode == LINK:
             return stat.S_ISLNK(found.st_mode) and hash_of("blob", os.readlink(path)) == entry.hash
-        return (
-            stat.S_ISREG(found.st_mode)
-            and bool(found.st_mode & stat.S_IXUSR) == (entry.mode == PROGRAM)
-            and found.st_nlink == 1  # or the next command would write two files at once
-            and hash_of("blob", _opened(path, _read)) == entry.hash
-        )
+        if not stat.S_ISREG(found.st_mode) or bool(found.st_mode & stat.S_IXUSR) != (entry.mode == PROGRAM):
+            return False
+        if found.st_nlink != 1:  # or the next command would write two files at once
+            return False
+        known = self._files.get(path)
+        if known is not None and known[0] == _signature(found):
+            return known[1].hash == entry.hash
+        return hash_of("blob", _opened(path, _read)) == entry.hash
+
+
+def _signature(found: os.stat_result) -> Signature:
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_mode
 
 
 def clear(path: str | bytes | Path) -> None:

@@ -13,6 +13,8 @@ from the instances' sources.
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -23,7 +25,7 @@ from sparring.tools.sandbox import Description, Limits, Ran, Sandbox
 from sparring.tools.sandbox.base import Kind
 
 from .instances import Instance
-from .objects import Objects, TreeFailed
+from .objects import Objects, TreeFailed, is_git
 from .trees import Room, TreeTooLarge, WorkTree, clear
 
 if TYPE_CHECKING:
@@ -109,6 +111,8 @@ class Bench:
         self._variables: Mapping[str, str] = {}
         self._state: str | None = None
         """The tree that is laid out now; None where there is none, or nobody knows."""
+        self._base: str | None = None
+        """The one that everything here has come of since this process laid it out."""
 
     async def base(self) -> str:
         """Lay the instance's tree out anew; its hash.
@@ -116,8 +120,8 @@ class Bench:
         Raises:
             TreeFailed: it cannot be had.
         """
-        self._state = None
-        self._state = await asyncio.to_thread(self._fresh)
+        self._state = self._base = None
+        self._state = self._base = await asyncio.to_thread(self._fresh)
         return self._state
 
     def _fresh(self) -> str:
@@ -154,14 +158,17 @@ class Bench:
         Args:
             deltas: what `delta` gave of each step since the base, asked for only where this folder's own
                 store lacks an object.
-            anew: lay it out in any case, so that nothing but the snapshot (`.git`, times) is left of before.
+            anew: in any case, `.git` as it is at the base, so that nothing of it is left of before.
 
         Raises:
             TreeFailed: the instance's source is not what it was, or the state cannot be made again.
         """
         if self._state == tree and not anew:
             return
-        if (found := await self.base()) != base:
+        if anew and self._base == base:  # what is there differs in little from what is wanted
+            self._state = None
+            await asyncio.to_thread(self._renew_git)
+        elif (found := await self.base()) != base:
             raise TreeFailed(
                 f"instance `{self.instance.id}`: its tree at the base is {found[:12]}; was {base[:12]} when "
                 "the attempt began; restore the source, or begin another run"
@@ -176,6 +183,22 @@ class Bench:
         assert self._box is not None  # `base` opened it
         self._box.hand_over(self.folder)
         self._state = tree
+
+    def _renew_git(self) -> None:
+        """Make all that is git's at the top what it is at the base."""
+        try:
+            base = self._shop.environments.base(self.instance)
+            for name in filter(_is_gits, os.listdir(self.folder)):
+                clear(self.folder / name)
+            for name in filter(_is_gits, os.listdir(base)):
+                copy = shutil.copytree if (base / name).is_dir() else shutil.copy2
+                copy(base / name, self.folder / name)
+        except (UserError, ToolFailed):
+            raise
+        except (SparringError, OSError) as error:
+            raise TreeFailed(
+                f"instance `{self.instance.id}`: its `.git` cannot be laid out: {error}"
+            ) from error
 
     async def run(self, command: str, limits: Limits) -> tuple[Ran, str | TreeTooLarge]:
         """Run a command in a fresh shell at the tree's root; how it ended, and the tree that it left, or why
@@ -200,3 +223,7 @@ class Bench:
         """What it takes to make one state of the other, compressed; None where that is too much to keep."""
         packed = self._shop.objects.pack(before, after)
         return packed if len(packed) <= LARGEST_DELTA else None
+
+
+def _is_gits(name: str) -> bool:
+    return is_git(os.fsencode(name))
