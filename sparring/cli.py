@@ -171,6 +171,10 @@ def report(run: RunName, memory: Memory = DEFAULT_MEMORY, as_json: Json = False)
             from sparring.training.league.console import report_tournament
 
             return report_tournament(journal, run, as_json=as_json)
+        if kind == "archive":
+            from sparring.training.archive.console import report_archive
+
+            return report_archive(journal, run, as_json=as_json)
         found = read_report(journal, run)
     if as_json:
         write_lines([found.to_json()], None)
