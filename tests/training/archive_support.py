@@ -1,4 +1,4 @@
-"""A small archive without a model: an engineer that needs hints in its prompt, an improver that gives them."""
+"""A small archive without a model: an engineer that needs hints in its prompt, an improver that has them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,14 @@ Rule = dict[str, Any]
 def instances(folder: Path) -> Path:
     """Six instances of one bug, with tests and a reference patch that nobody may see."""
     source = repository(folder / "source")
-    found = []
-    for name in NEEDS:
-        row = make_instance(source, name)
-        fields = {"fail_to_pass": (f"test_calc.py::{HIDDEN}",), "patch": HIDDEN, "test_patch": HIDDEN}
-        found.append(type(row)(**{**{f: getattr(row, f) for f in row.__dataclass_fields__}, **fields}))
-    save_instances(found, file := folder / "instances.jsonl")
+    hidden: dict[str, Any] = {
+        "fail_to_pass": (f"test_calc.py::{HIDDEN}",),
+        "patch": HIDDEN,
+        "test_patch": HIDDEN,
+    }
+    save_instances(
+        file := folder / "instances.jsonl", [replace(make_instance(source, name), **hidden) for name in NEEDS]
+    )
     return file
 
 

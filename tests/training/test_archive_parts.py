@@ -39,13 +39,12 @@ def plain(**over: Any) -> ArchiveConfig:
 
 
 def test_parent_probabilities_by_hand() -> None:
-    """s = 1/(1+exp(-10(a-.5))): .0474259, .5, .5, .9820138; h = 1/4, 1, 1/2, 1/9; sum .9709694."""
+    """s = 1/(1+exp(-10(a-.5))): .0474259, .5, .5, .9820138; h = 1/4, 1, 1/2, 1/9; so
+    s h: .0118565, .5, .25, .1091126, in all .8709691; without h: 2.0294397."""
     found = probabilities(FOUR, "score_child_prop")
-    assert found == pytest.approx([0.0122110, 0.5149493, 0.2574746, 0.1123738 + 0.0029913 - 0.0029999], abs=2e-4)
-    weights = [0.0474259 / 4, 0.5, 0.25, 0.9820138 / 9]
-    assert found == pytest.approx([w / sum(weights) for w in weights], abs=1e-6)
-    alone = [0.0474259, 0.5, 0.5, 0.9820138]
-    assert probabilities(FOUR, "score_prop") == pytest.approx([w / sum(alone) for w in alone], abs=1e-6)
+    assert found == pytest.approx([0.0136130, 0.5740732, 0.2870366, 0.1252773], abs=1e-6)
+    found = probabilities(FOUR, "score_prop")
+    assert found == pytest.approx([0.0233690, 0.2463734, 0.2463734, 0.4838842], abs=1e-6)
     assert probabilities(FOUR, "random") == pytest.approx([0.25] * 4)
 
 
@@ -71,10 +70,18 @@ def test_parents_are_drawn_with_replacement_by_their_chances() -> None:
 
 
 def step(action: str | None = "ls", killed_by: str | None = None) -> dict[str, Any]:
-    return {"action": action, "killed_by": killed_by, "error": "missing: no block", "observation": "", "returncode": 0}
+    return {
+        "action": action,
+        "killed_by": killed_by,
+        "error": "missing: no block",
+        "observation": "",
+        "returncode": 0,
+    }
 
 
-def attempt(name: str, resolved: bool = False, patch: str = "x", ending: str = "submitted", **kind: Any) -> Attempt:
+def attempt(
+    name: str, resolved: bool = False, patch: str = "x", ending: str = "submitted", **kind: Any
+) -> Attempt:
     return Attempt(name, "an issue", resolved, patch, ending, [step(**kind)])
 
 
@@ -129,13 +136,20 @@ def bred(reply: str, **over: Any) -> tuple[Software, Software]:
 def test_a_change_of_words_and_settings() -> None:
     reply = change(system=system(CARE), task=TASK, options={"steps": 80}, sampling={"temperature": 0.5})
     parent, child = bred(reply, agent={"options": {"steps": 50}})
-    assert changes(parent, child) == ["system", "task", "options.steps 50 -> 80", "sampling.temperature unset -> 0.5"]
+    assert changes(parent, child) == [
+        "system",
+        "task",
+        "options.steps 50 -> 80",
+        "sampling.temperature unset -> 0.5",
+    ]
     prompt = load_prompt(child.prompt)
     asked = {"question": "ISSUE {{ 7 * 7 }}", "marker": MARKER, "instruction": "Go."}
     assert prompt.render("task", asked) == f"Fix it.\n\nISSUE {{{{ 7 * 7 }}}}\n\nThen {MARKER}. Go."
     assert prompt.render("system", {}).endswith(CARE)
     assert {"observation", "mistake"} <= set(prompt.occasions()), "the rest of the prompt stays"
-    assert child.id != parent.id and Software.from_json(json.loads(json.dumps(child.to_json()))).id == child.id
+    assert (
+        child.id != parent.id and Software.from_json(json.loads(json.dumps(child.to_json()))).id == child.id
+    )
     again = changed(child, improvement(change(system=system("Again."))), plain().free, {})
     assert load_prompt(again.prompt).render("system", {}).endswith("Again.") and "Fix it." in again.prompt
 
@@ -178,23 +192,23 @@ def test_a_prompt_that_extends_a_shipped_one_can_be_rewritten(tmp_path: Path) ->
         (change(system="{# gone #}"), "bad_prompt: `system` holds `{#`"),
         (change(system="  "), "bad_prompt: `system` is empty"),
         (change(system="x" * 30_000), "bad_prompt: `system` has 30000 characters"),
-        (change(task=TASK, system="{{ question }}"), "bad_prompt"),
     ],
 )
 def test_what_cannot_be_done_is_named(reply: str, failure: str) -> None:
-    if "system" in reply and "question }}\"" in reply and "task" in reply:
-        pytest.skip("a system message may quote the issue")
     with pytest.raises(ParseError, match=failure):
         bred(reply)
 
 
 def test_what_is_fixed_for_all_is_nobodys_to_set() -> None:
-    with pytest.raises(ParseError, match="unknown_option: `options.'steps'`; known: timeout"):
+    with pytest.raises(ParseError, match=r"unknown_option: `options.'steps'`; known: timeout"):
         bred(change(options={"steps": 9}), options={"steps": 20})
     for wrong, said in (
         ({"options": {"steps": 20}, "agent": {"options": {"steps": 9}}}, "keep one"),
         ({"agent": {"options": {"grade": 0}}}, "setting in `agent.options` .* `grade`"),
-        ({"space": {"options": {"sandbox": {"low": 0, "high": 1}}}}, "setting in `space.options` .* `sandbox`"),
+        (
+            {"space": {"options": {"sandbox": {"low": 0, "high": 1}}}},
+            "setting in `space.options` .* `sandbox`",
+        ),
         ({"options": {"prompts": {"engineer": "x"}}}, "agent.prompt"),
     ):
         with pytest.raises(UserError, match=said):
@@ -213,7 +227,7 @@ def member(name: str, hits: int, n: int, *, generation: int = 0, stages: int = 1
 
 
 def test_a_stage_is_passed_by_its_interval() -> None:
-    """Wilson, 95 %: 1 of 10 is [.018, .404], 0 of 10 [0, .278], 7 of 10 [.397, .892], 8 of 10 [.490, .943]."""
+    """Wilson, 95 %: 0 of 10 [0, .278], 1 [.018, .404], 7 [.397, .892], 8 [.490, .943]."""
     possible, sure, share = (plain(rule=rule) for rule in ("possible", "sure", "share"))
     assert [passes(hits, 10, 0.4, possible) for hits in (0, 1, 4)] == [False, True, True]
     assert [passes(hits, 10, 0.4, sure) for hits in (4, 7, 8)] == [False, False, True]

@@ -20,7 +20,7 @@ from sparring.errors import UserError, unknown
 from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.protocols.software import SEAT, SoftwareTask
 from sparring.memory.types import canonical, digest
-from sparring.training.archive.config import ArchiveConfig
+from sparring.training.archive.config import ArchiveConfig, Setting
 from sparring.training.config import Bounded
 
 PROTOCOL = "software"
@@ -104,7 +104,7 @@ FIXED = ("sandbox", "image", "i_understand", "folder", "grade", "prompts")
 
 def _check_settings(config: ArchiveConfig) -> None:
     """Raise `UserError` where a setting does not exist, or is not where it belongs."""
-    known = {
+    known: dict[Setting, set[str]] = {
         "options": set(SoftwareTask.model_fields) - set(FIXED),
         "sampling": {field.name for field in fields(Sampling) if field.name != "stop"},
     }

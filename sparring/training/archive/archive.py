@@ -109,7 +109,13 @@ class Breeding:
 
     async def _first(self) -> dict[str, Any]:
         agent = await self._agent(self.plan.first)
-        blank = {"topic": "", "instances": [], "why": "the first", "changes": [], "failure": None}
+        blank: dict[str, Any] = {
+            "topic": "",
+            "instances": [],
+            "why": "the first",
+            "changes": [],
+            "failure": None,
+        }
         return {"generation": 0, "parent": None, "agent": agent, "member": agent, **blank}
 
     async def _agent(self, agent: Software) -> str:
@@ -190,7 +196,7 @@ class Breeding:
             raise ParseError("no_improver", result.error or result.status)
         detail = (result.outcome or {}).get("detail") or {"failure": result.error or result.status}
         if detail["failure"] is not None:
-            raise ParseError("no_change", detail["failure"])
+            raise ParseError("unreadable", detail["failure"])
         change = Improvement.model_validate(detail["change"])
         return change.why, changed(parent.agent, change, self.config.free, self.config.options)
 

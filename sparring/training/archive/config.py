@@ -14,7 +14,8 @@ from sparring.training.archive.selection import Method
 from sparring.training.archive.topics import CHANCES, Kind
 from sparring.training.config import Bounded
 
-SPACE: dict[Literal["options", "sampling"], dict[str, Bounded]] = {
+Setting = Literal["options", "sampling"]
+SPACE: dict[Setting, dict[str, Bounded]] = {
     "options": {
         "steps": Bounded(low=5, high=250),
         "timeout": Bounded(low=5, high=600),
@@ -119,9 +120,7 @@ class ArchiveConfig(RunConfig):
     """Who enters the archive: every agent that works, or only one that is not surely worse than the first
     by more than `margin`."""
     margin: float = Field(default=0.1, ge=0, le=1)
-    space: dict[Literal["options", "sampling"], dict[str, Bounded]] = Field(
-        default_factory=lambda: dict(SPACE)
-    )
+    space: dict[Setting, dict[str, Bounded]] = Field(default_factory=lambda: dict(SPACE))
     """What an improver may set, and its bounds."""
     give_up: bool = False
     """Whether attempts that failed by the world's fault are left out after `TRIES` tries; otherwise the run
@@ -157,7 +156,9 @@ class ArchiveConfig(RunConfig):
 
     @property
     def caps(self) -> Limits:
-        whole = {name: int(cap) if name in ("calls", "tokens") else cap for name, cap in self.limits.items()}
+        whole: dict[str, Any] = {
+            name: int(cap) if name in ("calls", "tokens") else cap for name, cap in self.limits.items()
+        }
         return Limits(**whole)
 
 

@@ -33,13 +33,14 @@ class Candidate:
 
 def probabilities(archive: Sequence[Candidate], method: Method) -> NDArray[np.float64]:
     """The chance of each to be drawn, shape (agents,), of the methods that draw."""
-    weights = np.ones(len(archive))
+    weights: NDArray[np.float64] = np.ones(len(archive))
     if method in ("score_prop", "score_child_prop"):
         accuracy = np.array([each.accuracy for each in archive])
         weights = 1 / (1 + np.exp(-STEEPNESS * (accuracy - MIDDLE)))
     if method == "score_child_prop":
         weights = weights / (1 + np.array([each.children for each in archive]))
-    return weights / weights.sum()
+    chances: NDArray[np.float64] = weights / weights.sum()
+    return chances
 
 
 def choose_parents(
