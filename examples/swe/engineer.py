@@ -5,8 +5,9 @@
     python examples/swe/engineer.py examples/swe/instances.jsonl --hinted > examples/swe/build/hinted.jsonl
 
 The first shows that a fix made by shell commands is found, submitted and graded; the second that a run in
-which nothing is solved says so; the third is for an archive (`archive.yaml`): it applies a fix where its prompt
-holds the hint that the instance needs, and an improver gives one hint after the other. None of them says anything about any model: their engine is `scripted:FILE`.
+which nothing is solved says so. The third is for `archive.yaml`: it applies a fix where the prompt has the
+hints that its instance needs, and an improver gives one hint after the other. None of them says anything
+about any model: their engine is `scripted:FILE`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from archive_support import (
     improvers,
     system,
 )
-from engineer import rows
+from engineer import rows, said
 from grader_stand import StandGrader
 
 import sparring
@@ -171,6 +172,27 @@ def test_an_outage_stops_the_run_and_the_same_command_goes_on(tmp_path: Path) ->
     assert whole.unfinished is None and whole.archive.made[0].masked == 0 and len(whole.archive.members) == 2
 
 
+def test_a_limit_on_time_holds_and_is_what_is_looked_into(tmp_path: Path) -> None:
+    """In the original a time-out is asked for once the work is over."""
+    sleeper = [
+        {"role": "engineer who", "match": r"double\(calc", "replies": [said("sleep 100  # applied the fix")]},
+        *engineers(),
+    ]
+    improver = {"chances": {"limits": 1.0}}
+    agent = {"options": {"timeout": 0.5}}
+    replies = improvers([change(options={"timeout": 10})])
+    began = time.monotonic()
+    archive = bred(
+        tmp_path, rules=[*sleeper, *replies], agent=agent, improver=improver, stages=[3], generations=1
+    )
+    assert time.monotonic() - began < 60
+    [first, child] = archive.archive.made
+    assert (child.topic, child.changes) == ("limits", ("options.timeout 0.5 -> 10",))
+    assert first.entered and not child.entered and child.reason == "no attempt left a patch"
+    texts = [content for (content,) in rows(tmp_path / "j.db", "SELECT content FROM messages")]
+    assert any("ended by its limit on wall" in text for text in texts)
+
+
 def test_given_up_attempts_are_masked(tmp_path: Path) -> None:
     outage = {"match": r"double\(calc-3\)", "within": "conversation", "error": "engine_error"}
     given = config(tmp_path, [outage, *engineers(), *improvers()], generations=1, give_up=True)
@@ -200,7 +222,10 @@ def test_the_command_evolves_and_reports(
     assert cli.main(["evolve", "archive.yaml", "--memory", "j.db"]) == 0
     out, err = capsys.readouterr()
     assert (
-        "highest share: " in out and "measure it on others" in out and "child of" in err and "plot: " in err
+        "highest lower end: " in out
+        and "measure it on others" in out
+        and "child of" in err
+        and "plot: " in err
     )
     assert cli.main(["report", "bred", "--memory", "j.db", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

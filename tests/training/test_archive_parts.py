@@ -23,7 +23,7 @@ from sparring.graphs.stats import wilson
 from sparring.training.archive.agents import Software, changed, changes, initial
 from sparring.training.archive.config import ArchiveConfig, load_archive
 from sparring.training.archive.logs import Attempt, as_text
-from sparring.training.archive.record import Evaluation, Member
+from sparring.training.archive.record import Evaluation, Member, better_of
 from sparring.training.archive.selection import Candidate, choose_parents, probabilities
 from sparring.training.archive.stages import difference, entry, passes, threshold_of
 from sparring.training.archive.topics import CHANCES, choose_topic
@@ -249,6 +249,12 @@ def test_the_third_stage_asks_for_the_second_best() -> None:
 def test_masked_instances_are_in_no_share() -> None:
     found = member("a", 3, 4)
     assert (found.accuracy.mean, found.accuracy.n, found.masked) == (0.75, 4, 1)
+
+
+def test_the_best_is_not_who_was_judged_least() -> None:
+    found = better_of([member("few", 4, 4), member("many", 11, 12), member("poor", 1, 12)])
+    assert found is not None and found.id == "many"
+    assert better_of([]) is None
 
 
 def test_who_enters() -> None:

@@ -113,11 +113,11 @@ def remarks(archive: Archive) -> list[str]:
     """What the table does not say, a sentence a line."""
     best, first = archive.best, archive.made[0] if archive.made else None
     if best is None or first is None or best.id == first.id:
-        return ["no agent resolved a larger share than the first"] if best is not None else []
+        return [] if best is None else ["no agent is above the first by the lower end of its interval"]
     count = len(archive.members)
     return [
-        f"highest share: {best.id}, {_interval(best.accuracy)}; the first: {_interval(first.accuracy)}",
-        f"it is the highest of {count} on the instances that chose it, which flatters it: measure it on "
+        f"highest lower end: {best.id}, {_interval(best.accuracy)}; the first: {_interval(first.accuracy)}",
+        f"it is the best of {count} on the instances that chose it, which flatters it: measure it on "
         "others before it is believed",
     ]
 

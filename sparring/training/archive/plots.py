@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sparring.graphs.drawing import COLOURS, GREY, add_legend, count_steps, new_figure, save
 from sparring.memory.journal import Journal
-from sparring.training.archive.record import Archive, Member
+from sparring.training.archive.record import Archive, Member, better_of
 from sparring.training.story import plots_folder
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def draw(journal: Journal, archive: Archive, folder: str | None = None) -> list[
 
 
 def family_plot(members: list[Member], out: Path, *, title: str) -> Path:
-    """Draw agents from left to right with 95 % intervals, lines to their parents, and the best so far."""
+    """Draw agents from left to right with 95 % intervals, lines to their parents, and the best so far (`better_of`)."""
     places = {member.id: place for place, member in enumerate(members)}
     with new_figure(9, 5, title) as figure:
         panel = figure.add_subplot()
@@ -38,10 +38,8 @@ def family_plot(members: list[Member], out: Path, *, title: str) -> Path:
                 panel.plot(x, y, color=GREY, linewidth=0.8, alpha=0.6, zorder=1)
         _points(panel, [m for m in members if m.entered], places, "in the archive", COLOURS[0], "o")
         _points(panel, [m for m in members if not m.entered], places, "not in it", COLOURS[1], "X")
-        best, high = list[float](), 0.0
-        for member in members:
-            high = max(high, member.accuracy.mean) if member.entered else high
-            best.append(high)
+        taken = [better_of(m for m in members[: place + 1] if m.entered) for place in range(len(members))]
+        best = [float("nan") if each is None else each.accuracy.mean for each in taken]
         panel.step(range(len(members)), best, where="post", color=COLOURS[2], label="best so far", zorder=2)
         if len(members) <= LABELLED:
             for member in members:

@@ -124,9 +124,8 @@ class Archive:
 
     @property
     def best(self) -> Member | None:
-        """The member with the highest share, of equal ones that which more judged, then the older."""
-        ranked = sorted(self.members, key=lambda each: (-each.accuracy.mean, -each.accuracy.n))
-        return ranked[0] if ranked else None
+        """The member whose interval ends highest below: 4 of 4 are no better than 11 of 12."""
+        return better_of(self.members)
 
     def to_json(self) -> dict[str, Any]:
         made = []
@@ -141,6 +140,11 @@ class Archive:
             "made": made,
             "failed": [asdict(child) for child in self.failed],
         }
+
+
+def better_of(members: Iterable[Member]) -> Member | None:
+    """The member whose interval has the highest lower end, of equal ones the first; None of nobody."""
+    return max(members, key=lambda each: each.accuracy.low, default=None)
 
 
 def candidates(members: Sequence[Member]) -> list[Candidate]:
