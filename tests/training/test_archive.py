@@ -180,14 +180,14 @@ def test_a_limit_on_time_holds_and_is_what_is_looked_into(tmp_path: Path) -> Non
     ]
     improver = {"chances": {"limits": 1.0}}
     agent = {"options": {"timeout": 0.5}}
-    replies = improvers([change(options={"timeout": 10})])
+    replies = improvers([change(options={"steps": 20})])
     began = time.monotonic()
     archive = bred(
         tmp_path, rules=[*sleeper, *replies], agent=agent, improver=improver, stages=[3], generations=1
     )
     assert time.monotonic() - began < 60
     [first, child] = archive.archive.made
-    assert (child.topic, child.changes) == ("limits", ("options.timeout 0.5 -> 10",))
+    assert (child.topic, child.changes) == ("limits", ("options.steps unset -> 20",))
     assert first.entered and not child.entered and child.reason == "no attempt left a patch"
     texts = [content for (content,) in rows(tmp_path / "j.db", "SELECT content FROM messages")]
     assert any("ended by its limit on wall" in text for text in texts)

@@ -69,7 +69,7 @@ def live(folder: Path, instant: Instant) -> None:
 
     for owner in (RunHandle, EpisodeHandle):
         owner.event = fatal(owner.event)  # type: ignore[attr-defined]  # this process is to die in it
-    Workshop.grader = StandGrader()  # type: ignore[assignment, method-assign]
+    Workshop.grader = StandGrader()  # type: ignore[assignment, method-assign]  # the real one has tests of its own
     bred(folder)
 
 
@@ -83,11 +83,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, int]:
     START.set_forkserver_preload(["sparring.training.archive.archive"])
     folder = tmp_path_factory.mktemp("undisturbed")
     before = Workshop.__dict__["grader"]
-    Workshop.grader = StandGrader()  # type: ignore[assignment, method-assign]
+    Workshop.grader = StandGrader()  # type: ignore[assignment, method-assign]  # the real one has tests of its own
     try:
         return bred(folder), len(rows(folder / "j.db", "SELECT id FROM turns"))
     finally:
-        Workshop.grader = before  # type: ignore[method-assign]
+        Workshop.grader = before  # type: ignore[method-assign]  # as it was
 
 
 @pytest.mark.parametrize(

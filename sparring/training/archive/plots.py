@@ -27,7 +27,7 @@ def draw(journal: Journal, archive: Archive, folder: str | None = None) -> list[
 
 
 def family_plot(members: list[Member], out: Path, *, title: str) -> Path:
-    """Draw agents from left to right with 95 % intervals, lines to their parents, and the best so far (`better_of`)."""
+    """Draw agents from left to right with 95 % intervals, lines to their parents, the best so far."""
     places = {member.id: place for place, member in enumerate(members)}
     with new_figure(9, 5, title) as figure:
         panel = figure.add_subplot()
