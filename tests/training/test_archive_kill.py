@@ -43,7 +43,7 @@ QUICK = (("step", 2, True), ("evaluation", 3, False))
 
 
 def bred(folder: Path) -> dict[str, Any]:
-    given = {**config(folder), "concurrency": 2}
+    given = {**config(folder), "concurrency": 2, "children": 2}
     told = sparring.archive(given, memory=folder / "j.db").archive.to_json()
     return told
 
