@@ -30,7 +30,8 @@ def report(run: RunName, memory: Memory = DEFAULT_MEMORY, as_json: Json = False)
         kind = journal.run_row(run).kind
         if kind in OWN_REPORTS:
             module, _, name = OWN_REPORTS[kind].partition(":")
-            return getattr(import_module(module), name)(journal, run, as_json=as_json)
+            getattr(import_module(module), name)(journal, run, as_json=as_json)
+            return
         found = read_report(journal, run)
     if as_json:
         write_lines([found.to_json()], None)
