@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,11 +114,16 @@ def conduct(
     *,
     quiet: bool,
     deliver: Callable[[PlayResult], None],
+    shown: Callable[[bool], Display] | None = None,
 ) -> None:
-    """Play with progress, deliver the results, and turn failure or interruption into what to do next."""
+    """Play with progress, deliver the results, and turn failure or interruption into what to do next.
+
+    Args:
+        shown: makes the display, of whether it is to be quiet.
+    """
     from sparring.graphs.display import Display
 
-    with Display(quiet) as display:
+    with (shown or Display)(quiet) as display:
         notes = Notes(display)
         notes.setLevel(logging.WARNING if quiet else logging.INFO)
         logger = logging.getLogger("sparring")
@@ -197,6 +202,29 @@ def pairs(texts: Sequence[str], option: str, form: str) -> dict[str, str]:
             raise UserError(f"`{option} {name}=...` is given twice, with `{found[name]}` and `{value}`")
         found[name] = value
     return found
+
+
+RESERVED = {
+    "engine": "`--engine`",
+    "roles": "`--role`",
+    "seed": "`--seed`",
+    "copies": "`--copies`",
+    "limits": "`--max-calls` and the like",
+    "limit": "`--limit`",
+    "baseline": "`--baseline`",
+    "protocol": "the first argument",
+    "tasks": "`--tasks`",
+}
+"""What a call of `play` takes and `--set` does not: what to use instead."""
+
+
+def options(texts: Sequence[str], reserved: Mapping[str, str] = RESERVED) -> dict[str, Any]:
+    """Options of the protocol or of sampling, from `--set`."""
+    given = settings(texts, "--set", "OPTION=VALUE")
+    for name in given:
+        if name in reserved:
+            raise UserError(f"`{name}` is no option for `--set`: use {reserved[name]}")
+    return given
 
 
 def settings(texts: Sequence[str], option: str, form: str) -> dict[str, Any]:
