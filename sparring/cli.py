@@ -35,6 +35,7 @@ from sparring.graphs.console import (
     lasting,
     options,
     pairs,
+    scripts,
     write_lines,
 )
 
@@ -109,7 +110,7 @@ def play(  # noqa: PLR0913 - a parameter for each option
     given = options(set_ or [])
     roles = {name: str(text) for name, text in pairs(role or [], "--role", "ROLE=SPEC").items()}
     lasting(memory)
-    check_out(out, memory, tasks)
+    check_out(out, memory, tasks, *scripts((engine, *roles.values())))
     from sparring.graphs.context import Limits
     from sparring.graphs.play import aplay, plan
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from sparring.errors import UserError, unknown
-from sparring.graphs.console import RESERVED, check_out, conduct, lasting, options, pairs
+from sparring.graphs.console import RESERVED, check_out, conduct, lasting, options, pairs, scripts
 
 if TYPE_CHECKING:
     from sparring.graphs.display import Display
@@ -74,7 +74,7 @@ def swe(  # noqa: PLR0913 - a parameter for each option
     given = options(set_ or [], NO_OPTIONS)
     roles = {name: str(text) for name, text in pairs(role or [], "--role", "ROLE=SPEC").items()}
     lasting(memory)
-    _check_files(out, report, memory, instances)
+    _check_files(out, report, memory, str(instances), *scripts((engine, *roles.values())))
     from sparring.graphs.context import Limits
     from sparring.graphs.play import aplay, plan
     from sparring.graphs.software_display import SoftwareDisplay
@@ -105,10 +105,10 @@ def swe(  # noqa: PLR0913 - a parameter for each option
     conduct(job, name, memory, quiet=quiet, deliver=deliver, shown=shown)
 
 
-def _check_files(out: Path | None, report: Path | None, memory: str, instances: Path) -> None:
+def _check_files(out: Path | None, report: Path | None, memory: str, *others: str) -> None:
     """Refuse before the work what could not be written after it."""
-    for file in (out, report):
-        check_out(file, memory, str(instances))
+    for option, file in (("--out", out), ("--report", report)):
+        check_out(file, memory, *others, option=option)
     if out is not None and out.suffix not in (".jsonl", ".json"):
         raise UserError(
             f"`--out {out}`: the name must end in .jsonl or .json, the official harness goes by it"
@@ -124,18 +124,21 @@ def _chosen(file: Path, ids: list[str]) -> list[Any]:
     found = {one.id: one for one in load_instances(file)}
     for name in ids:
         if name not in found:
-            raise unknown(f"instance of `{file}`", name, found)
+            raise unknown("instance", name, found)
     return [one for name, one in found.items() if name in ids]
 
 
 def _model(planned: Play, name: str | None) -> str:
     """What predictions call the model; refused now where no prediction could hold it."""
+    from sparring.graphs.cast import policy_name
     from sparring.graphs.protocols.software import SEAT
-    from sparring.graphs.software_report import model_name
     from sparring.tools.swe.predictions import Prediction
 
-    spec = planned.roles.get(SEAT) or planned.engine
-    return Prediction("any", name or model_name(str(spec)), None).model_name_or_path
+    made = name or policy_name(str(planned.roles.get(SEAT) or planned.engine)).lstrip(".")
+    try:
+        return Prediction("any", made, None).model_name_or_path
+    except UserError:
+        raise UserError(f"`{made}` is no name for a model; name it otherwise with `--model NAME`") from None
 
 
 def _deliver(run: str, memory: str, planned: Play, out: Path | None, report: Path | None, model: str) -> None:

@@ -50,7 +50,13 @@ def existing(memory: str) -> None:
         raise UserError(f"memory `{memory}` does not exist; name the journal (`--memory URL`)")
 
 
-def check_out(out: Path | None, memory: str, *others: str) -> None:
+def scripts(specs: Iterable[str | None]) -> list[str]:
+    """The files of scripted engines among some specs."""
+    given = [spec.partition("scripted:") for spec in specs if spec is not None]
+    return [file.split("?")[0] for before, mark, file in given if mark and not before]
+
+
+def check_out(out: Path | None, memory: str, *others: str, option: str = "--out") -> None:
     """Find out before the work whether its results can be written, and that they replace nothing of ours."""
     if out is None:
         return
@@ -62,9 +68,9 @@ def check_out(out: Path | None, memory: str, *others: str) -> None:
     for taken in (*files, *others):
         path = Path(taken).expanduser()
         if path.exists() and out.expanduser().exists() and path.samefile(out.expanduser()):
-            raise UserError(f"`--out {out}` would overwrite `{taken}`; name another file")
+            raise UserError(f"`{option} {out}` would overwrite `{taken}`; name another file")
     if out.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"`--out {out}` cannot be written: it needs a file name in a folder that exists")
+        raise UserError(f"`{option} {out}` cannot be written: it needs a file name in a folder that exists")
 
 
 def write_lines(values: Iterable[Any], out: Path | None) -> None:

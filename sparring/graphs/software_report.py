@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
@@ -220,14 +219,3 @@ def evaluated(found: Sequence[Attempt], copies: int = 1) -> list[dict[str, Evalu
         elif grade is not None and grade.evaluation is not None and one.status != "timeout":
             rows[one.result.copy % copies][one.result.task_id] = grade.evaluation
     return rows
-
-
-def model_name(spec: str) -> str:
-    """What predictions call the model of an engine's spec: without options, address and folders."""
-    name = spec.partition("?")[0]
-    if "://" in name:
-        name = name.rpartition("#")[2]
-    if "/" in name and (name.startswith(("/", ".", "~")) or name.startswith("scripted:")):
-        kind, colon, path = name.rpartition(":")
-        name = kind + colon + PurePath(path).name
-    return name.strip().lstrip(".") or "model"

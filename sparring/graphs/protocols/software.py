@@ -40,7 +40,7 @@ from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord, Turn
 from sparring.memory.run import RunHandle
 from sparring.memory.versions import folder_beside
-from sparring.tools.sandbox import Limits, Ran
+from sparring.tools.sandbox import Limits, Ran, Sandbox
 from sparring.tools.sandbox.base import Kind
 from sparring.tools.swe.instances import Instance
 from sparring.tools.swe.objects import TreeFailed
@@ -136,8 +136,11 @@ class SoftwareTask(Protocol):
             make = one.meta.get("make")
             what = f"make it with `{make}`" if make else "nobody can work on it on this machine"
             raise UserError(f"instance `{task.id}`: source `{one.source}` does not exist; {what}")
+
+    def ready(self) -> None:
         if shutil.which("git") is None:
             raise UserError("git is not installed; software tasks need it")
+        Sandbox.open(self.sandbox, image=self.image, i_understand=self.i_understand).close()
 
     @asynccontextmanager
     async def equipment(self, run: RunHandle) -> AsyncIterator[Workshop]:
