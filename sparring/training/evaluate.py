@@ -115,7 +115,7 @@ def accuracy(results: Sequence[Result]) -> Estimate:
 
 
 def unjudged(row: Result) -> bool:
-    """Whether there is an answer that nobody could judge: its judge's world failed, or it has no reference."""
+    """Whether there is an answer that nobody could judge: its judge failed, or it has no reference."""
     return row.correct is None and row.answer is not None
 
 
