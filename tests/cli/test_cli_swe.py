@@ -173,6 +173,25 @@ def test_statuses_are_told_apart_and_what_is_masked_counts_neither_way(
     assert found["statuses"]["masked"] == 2 and found["scripted"] is True
 
 
+def test_a_run_is_paid_by_its_grades(told: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    told("resolved", "tampered", "infra")
+    assert swe("--run", "r") == 0
+    capsys.readouterr()
+    derive = ("rewards", "r", "--function", "software")
+    assert cli.main([*derive]) == cli.main([*derive]) == 0
+    assert cli.main([*derive, "--set", "tampered=-1"]) == 0
+    first, again, other = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (first["episodes"], first["added"], first["null"]) == (3, 6, 2)
+    assert (again["added"], again["already"], other["added"]) == (0, 6, 6)
+    with closing(sqlite3.connect("sparring.db")) as database:
+        found = database.execute("SELECT value, reason FROM rewards ORDER BY id").fetchall()
+    assert sorted({(value, reason.partition(":")[0]) for value, reason in found if value is not None}) == [
+        (-1.0, "tampered"),
+        (0.0, "tampered"),
+        (1.0, "resolved"),
+    ]
+
+
 def test_several_attempts_give_pass_at_1_and_resolved_by_any(
     told: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
