@@ -8,8 +8,9 @@ and what to do.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -129,3 +130,38 @@ def made(kind: type[M], values: Mapping[str, Any], what: str, fixed: Mapping[str
         where = ".".join(str(part) for part in first["loc"])
         said = first["msg"].removeprefix("Value error, ")
         raise UserError(f"{what}{f', option `{where}`' if where else ''}: {said}") from None
+
+
+def json_value(data: bytes | str, where: str) -> Any:
+    """The value of a JSON text that a user gave.
+
+    Args:
+        where: where it stands, for the message: "tasks `a.jsonl`, line 3".
+
+    Raises:
+        UserError: it is no JSON, or not UTF-8.
+    """
+    try:
+        return json.loads(data.decode() if isinstance(data, bytes) else data, parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8") from None
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise UserError(f"{where}: malformed JSON, {error.msg} ({line}column {error.colno})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: malformed JSON, {error}") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def kind_of(value: Any) -> str:
+    """How a message calls a JSON value."""
+    if isinstance(value, str) and not value.strip():
+        return "a blank text" if value else "an empty text"
+    if isinstance(value, list | dict) and not value:
+        return "an empty list" if isinstance(value, list) else "an empty object"
+    names: dict[type, str] = {bool: "true or false", int: "a number", float: "a number", str: "text"}
+    names |= {list: "a list", dict: "an object", type(None): "null"}
+    return names.get(type(value), type(value).__name__)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from sparring.agents.engines.registry import lasting
 from sparring.errors import UserError
 from sparring.graphs.cast import SCRIPT
 from sparring.memory.types import digest
@@ -53,13 +54,15 @@ class RunConfig(Strict):
 
 def _by_content(value: Any) -> Any:
     """A value in which every file is named by its last name and a hash of what is in it; a script is an
-    engine, which may be mended, and goes by its name alone."""
+    engine, which may be mended, and goes by its name alone. Of an engine's options those that change no
+    answer are left out."""
     if isinstance(value, dict):
         return {name: _by_content(held) for name, held in value.items()}
     if isinstance(value, list):
         return [_by_content(held) for held in value]
     if not isinstance(value, str):
         return value
+    value = lasting(value) if "?" in value else value
     script = SCRIPT if value.startswith(SCRIPT) else ""
     name, mark, options = value.removeprefix(script).partition("?")
     file = Path(name)

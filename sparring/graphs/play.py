@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sparring.agents.engines.registry import EnginePool
+from sparring.agents.engines.registry import EnginePool, lasting
 from sparring.errors import UserError
 from sparring.graphs.cast import SAMPLING_FIELDS, Cast
 from sparring.graphs.catalogue import make_protocol
@@ -85,8 +85,15 @@ class Play:
     @property
     def default_name(self) -> str:
         """The same call names the same run, so that repeating it continues it."""
-        identity = canonical([self.protocol, self.seed, replace(self, baseline=None).to_json()])
+        config = replace(self, baseline=None).to_json()
+        config["engine"] = _lasting(config["engine"])
+        config["roles"] = {role: _lasting(engine) for role, engine in config["roles"].items()}
+        identity = canonical([self.protocol, self.seed, config])
         return f"{self.protocol}-{digest(identity, size=4).hex()}"
+
+
+def _lasting(engine: str | None) -> str | None:
+    return None if engine is None else lasting(engine)
 
 
 OBJECT = "object:"

@@ -12,11 +12,12 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import update
 
-from sparring.agents.engines.registry import EnginePool
+from sparring.agents.engines.registry import EnginePool, lasting
 from sparring.agents.roles import Agent
 from sparring.errors import BudgetExceeded, EngineError, Pending, SparringError, ToolFailed, UserError
 from sparring.graphs.cast import pinned
@@ -280,7 +281,13 @@ async def taken(
     if not journal.has_run(name) and not protocol.waits:  # what cannot be known leaves no run in the way
         await asyncio.to_thread(protocol.facts, journal, name)
     handle = journal.drive(
-        name, kind=play.kind, protocol=play.protocol, config=config, seed=play.seed, parent=play.parent
+        name,
+        kind=play.kind,
+        protocol=play.protocol,
+        config=config,
+        seed=play.seed,
+        parent=play.parent,
+        reread=partial(_as_given, config),
     )
     try:
         with handle.driven() as ending:
@@ -291,6 +298,18 @@ async def taken(
             ending.status = "failed" if player.failed else "done"
     except BaseExceptionGroup as group:
         raise first_of(group) from None
+
+
+def _as_given(config: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    """A journaled configuration, its engines spelt as in `config` where they are the same ones."""
+
+    def spelt(now: Any, then: Any) -> Any:
+        if isinstance(now, dict) and isinstance(then, dict):
+            return {name: spelt(now.get(name), engine) for name, engine in then.items()}
+        both = isinstance(now, str) and isinstance(then, str)
+        return now if both and lasting(now) == lasting(then) else then
+
+    return {**old, **{name: spelt(config[name], old[name]) for name in ("engine", "roles") if name in old}}
 
 
 def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

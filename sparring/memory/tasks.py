@@ -16,9 +16,9 @@ import json
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, cast
+from typing import Any, BinaryIO, cast
 
-from ..errors import UserError
+from ..errors import UserError, json_value, kind_of
 from .records import TaskRecord
 
 SHIPPED = Path(__file__).parent / "tasksets"
@@ -107,28 +107,13 @@ def _values(path: Path) -> Iterator[tuple[int, Any]]:
                 if number == 1:
                     line = line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
                 if line.strip():
-                    yield number, _parse(line, f"tasks `{path}`, line {number}")
+                    yield number, json_value(line, f"tasks `{path}`, line {number}")
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"tasks `{path}` cannot be read after line {number}: {error}") from None
 
 
 def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
-
-
-def _parse(line: bytes, where: str) -> Any:
-    try:
-        return json.loads(line.decode(), parse_constant=_no_constant)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: malformed JSON, {error.msg} (column {error.colno})") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: malformed JSON, {error}") from None
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
 
 
 def as_tasks(
@@ -165,7 +150,7 @@ def as_tasks(
 def _task(value: Any, where: str, checks: Collection[str] | None, *, answered: bool = True) -> TaskRecord:
     """One task; `answered` asks for a reference, without which an episode gets no verdict."""
     if not isinstance(value, dict):
-        raise UserError(f"{where}: a task is a JSON object, not {_kind(value)}")
+        raise UserError(f"{where}: a task is a JSON object, not {kind_of(value)}")
     if "question" not in value and value.keys() >= {"problem", "steps", "label"}:
         value = _labelled_solution(value, where)
     if "question" not in value and value.keys() >= {"instruction", "output_1", "output_2", "label"}:
@@ -174,7 +159,7 @@ def _task(value: Any, where: str, checks: Collection[str] | None, *, answered: b
         value = _with_tests(value)
     check = value.get("check", DEFAULT_CHECK)
     if not isinstance(check, str):
-        raise UserError(f"{where}: `check` must be text, not {_kind(check)}")
+        raise UserError(f"{where}: `check` must be text, not {kind_of(check)}")
     if checks is not None and check not in checks:
         raise UserError(f"{where}: unknown check `{check}`; known: {', '.join(sorted(checks))}")
     for name in ("id", "question", "answer"):
@@ -194,7 +179,7 @@ def _labelled_solution(value: dict[str, Any], where: str) -> dict[str, Any]:
     """A row of ProcessBench (2412.06559) as a task; `label` is the first wrong step from 0, -1 if none is."""
     steps, label = value["steps"], value["label"]
     if not isinstance(steps, list) or not steps:
-        raise UserError(f"{where}: `steps` must be a list of texts, not {_kind(steps)}")
+        raise UserError(f"{where}: `steps` must be a list of texts, not {kind_of(steps)}")
     if type(label) is not int or not -1 <= label < len(steps):
         raise UserError(f"{where}: `label` must be -1 or the index of one of {len(steps)} steps")
     rest = {name: extra for name, extra in value.items() if name not in ("problem", "label")}
@@ -227,7 +212,7 @@ def _with_tests(value: dict[str, Any]) -> dict[str, Any]:
 
 def _id(value: Any, where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
-        raise UserError(f"{where}: `id` must be text or a whole number, not {_kind(value)}")
+        raise UserError(f"{where}: `id` must be text or a whole number, not {kind_of(value)}")
     if not str(value).isprintable():
         raise UserError(f"{where}: `id` {str(value)!r} holds characters that cannot be shown")
     return str(value)
@@ -235,7 +220,7 @@ def _id(value: Any, where: str) -> str:
 
 def _question(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{where}: `question` must be text, not {_kind(value)}")
+        raise UserError(f"{where}: `question` must be text, not {kind_of(value)}")
     return value
 
 
@@ -243,23 +228,12 @@ def _answer(value: Any, check: str, where: str) -> Any:
     if check == "any_of":
         if not isinstance(value, list) or not value:
             raise UserError(
-                f"{where}: `answer` of an `any_of` task must be a list of answers, not {_kind(value)}"
+                f"{where}: `answer` of an `any_of` task must be a list of answers, not {kind_of(value)}"
             )
     elif check in WITHOUT_ANSWER:
         return value
     elif isinstance(value, list | dict | bool):
-        raise UserError(f"{where}: `answer` must be text, a number or null, not {_kind(value)}")
+        raise UserError(f"{where}: `answer` must be text, a number or null, not {kind_of(value)}")
     elif isinstance(value, str) and not value.strip():
         raise UserError(f"{where}: `answer` is empty; use null where no answer is known")
     return value
-
-
-def _kind(value: Any) -> str:
-    """How a message calls a JSON value."""
-    if isinstance(value, str) and not value.strip():
-        return "a blank text" if value else "an empty text"
-    if isinstance(value, list | dict) and not value:
-        return "an empty list" if isinstance(value, list) else "an empty object"
-    names: dict[type, str] = {bool: "true or false", int: "a number", float: "a number", str: "text"}
-    names |= {list: "a list", dict: "an object", type(None): "null"}
-    return names[type(value)]

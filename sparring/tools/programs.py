@@ -16,11 +16,8 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -28,7 +25,9 @@ from typing import Any, Literal
 
 from sparring.errors import UserError
 from sparring.tools.sandbox import Description, Limits, Ran, Sandbox, SandboxFailed
+from sparring.tools.sandbox.box import discard
 from sparring.tools.sandbox.zygotes import interpreter
+from sparring.tools.tester import NOT_BEGUN
 
 LIMITS = Limits(wall=10.0, cpu=10, memory=1 << 30, processes=32, file_size=16 << 20)
 LONGEST = 100_000
@@ -66,25 +65,16 @@ def _place() -> asyncio.Semaphore:
     return _places.setdefault(loop, asyncio.Semaphore(max(2, os.cpu_count() or 2)))
 
 
-@contextmanager
-def _folder() -> Iterator[Path]:
-    """A work folder that is empty, and gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="sparring-program-")).resolve()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 async def _run(code: str, stdin: bytes, limits: Limits) -> Ran:
     within = await asyncio.to_thread(box)  # the first one tests itself
     line = [interpreter(), "-I", "-S", "-c", code]
     async with _place():
-        with _folder() as folder:
-            try:
-                return await within.arun(line, work=folder, stdin=stdin, limits=limits)
-            finally:
-                within.forget(folder)
+        folder = Path(tempfile.mkdtemp(prefix="sparring-program-")).resolve()
+        try:
+            return await within.arun(line, work=folder, stdin=stdin, limits=limits)
+        finally:
+            within.forget(folder)
+            await discard(folder)
 
 
 async def run_program(code: str, *, stdin: str = "", limits: Limits = LIMITS) -> Ran:
@@ -217,10 +207,9 @@ async def try_program(program: str, tests: Tests, limits: Limits = LIMITS) -> Te
     job = json.dumps(tests.job(program, nonce)).encode()
     source = await asyncio.to_thread(_tester)
     try:
-        ran = await _run(source, job, limits)
+        return _tested(await _run(source, job, limits), nonce)
     except SandboxFailed:
-        ran = await _run(source, job, limits)
-    return _tested(ran, nonce)
+        return _tested(await _run(source, job, limits), nonce)
 
 
 @cache
@@ -236,6 +225,8 @@ def _tested(ran: Ran, nonce: str) -> Tested:
         )
     if ran.killed_by:
         return Tested("failed", f"ran into the limit on {ran.killed_by}")
+    if ran.returncode == NOT_BEGUN:
+        raise SandboxFailed("there was no place for the program's process")
     line = next((each for each in ran.stdout.splitlines() if each.startswith(nonce)), None)
     if line is None:
         return Tested(

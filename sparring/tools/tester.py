@@ -24,6 +24,8 @@ import sys
 from typing import Any, NoReturn
 
 PR_SET_DUMPABLE = 4
+NOT_BEGUN = 75
+"""Status where there is no place for the program's process."""
 LONGEST = 64 << 20
 """Bytes of one message."""
 REASON = 300
@@ -37,9 +39,10 @@ def pack(value: Any, depth: int = 0) -> Any:
 
     Raises:
         TypeError: it is no plain value.
+        ValueError: it is nested too deeply.
     """
     if depth > 200:
-        raise TypeError("a value nested too deeply")
+        raise ValueError("a value is nested too deeply")
     if value is None or isinstance(value, bool | str):
         return str(value) if isinstance(value, str) else value
     if isinstance(value, int):
@@ -82,6 +85,7 @@ class Line:
 
     def __init__(self, source: int, target: int) -> None:
         self._source, self._target = os.fdopen(source, "rb"), target
+        self.stopped: Stopped | None = None
 
     def send(self, message: Any) -> None:
         data = json.dumps(message).encode() + b"\n"
@@ -134,12 +138,15 @@ def answer(space: dict[str, Any], name: str, arguments: Any, named: Any) -> list
 BUILT_IN: dict[str, Any] = {
     name: kind
     for name, kind in vars(builtins).items()
-    if isinstance(kind, type) and issubclass(kind, Exception)
+    if isinstance(kind, type)
+    and issubclass(kind, Exception)
+    and not issubclass(kind, StopIteration | StopAsyncIteration | ExceptionGroup)
 }
+"""Not what a loop of the tests would take for its end, which leaves the rest untested."""
 
 
 class Stopped(BaseException):
-    """The program cannot go on; no test may catch this."""
+    """The program cannot go on; tests that catch even this do not pass."""
 
 
 class Unusable(Exception):
@@ -150,10 +157,27 @@ def proxy(line: Line, name: str) -> Any:
     """A function that runs the program's function of this name."""
 
     def call(*arguments: Any, **named: Any) -> Any:
-        line.send([name, pack(arguments), pack(named)])
-        return received(line)
+        if line.stopped:
+            raise line.stopped
+        message = [name, *packed(arguments, named)]
+        try:
+            line.send(message)
+            return received(line)
+        except BrokenPipeError:
+            line.stopped = Stopped("failed", "the program ended before it was asked")
+        except Stopped as stop:
+            line.stopped = stop
+        raise line.stopped
 
     return call
+
+
+def packed(*values: Any) -> list[Any]:
+    """Arguments for the pipe; what it cannot carry is the tests' fault."""
+    try:
+        return [pack(each) for each in values]
+    except TypeError as error:
+        raise Unusable(f"an argument is {error}") from None
 
 
 def received(line: Line) -> Any:
@@ -171,7 +195,17 @@ def received(line: Line) -> Any:
         raise Stopped("no code", first)
     if kind == "missing":
         raise Stopped("no code", f"it defines no `{first}`")
-    raise BUILT_IN[first](text) if first in BUILT_IN else RuntimeError(f"{first}: {text}")
+    raise raised(first, text)
+
+
+def raised(name: str, text: str) -> Exception:
+    """What the program raised, if it is built in; otherwise a `RuntimeError` that names it."""
+    kind: type[Exception] | None = BUILT_IN.get(name)
+    if kind is None:
+        return RuntimeError(f"{name}: {text}")
+    if issubclass(kind, UnicodeError):  # made of more than a text, which does not come through the pipe
+        kind = type(name, (kind,), {"__init__": lambda *_: None, "__str__": lambda _: text})
+    return kind(text)
 
 
 def run_tests(job: dict[str, Any], functions: dict[str, Any]) -> None:
@@ -210,12 +244,16 @@ def judged(job: dict[str, Any], line: Line) -> tuple[str, str]:
         return "tests", "they pass for a function that returns anything"
     except Unusable as error:
         return "tests", str(error)
-    except Exception:
+    except (Exception, SystemExit):
         pass  # as it should be
     try:
         line.send(job["program"])
         received(line)
         run_tests(job, {name: proxy(line, name) for name in job["names"]})
+        if line.stopped:  # and the tests caught it
+            raise line.stopped
+    except Unusable as error:
+        return "tests", str(error)
     except Stopped as stop:
         return str(stop.args[0]), str(stop.args[1])
     except (Exception, SystemExit) as error:
@@ -228,7 +266,11 @@ def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     asks, tells = os.pipe(), os.pipe()
     sys.stdout.flush()
-    if os.fork() == 0:
+    try:
+        child = os.fork()
+    except OSError:  # another command's processes fill the limit: the program has not been seen yet
+        os._exit(NOT_BEGUN)
+    if child == 0:
         nothing = os.open(os.devnull, os.O_RDWR)
         for number in (0, 1, 2):
             os.dup2(nothing, number)

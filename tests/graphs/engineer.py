@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import enum
-import importlib.util
 import json
 import sqlite3
-import sys
-import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,49 +14,6 @@ from sparring.agents.engines.scripted import ScriptedEngine
 from sparring.graphs.play import PlayResult, play
 from sparring.graphs.protocols.software import MARKER
 from sparring.tools.swe.instances import Instance, instance_of
-from sparring.tools.swe.sources import checkout
-
-if importlib.util.find_spec("sparring.tools.swe.environments") is None:  # not merged yet
-
-    class Environments:
-        def __init__(self, folder: Path) -> None:
-            folder.mkdir(parents=True, exist_ok=True)
-
-        def tree(self, instance: Instance, target: Path) -> Path:
-            return checkout(instance, target)
-
-        def readable(self, instance: Instance) -> tuple[Path, ...]:
-            return ()
-
-        def variables(self, instance: Instance, tree: Path) -> dict[str, str]:
-            return {}
-
-    module = types.ModuleType("sparring.tools.swe.environments")
-    module.Environments = Environments
-    sys.modules["sparring.tools.swe.environments"] = module
-
-    class GradeStatus(enum.StrEnum):
-        RESOLVED, UNRESOLVED, INFRA = "resolved", "unresolved", "infra"
-
-    @dataclasses.dataclass(frozen=True)
-    class Grade:
-        status: GradeStatus
-        reason: str | None = None
-
-        @property
-        def resolved(self) -> bool | None:
-            return None if self.status is GradeStatus.INFRA else self.status is GradeStatus.RESOLVED
-
-        def to_json(self) -> dict[str, Any]:
-            return dataclasses.asdict(self)
-
-        @classmethod
-        def from_json(cls, row: Mapping[str, Any]) -> Grade:
-            return cls(**{**row, "status": GradeStatus(row["status"])})
-
-    module = types.ModuleType("sparring.tools.swe.grading")
-    module.Grade, module.GradeStatus = Grade, GradeStatus
-    sys.modules["sparring.tools.swe.grading"] = module
 
 FILES = {"calc.py": "def double(x):\n    return x + x + 1\n", "notes.txt": "one\r\ntwo\r\n"}
 DONE = f"echo {MARKER}"

@@ -133,6 +133,16 @@ def test_another_play_under_the_same_name_is_refused_and_names_the_field(
     assert rows(memory, TURNS) == before
 
 
+def test_a_run_goes_on_with_an_engine_that_may_hold_more_or_wait_less(memory: Path) -> None:
+    call: dict[str, Any] = {"protocol": "du", "tasks": TASKS[:1], "memory": memory}
+    begun = play(**call, engine="scripted:hash?delay_s=0.01", roles={"solver.1": "scripted:echo?delay_s=0"})
+    before = rows(memory, TURNS)
+    again = play(**call, engine="scripted:hash", roles={"solver.1": "scripted:echo?delay_s=0.02"})
+    assert (again.run, rows(memory, TURNS)) == (begun.run, before)
+    other = play(**call, engine="scripted:hash", roles={"solver.1": "scripted:hash"})
+    assert other.run != begun.run
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

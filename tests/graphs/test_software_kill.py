@@ -59,6 +59,10 @@ INSTANTS = [
 ]
 
 
+QUICK = (1, 3, 4, 6, 7, 9)
+"""Places in `INSTANTS` of those that are tried by default."""
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -120,7 +124,14 @@ def told(memory: Path) -> list[list[Any]]:
     return [[made.get(name) for name in SAME] for made in events(memory)]
 
 
-@pytest.mark.parametrize("instant", INSTANTS, ids=str)
+@pytest.mark.parametrize(
+    "instant",
+    [
+        each if place in QUICK else pytest.param(each, marks=pytest.mark.slow)
+        for place, each in enumerate(INSTANTS)
+    ],
+    ids=str,
+)
 def test_killed_at_any_instant_it_ends_as_if_undisturbed(
     instant: Instant, tmp_path: Path, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,6 +129,63 @@ async def test_cheats_do_not_pass(name: str) -> None:
     assert found.status == "failed", found
 
 
+LOOPS = {
+    **ADD,
+    "test": (
+        "def check(candidate):\n"
+        "    for found, sum in zip(map(candidate, [1, 2], [3, 4]), [4, 6]):\n        assert found == sum\n"
+        "    assert all(map(lambda x: candidate(x, x) == 2 * x, [1, 2]))\n"
+    ),
+}
+CAUGHT = {
+    **ADD,
+    "test": (
+        "def check(candidate):\n    assert candidate(1, 2) == 3\n    try:\n        candidate(1, None)\n"
+        "    except:\n        return\n    assert False\n"
+    ),
+}
+DECODED = {
+    "prompt": "def text(data):\n    'The text.'\n",
+    "test": (
+        "def check(candidate):\n    assert candidate(b'a') == 'a'\n    try:\n        candidate(b'\\xff')\n"
+        "    except UnicodeDecodeError:\n        return\n    assert False\n"
+    ),
+    "entry_point": "text",
+}
+
+
+@pytest.mark.parametrize(
+    ("reference", "right", "wrong"),
+    [
+        (LOOPS, "    return a + b", "    raise StopIteration"),
+        (LOOPS, "    return a + b", "    raise type('E', (StopIteration,), {})"),
+        (CAUGHT, "    return a + b", "    import os\n    return 3 if b else os._exit(0)"),
+        (DECODED, "    return data.decode()", "    return 'a'"),
+    ],
+    ids=[
+        "ends the tests' loop",
+        "the same, disguised",
+        "ends where it should raise",
+        "raises what it should",
+    ],
+)
+async def test_exceptions_come_through_as_what_they_are(
+    reference: dict[str, Any], right: str, wrong: str
+) -> None:
+    found = [(await try_program(answer, Tests.of(reference))).status for answer in (right, wrong)]
+    assert found == ["passed", "failed"]
+
+
+async def test_what_is_left_in_the_folder_does_not_matter() -> None:
+    code = (
+        "    import os\n    for n in range(1000):\n        os.mkdir('d'); os.chdir('d')\n"
+        "    os.chmod('.', 0)\n    return a + b\n"
+    )
+    once = {**ADD, "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n"}
+    assert (await acheck("code", code, once)).correct
+    assert not list(Path("/tmp").glob("sparring-program-*"))
+
+
 async def test_what_judges_cannot_be_read() -> None:
     """The tests hold a secret, and the program looks for it wherever a process can look."""
     code = (
@@ -184,6 +241,14 @@ async def test_tests_that_cannot_judge_are_the_tasks_fault() -> None:
     ):
         with pytest.raises(UserError, match=said):
             await acheck("code", "def f(): return 1", {"asserts": asserts})
+    with pytest.raises(UserError, match="an argument is a value of type function"):
+        await acheck("code", "def f(g): return g()", {"asserts": ["assert f(lambda: 1) == 1"]})
+    deep = (
+        "import os\nDEEP = b'[\"ok\",' + b'[\"l\",[' * 230 + b']]' * 230 + b']\\n'\ndef f(x):\n"
+        "    for n in range(3, 12):\n        try: os.write(n, DEEP)\n        except OSError: pass\n"
+    )
+    found = await try_program(deep, Tests.of({"asserts": ["assert f(f([1])) == [1]"]}))
+    assert found.status == "failed", "a program cannot make the tests guilty"
     broken = {"prompt": "", "test": "import nothing_of_that_name\n", "entry_point": "f"}
     with pytest.raises(UserError, match="ModuleNotFoundError"):
         await acheck("code", "def f(): return 1", broken)
@@ -212,6 +277,14 @@ async def test_a_failed_sandbox_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(SandboxFailed):
         await acheck("code", "    return a + b", ADD)
     assert len(times) == 2, "tried again once"
+
+
+async def test_no_place_for_the_program_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = programs._tester()
+    assert source.count("os.fork()") == 1
+    monkeypatch.setattr(programs, "_tester", lambda: source.replace("os.fork()", "os.open('', 0)"))
+    with pytest.raises(SandboxFailed, match="no place"):
+        await acheck("code", "    return a + b", ADD)
 
 
 def test_without_a_sandbox_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from sparring.errors import SandboxUnavailable, UserError
-from sparring.tools.sandbox import Limits, Ran, Sandbox, bubblewrap, selftest
+from sparring.tools.sandbox import Limits, Ran, Sandbox, bubblewrap, folders, selftest
 from sparring.tools.sandbox.inside import landlock
 from sparring.tools.sandbox.selftest import is_free
 
@@ -257,6 +257,45 @@ def test_processes_outside_are_not_signalled(box: Sandbox, work: Path) -> None:
             sleeper.kill()
 
 
+REACH = """
+import os, resource, time
+child = os.fork()
+if child == 0:
+    time.sleep(20)
+ways = {
+    "limits": lambda: resource.prlimit(child, resource.RLIMIT_CPU, (1, 1)),
+    "priority": lambda: os.setpriority(os.PRIO_PROCESS, child, 19),
+    "everybody's priority": lambda: os.setpriority(os.PRIO_USER, 0, 19),
+    "processors": lambda: os.sched_setaffinity(child, {0}),
+    "scheduling": lambda: os.sched_setscheduler(child, os.SCHED_IDLE, os.sched_param(0)),
+}
+for name, way in ways.items():
+    try:
+        way()
+        print(name)
+    except PermissionError:
+        pass
+resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+os.setpriority(os.PRIO_PROCESS, 0, 5)
+os.kill(child, 9)
+print("own")
+"""
+
+
+def test_limits_and_priority_of_other_processes_stay(box: Sandbox, work: Path) -> None:
+    """Its own child's too: the filter cannot tell whose a number is, and all commands have the same user."""
+    ran = python(box, work, REACH)
+    assert ran.stdout == "own\n", ran
+
+
+def test_who_makes_files_elsewhere_is_not_told(work: Path) -> None:
+    code = (
+        "import ctypes, os; libc = ctypes.CDLL(None); found = libc.inotify_init1(0)\n"
+        "print(libc.inotify_add_watch(found, os.fsencode(os.path.dirname(os.environ['TMPDIR'])), 0x100))"
+    )
+    assert python(opened("landlock"), work, code).stdout == "-1\n"
+
+
 def test_loopback_reaches_the_command_itself_only(work: Path) -> None:
     opened("bwrap")
     box = Sandbox.open("bwrap", net="loopback")
@@ -385,6 +424,67 @@ time.sleep(20)
     assert ran.peak_memory > 256 << 20
 
 
+SHARED = """
+import mmap, os, sys, time
+size = 40 << 20
+shared = mmap.mmap(-1, size)
+for _ in range(4):
+    if os.fork() == 0:
+        held = mmap.mmap(-1, size) if sys.argv[1] == "each" else shared
+        for at in range(0, size, 4096):
+            held[at] = 1
+        time.sleep(1)
+        os._exit(0)
+for _ in range(4):
+    os.wait()
+print("held")
+"""
+
+
+def test_shared_memory_counts_once_for_all_who_share_it(box: Sandbox, work: Path) -> None:
+    limits = Limits(memory=128 << 20, wall=15)
+    assert python(box, work, SHARED, "each", limits=limits).killed_by == "memory"
+    ran = python(box, work, SHARED, "all", limits=limits)
+    assert (ran.stdout, ran.killed_by) == ("held\n", None), ran
+
+
+def test_memory_that_is_mapped_nowhere_is_bounded(box: Sandbox, work: Path) -> None:
+    code = (
+        "import os\ntry: os.memfd_create('x')\nexcept PermissionError: print('no memfd')\n"
+        "for n in range(3):\n  with open(f'/dev/shm/{n}', 'wb') as file: file.write(bytes(30 << 20))"
+    )
+    ran = python(box, work, code, limits=Limits(memory=64 << 20, address_space=False))
+    assert ran.stdout == "no memfd\n" and ran.returncode == 1, ran
+
+
+DEEP = """
+import os, sys
+os.chdir(sys.argv[1] if sys.argv[1:] else os.environ["TMPDIR"])
+for n in range(1000):
+    os.mkdir("deep")
+    os.chdir("deep")
+os.mkdir("closed")
+open("closed/x", "w")
+os.chmod("closed", 0)
+"""
+
+
+def test_folders_deeper_than_a_path_or_a_recursion_are_no_obstacle(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp = tmp_path / "tmp"
+    tmp.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp))
+    assert python(opened("landlock"), work, DEEP).returncode == 0
+    assert not list(tmp.iterdir()), "the temporary folder is removed"
+    subprocess.run([*PYTHON, DEEP, str(work)], check=True)
+    folders.hand_over(work, os.getuid())
+    (tmp / "kept").write_text("")
+    (work / "link").symlink_to(tmp)
+    folders.remove(work)
+    assert not work.exists() and (tmp / "kept").exists()
+
+
 def test_file_size_and_processor_time(box: Sandbox, work: Path) -> None:
     ran = box.run("head -c 3000000 /dev/zero > big; echo $?", work=work, limits=Limits(file_size=1 << 20))
     assert ran.stdout.strip() == str(128 + 25), ran  # SIGXFSZ
@@ -447,6 +547,19 @@ async def test_many_run_at_once_and_a_cancelled_one_leaves_nothing(box: Sandbox,
 
 
 # --- choice and refusal -----------------------------------------------------------------------------
+
+
+async def test_cancelled_again_it_still_waits_for_the_tree(box: Sandbox, work: Path) -> None:
+    code = "import time\n" + LOCK + "open('began', 'w'); time.sleep(60)"
+    call = asyncio.create_task(box.arun([*PYTHON, code], work=work))
+    while not (work / "began").exists():
+        await asyncio.sleep(0.02)
+    while not call.done():
+        call.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert is_free(work / "lock")
 
 
 def test_the_description_says_what_was_tried(box: Sandbox) -> None:

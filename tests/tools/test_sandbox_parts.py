@@ -57,6 +57,17 @@ CASES = [
     ("ioctl TIOCSTI", (16, 29), (0, 0x5412), EPERM),
     ("ioctl TIOCLINUX", (16, 29), (0, 0x541C), EPERM),
     ("truncate", (76, 45), (), ALLOW),
+    ("memfd_create", (319, 279), (), EPERM),
+    ("own limits", (302, 261), (0, 7), ALLOW),
+    ("another's limits", (302, 261), (1234, 7), EPERM),
+    ("own processors", (203, 122), (0,), ALLOW),
+    ("another's processors", (203, 122), (1234,), EPERM),
+    ("own priority", (141, 140), (0, 0, 5), ALLOW),
+    ("another's priority", (141, 140), (0, 1234, 5), EPERM),
+    ("the user's priority", (141, 140), (2, 0, 5), EPERM),
+    ("own disk priority", (251, 30), (1, 0), ALLOW),
+    ("the user's disk priority", (251, 30), (3, 0), EPERM),
+    ("inotify_add_watch", (254, 27), (), ALLOW),
 ]
 
 
@@ -81,6 +92,7 @@ def test_options_of_the_filter() -> None:
     assert set(families.values()) == {ALLOW, EPERM}
     older = seccomp.program("aarch64", truncate=False)
     assert verdict(older, AUDIT["aarch64"], 45) == EPERM
+    assert verdict(seccomp.program("aarch64", watch=False), AUDIT["aarch64"], 27) == EPERM
 
 
 @pytest.mark.parametrize(

@@ -166,3 +166,48 @@ def test_a_forked_child_has_one_of_its_own(box: Sandbox, work: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert box.run("echo parent", work=work).stdout == "parent\n"
     assert zygote() == mine
+
+
+def test_a_forked_child_does_not_keep_commands_alive(box: Sandbox, work: Path) -> None:
+    """Sparring is killed while a process lives that was forked from it in the middle of a command."""
+    code = (
+        "import asyncio, os, sys, time\nfrom pathlib import Path\n"
+        "from sparring.tools.sandbox import Sandbox\n"
+        "async def main():\n"
+        "    box = Sandbox.open(sys.argv[1])\n"
+        "    command = [sys.executable, '-I', '-S', '-c', sys.argv[3]]\n"
+        "    call = asyncio.ensure_future(box.arun(command, work=sys.argv[2]))\n"
+        "    while not Path(sys.argv[2], 'began').exists(): await asyncio.sleep(0.02)\n"
+        "    child = os.fork()\n"
+        "    if child == 0: time.sleep(60); os._exit(0)\n"
+        "    print(child, flush=True)\n"
+        "    await call\n"
+        "asyncio.run(main())\n"
+    )
+    command = LOCK + "open('began', 'w'); time.sleep(60)"
+    caller = subprocess.Popen(
+        [sys.executable, "-c", code, box.kind, str(work), command], stdout=subprocess.PIPE, text=True
+    )
+    assert caller.stdout is not None
+    child = int(caller.stdout.readline())
+    caller.kill()
+    caller.wait()
+    try:
+        until(lambda: is_free(work / "lock"), "the command lives on")
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_child_forked_while_another_thread_has_the_lock(box: Sandbox, work: Path) -> None:
+    box.run("true", work=work)
+    with zygotes._shared_lock:
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if box.run("true", work=work).returncode == 0 else 1)
+    end = time.monotonic() + 15
+    while (done := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < end:
+        time.sleep(0.02)
+    if done[0] == 0:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert done == (child, 0), "it waits for ever"

@@ -261,6 +261,14 @@ def test_a_run_goes_on_with_code_that_has_gained_an_option(tmp_path: Path) -> No
             journal.drive("lost", config=config.identity(), **about)
 
 
+def test_a_run_goes_on_with_an_engine_that_may_hold_more_and_not_with_another() -> None:
+    def identity(engine: str) -> dict[str, Any]:
+        return load_config({**GOOD, "engine": engine}).identity()
+
+    small = identity("smollm2-135m?max_batch=8&dtype=float32&packed=false")
+    assert small == identity("smollm2-135m?dtype=float32&max_batch=64") != identity("smollm2-135m")
+
+
 def test_a_run_goes_on_wherever_its_files_lie_and_not_with_others(tmp_path: Path) -> None:
     def laid_out(folder: str) -> Path:
         (there := tmp_path / folder).mkdir()

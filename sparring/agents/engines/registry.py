@@ -216,6 +216,13 @@ def _plan(spec: object, options: Mapping[str, Any]) -> _Plan:
     return _Plan(form, source, own, {name: value for name, value in values.items() if name in _SERVICE})
 
 
+def lasting(spec: str) -> str:
+    """A spec without the options that change no answer: a run may go on with others of these."""
+    name, _, options = spec.partition("?")
+    kept = [pair for pair in options.split("&") if pair and pair.partition("=")[0] not in _SILENT]
+    return f"{name}?{'&'.join(kept)}" if kept else name
+
+
 def _sorted(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     return sorted((name, str(value)) for name, value in values.items())
 

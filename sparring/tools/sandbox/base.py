@@ -49,7 +49,8 @@ class Limits:
 
     def resources(self) -> dict[str, int]:
         """Names of `resource.RLIMIT_*` and their values."""
-        values = {"CPU": self.cpu, "FSIZE": self.file_size, "NOFILE": self.open_files, "CORE": 0}
+        # 1 and not 0: where cores are piped to a program outside, Linux gives up at 1 alone (fs/coredump.c)
+        values = {"CPU": self.cpu, "FSIZE": self.file_size, "NOFILE": self.open_files, "CORE": 1}
         if self.address_space:
             values["AS"] = self.memory
         return {**values, "NPROC": self.processes}

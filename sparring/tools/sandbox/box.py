@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import os
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +17,7 @@ from sparring.errors import SandboxUnavailable, UserError, unknown
 from . import bubblewrap, selftest
 from .base import PATH, Description, Job, Kind, Limits, Net, Options, Ran
 from .container import Containers
-from .folders import DEVICES, NOBODY, PROC, closed_to, hand_over, readable, work_folder
+from .folders import DEVICES, NOBODY, PROC, closed_to, hand_over, readable, remove, work_folder
 from .inside import landlock
 from .process import supervise
 
@@ -143,10 +140,7 @@ class Sandbox:
         finally:
             if not kept:
                 self._given.discard(tmp)
-                try:
-                    tmp.rmdir()
-                except OSError:  # something is left in it, perhaps much
-                    await asyncio.to_thread(remove, tmp)
+                await discard(tmp)
 
     def run(self, command: str | Sequence[str], **options: Any) -> Ran:
         """`arun` for callers without an event loop, or within one (it blocks)."""
@@ -187,7 +181,11 @@ class Sandbox:
             "devices": list(DEVICES),
             "tcp": self.options.net == "none",
         }
-        filter_ = {"loopback": self.options.net == "loopback", "truncate": landlock.abi() >= 3}
+        filter_ = {
+            "loopback": self.options.net == "loopback",
+            "truncate": landlock.abi() >= 3,
+            "watch": wrapped,  # there nothing outside is visible
+        }
         wrap = bubblewrap.program() if wrapped else None
         closed: dict[str, list[str]] = {}
         if self.user is not None:
@@ -209,20 +207,12 @@ class Sandbox:
         }
 
 
-def remove(folder: Path) -> None:
-    """Delete a tree in which the command may have closed folders to its own user."""
-
-    def opened(function: Any, path: str, _: object) -> None:
-        for each in (os.path.dirname(path), path):
-            if not os.path.islink(each) and os.path.isdir(each):
-                os.chmod(each, 0o700)
-        with contextlib.suppress(OSError):
-            function(path) if function is not os.open else shutil.rmtree(path, ignore_errors=True)
-
+async def discard(folder: Path) -> None:
+    """Delete a command's folder; off the event loop where something is left in it, perhaps much."""
     try:
-        shutil.rmtree(folder, onerror=opened)
-    except (RecursionError, OSError):  # folders nested by the thousand, or names too long together
-        subprocess.run(["rm", "-rf", "--", str(folder)], capture_output=True, check=False)
+        folder.rmdir()
+    except OSError:
+        await asyncio.to_thread(remove, folder)
 
 
 def blocking(made: Coroutine[Any, Any, T]) -> T:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+from functools import cache
 from pathlib import Path
 
 from .base import Job
@@ -14,6 +16,12 @@ def program() -> str | None:
     return shutil.which("bwrap", path=os.environ.get("PATH", "") + ":/usr/bin:/usr/local/bin")
 
 
+@cache
+def _sizes(bwrap: str) -> bool:
+    """Whether it can limit a file system in memory (0.7 or later)."""
+    return "--size" in subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False).stdout
+
+
 def command(bwrap: str, job: Job, read: list[str], write: list[Path]) -> list[str]:
     """`bwrap` with all that makes its namespaces; what it starts in them is to follow.
 
@@ -22,6 +30,8 @@ def command(bwrap: str, job: Job, read: list[str], write: list[Path]) -> list[st
     line = [bwrap, "--unshare-all", "--unshare-user", "--die-with-parent", "--clearenv"]
     line += ["--cap-drop", "ALL", "--hostname", "sandbox"]
     line += ["--proc", "/proc", "--dev", "/dev", "--bind", str(job.tmp), "/tmp"]
+    if _sizes(bwrap):
+        line += ["--size", str(job.limits.memory), "--tmpfs", "/dev/shm"]
     seen = [path for path in read if not any(path.startswith(f"{other}/") for other in read)]
     binds = [(path, "--ro-bind") for path in seen] + [(str(path), "--bind") for path in (job.work, *write)]
     for path, option in sorted(binds, key=lambda each: each[0].count("/")):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
 import sys
@@ -72,12 +74,16 @@ def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     todo = [str(folder)]
     yield str(folder), os.lstat(folder)
     while todo:
-        with os.scandir(todo.pop()) as entries:
-            for entry in entries:
-                found = entry.stat(follow_symlinks=False)
-                yield entry.path, found
-                if stat.S_ISDIR(found.st_mode):
-                    todo.append(entry.path)
+        try:
+            with os.scandir(todo.pop()) as entries:
+                for entry in entries:
+                    found = entry.stat(follow_symlinks=False)
+                    yield entry.path, found
+                    if stat.S_ISDIR(found.st_mode):
+                        todo.append(entry.path)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:  # so deep that only a command can have made it
+                raise
 
 
 def hand_over(folder: Path, user: int) -> None:
@@ -89,6 +95,46 @@ def hand_over(folder: Path, user: int) -> None:
         if found.st_uid == user or (found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode)):
             continue
         os.lchown(path, user, user)
+
+
+def _emptied(folder: int) -> list[str]:
+    """Delete what is no folder in an open folder; the names of its folders."""
+    with os.scandir(folder) as entries:
+        listed = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_folder in listed:
+        if not is_folder:
+            os.unlink(name, dir_fd=folder)
+    return [name for name, is_folder in listed if is_folder]
+
+
+def remove(folder: Path) -> None:
+    """Delete a tree that a command made, as far as that is possible; nothing may be using it.
+
+    Its folders may be closed to their own user, and deeper than paths, recursion and open files go. So one
+    after the other is opened, from the one above it, and left by `..`.
+    """
+    way = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    with contextlib.suppress(OSError):
+        os.chmod(folder, 0o700)
+        here = os.open(folder, way)
+        try:
+            left = [_emptied(here)]  # of each folder on the way down, the folders in it
+            while left[-1] or left[1:]:
+                if left[-1]:
+                    os.chmod(left[-1][-1], 0o700, dir_fd=here)
+                    goal = os.open(left[-1][-1], way, dir_fd=here)
+                else:
+                    goal = os.open("..", way, dir_fd=here)
+                os.close(here)
+                here = goal
+                if left[-1]:
+                    left.append(_emptied(here))
+                else:
+                    left.pop()
+                    os.rmdir(left[-1].pop(), dir_fd=here)
+        finally:
+            os.close(here)
+        os.rmdir(folder)
 
 
 def closed_to(user: int, paths: Iterable[str | Path]) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from .base import Clip, Limits, Ran, SandboxFailed
-from .zygotes import shared
+from .zygotes import held, shared
 
 GRACE = 20.0
 """Seconds the supervisor gets to end a tree, beyond the command's own limit."""
@@ -66,6 +66,7 @@ class Pipes:
         theirs, ours = os.pipe()
         self.theirs.append(theirs)
         self._ours.append(ours)
+        held.add(ours)
         return ours
 
     async def reader(self) -> asyncio.StreamReader:
@@ -92,6 +93,7 @@ class Pipes:
         """Close one of ours that we write."""
         if number in self._ours:
             self._ours.remove(number)
+            held.discard(number)
             os.close(number)
 
     def close(self) -> None:
@@ -169,14 +171,25 @@ async def _over(
         end()
         for task in tasks:
             task.cancel()
-        if not last.done():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(last, GRACE)
+        await _done(last)
+
+
+async def _done(last: asyncio.Future[bytes]) -> None:
+    """Wait for it, `GRACE` at most; who is cancelled meanwhile, perhaps again, waits too."""
+    again: asyncio.CancelledError | None = None
+    end = asyncio.get_running_loop().time() + GRACE
+    while not last.done() and (rest := end - asyncio.get_running_loop().time()) > 0:
+        try:
+            await asyncio.wait({last}, timeout=rest)
+        except asyncio.CancelledError as error:
+            again = error
+    if again:
+        raise again
 
 
 def _result(said: dict[str, Any], out: Clip, err: Clip) -> Ran:
     """The supervisor's words as a `Ran`."""
-    if not said["started"] and said["reason"] is None:
+    if not said["started"] and said["reason"] != "cancelled":
         why = said["said"] or err.text.strip()[-400:]
         raise SandboxFailed(f"the sandbox did not come about: {why or said['status']}")
     status = 137 if said["reason"] or said["status"] is None else said["status"]

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from functools import cache
 from pathlib import Path
 
 INSIDE = Path(__file__).parent
@@ -62,6 +63,7 @@ class Zygote:
                 start_new_session=True,
             )
         self._line = ours
+        held.add(ours.fileno())
         atexit.register(self.close)
 
     def close(self) -> None:
@@ -70,6 +72,7 @@ class Zygote:
         self._line = self._process = None
         atexit.unregister(self.close)
         if line is not None:
+            held.discard(line.fileno())
             line.close()
         if process is not None and self.pid == os.getpid():
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -78,14 +81,37 @@ class Zygote:
 
 _shared: Zygote | None = None
 _shared_lock = threading.Lock()
+held: set[int] = set()
+"""Open files by whose end the zygote and the supervisors know that this process is gone."""
 
 
 def shared() -> Zygote:
     """The one of this process; a forked child gets one of its own."""
     global _shared
+    _watch_forks()
     with _shared_lock:
         if _shared is None or _shared.pid != os.getpid():
             if _shared is not None:
-                _shared.close()  # a second holder of the line would keep it alive
+                _shared.close()
             _shared = Zygote()
         return _shared
+
+
+@cache
+def _watch_forks() -> None:
+    os.register_at_fork(after_in_child=_forked)
+
+
+def _forked() -> None:
+    """In a child: let go of what is held, or the parent's commands would outlive the parent.
+
+    The numbers stay taken, since objects of the parent that are copied here may close them once more. The
+    lock may have been held by a thread that is not here.
+    """
+    global _shared_lock
+    _shared_lock = threading.Lock()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in held:
+        os.dup2(nothing, number, inheritable=False)
+    held.clear()
+    os.close(nothing)

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from sparring.errors import SparringError
 from sparring.tools.sandbox import Limits, Sandbox
-from sparring.tools.sandbox.box import remove
+from sparring.tools.sandbox.folders import remove
 
 from .canaries import Plan, named_files, plan
 from .environments import EnvironmentFailed, Environments, Interpreter, Tests, needed, tree_key

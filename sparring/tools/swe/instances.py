@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from sparring.errors import UserError, unknown
+from sparring.errors import UserError, json_value, kind_of, unknown
 
 from .resolution import EvalType
 from .results import RUNNERS
-from .rows import json_rows, kind_of, no_twins, parsed
+from .rows import json_rows, no_twins
 
 REQUIRED = ("instance_id", "repo", "base_commit", "problem_statement", "patch", "test_patch")
 LISTS = ("FAIL_TO_PASS", "PASS_TO_PASS")
@@ -144,7 +144,7 @@ def _task_folder(folder: Path) -> dict[str, Any]:
         row[name] = _text(folder / file)
     hints = folder / "hints.md"
     row["hints_text"] = _text(hints) if hints.is_file() else ""
-    tests = parsed(_text(folder / "tests.json"), str(folder / "tests.json"))
+    tests = json_value(_text(folder / "tests.json"), str(folder / "tests.json"))
     if not isinstance(tests, dict):
         raise UserError(f"{folder / 'tests.json'}: an object of test lists is needed, not {kind_of(tests)}")
     row.update(tests)
@@ -193,7 +193,7 @@ def _instance(row: Mapping[str, Any], where: str, folder: Path) -> Instance:
     known = {*REQUIRED, *LISTS, *TEXTS, *OURS}
     meta = {name: value for name, value in row.items() if name not in known}
     if isinstance(meta.get("image_assets"), str):
-        meta["image_assets"] = parsed(meta["image_assets"] or "{}", f"{where}, `image_assets`")
+        meta["image_assets"] = json_value(meta["image_assets"] or "{}", f"{where}, `image_assets`")
     return Instance(
         id=texts["instance_id"],
         repo=texts["repo"],
@@ -222,7 +222,7 @@ def _string(value: Any, name: str, where: str) -> str:
 def _strings(value: Any, name: str, where: str) -> tuple[str, ...]:
     """A list of texts, or the JSON of one in a text, as the Hub's rows have it."""
     if isinstance(value, str):
-        value = parsed(value, f"{where}, `{name}`")
+        value = json_value(value, f"{where}, `{name}`")
     if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
         raise UserError(f"{where}: `{name}` must be a list of texts, or one encoded as JSON")
     return tuple(value)

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sparring.errors import UserError
+from sparring.errors import UserError, kind_of
 
 from .resolution import Tally, Verdict
-from .rows import json_rows, kind_of, no_twins
+from .rows import json_rows, no_twins
 
 SCHEMA_VERSION = 2
 FIELDS = ("instance_id", "model_name_or_path", "model_patch")

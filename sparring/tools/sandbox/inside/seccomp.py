@@ -77,8 +77,22 @@ DENIED = {
     "semget": (64, 190),
     "msgget": (68, 186),
     "mq_open": (240, 180),
+    # may be held in memory that is mapped nowhere, where no limit sees it; libraries fall back to files
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
 }
-TRUNCATE = (76, 45)
+OF_ITSELF = {
+    "prlimit64": (302, 261, {0: 0}),
+    "sched_setaffinity": (203, 122, {0: 0}),
+    "sched_setscheduler": (144, 119, {0: 0}),
+    "sched_setparam": (142, 118, {0: 0}),
+    "sched_setattr": (314, 274, {0: 0}),
+    "setpriority": (141, 140, {0: 0, 1: 0}),
+    "ioprio_set": (251, 30, {0: 1, 1: 0}),
+}
+"""Numbers, and arguments by position that mean the caller itself; otherwise these reach every process of the
+user, and a limit on processor time is as good as a signal. Landlock has no rule for them."""
+TRUNCATE, WATCH = (76, 45), (254, 27)
 SOCKET, CLONE, IOCTL, CLONE3 = (41, 198), (56, 220), (16, 29), (435, 435)
 
 NEW_NAMESPACES = 0x7E020000
@@ -109,13 +123,15 @@ def _argument(position: int) -> Step:
     return (LOAD, 0, 0, ARGUMENTS + 8 * position)
 
 
-def program(machine: str, *, loopback: bool = False, truncate: bool = True) -> bytes:
+def program(machine: str, *, loopback: bool = False, truncate: bool = True, watch: bool = True) -> bytes:
     """The filter for one architecture, as an array of `struct sock_filter`.
 
     Args:
         machine: as `os.uname` says it: `x86_64` or `aarch64`.
         loopback: allow sockets of the four usual families; there must be a network namespace of its own.
         truncate: False denies `truncate(2)`, which Landlock checks only from ABI 3 on.
+        watch: False denies `inotify_add_watch(2)`, which Landlock does not check: it tells the names of what
+            others make in folders outside.
 
     Raises:
         KeyError: another architecture.
@@ -130,9 +146,14 @@ def program(machine: str, *, loopback: bool = False, truncate: bool = True) -> b
     ]
     if machine == "x86_64":  # the same calls under other numbers
         steps += [(AT_LEAST, 0, 1, X32), missing]
-    denied = list(DENIED.values()) + ([] if truncate else [TRUNCATE])
+    denied = list(DENIED.values()) + ([] if truncate else [TRUNCATE]) + ([] if watch else [WATCH])
     for numbers in denied:
         steps += _if_number(numbers[column], [refuse])
+    for *both, itself in OF_ITSELF.values():
+        asked = [
+            step for at, value in itself.items() for step in (_argument(at), (EQUAL, 1, 0, value), refuse)
+        ]
+        steps += _if_number(both[column], [*asked, _answer(ALLOW)])
     # its arguments lie in memory, out of a filter's sight; without it the C library falls back to clone
     steps += _if_number(CLONE3[column], [missing])
     clone = [_argument(0), (ANY_BIT, 0, 1, NEW_NAMESPACES), refuse, _answer(ALLOW)]
@@ -146,13 +167,13 @@ def program(machine: str, *, loopback: bool = False, truncate: bool = True) -> b
     return b"".join(struct.pack("=HBBI", *step) for step in steps)
 
 
-def install(*, loopback: bool, truncate: bool) -> None:
+def install(*, loopback: bool, truncate: bool, watch: bool) -> None:
     """Put the filter on this process and all it starts, for good; `no_new_privs` must be set.
 
     Raises:
         OSError: the kernel refused.
     """
-    code = program(os.uname().machine, loopback=loopback, truncate=truncate)
+    code = program(os.uname().machine, loopback=loopback, truncate=truncate, watch=watch)
     held = ctypes.create_string_buffer(code, len(code))
     head = ctypes.create_string_buffer(struct.pack("@HP", len(code) // 8, ctypes.addressof(held)))
     prctl(PR_SET_SECCOMP, 2, ctypes.addressof(head))

@@ -16,7 +16,7 @@ from . import confine
 from .confine import STARTED
 from .linux import PR_SET_CHILD_SUBREAPER, prctl
 from .namespaces import Namespaces
-from .tree import descendants, kill_all, resident
+from .tree import descendants, kill_all, proportional, resident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ class Watch:
         """Compare the whole tree with its limits on memory (bytes) and processes."""
         tree = descendants()
         used = sum(map(resident, tree))
+        if used > self.plan["memory"]:  # perhaps only because what forks share is counted for each
+            used = sum(map(proportional, tree))
         self.peak = max(self.peak, used)
         if used > self.plan["memory"]:
             self.reason = "memory"

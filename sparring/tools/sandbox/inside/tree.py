@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 else:
     import _signal as signal
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
 BY_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")
 
 
@@ -55,14 +54,25 @@ def descendants() -> list[int]:
     return list(found)
 
 
-def resident(pid: int) -> int:
-    """Bytes of private memory a process holds in RAM, 0 once it ended."""
+def _fields(path: str, names: tuple[bytes, bytes]) -> int | None:
+    """The sum of two fields in bytes, None where the file cannot be read."""
     try:
-        with open(f"/proc/{pid}/statm", "rb", 0) as file:
-            _, held, shared, *_ = map(int, file.read().split())
-    except (OSError, ValueError):
-        return 0
-    return max(0, held - shared) * PAGE
+        with open(path, "rb") as file:
+            lines = [line.split() for line in file if line.startswith(names)]
+    except OSError:
+        return None
+    return sum(int(line[1]) << 10 for line in lines)
+
+
+def resident(pid: int) -> int:
+    """Bytes that a process holds in RAM, pages of files aside; what several share counts for each of them."""
+    return _fields(f"/proc/{pid}/status", (b"RssAnon:", b"RssShmem:")) or 0
+
+
+def proportional(pid: int) -> int:
+    """The same, what is shared divided by how many share it; takes a walk through the process's pages."""
+    found = _fields(f"/proc/{pid}/smaps_rollup", (b"Pss_Anon:", b"Pss_Shmem:"))
+    return resident(pid) if found is None else found
 
 
 def _signal(pids: list[int], number: int) -> None:
