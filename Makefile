@@ -5,7 +5,7 @@ READY := .venv/.ready
 SRC := sparring tests benchmarks scripts examples
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-debate learn test test-slow test-postgres test-docker lint format bench clean
+.PHONY: help setup demo demo-debate swe-demo learn test test-slow test-postgres test-docker lint format bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -29,6 +29,12 @@ demo: $(READY) ## a real model debates 16 questions, then learns arithmetic: bef
 demo-debate: $(READY) ## the debate alone, on all 48 questions
 	$(BIN)/sparring play debate --tasks demo --engine smollm2-135m --memory demo.db --run demo-debate \
 	  --baseline --table --set answer=letter --set temperature=0.7 --set max_tokens=48
+
+swe-demo: $(READY) ## a scripted engineer in twelve small repositories, its patches graded (seconds)
+	$(BIN)/python examples/swe/build.py
+	$(BIN)/python examples/swe/engineer.py examples/swe/instances.jsonl > examples/swe/build/engineer.jsonl
+	$(BIN)/sparring swe examples/swe/instances.jsonl --engine scripted:examples/swe/build/engineer.jsonl \
+	  --memory swe-demo.db --run swe-demo --out examples/swe/build/predictions.jsonl
 
 learn: $(READY) ## the long learning runs: seeds, held-out, control, first number, curriculum (an hour)
 	$(BIN)/python -m benchmarks.learning --out learning
@@ -59,4 +65,5 @@ bench: $(READY) ## the budgets of the design, as ratios, with pass or short
 	$(BIN)/python -m benchmarks
 
 clean: ## remove the environment, caches, the demo's journal and weights
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache demo.db demo.db-wal demo.db-shm demo.db.policies *.plots learning
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *demo.db *demo.db-wal *demo.db-shm *demo.db.policies \
+	  *demo.db.swe examples/swe/build *.plots learning

@@ -23,6 +23,7 @@ import typer
 from sparring.cli_compare import compare
 from sparring.cli_policy import policy
 from sparring.cli_report import report
+from sparring.cli_swe import swe
 from sparring.cli_training import evolve, rewards, tournament
 from sparring.errors import SparringError, UserError
 from sparring.graphs.console import (
@@ -33,8 +34,9 @@ from sparring.graphs.console import (
     existing,
     hand_over,
     lasting,
+    options,
     pairs,
-    settings,
+    scripts,
     write_lines,
 )
 
@@ -52,6 +54,7 @@ app.add_typer(policy, name="policy")
 app.command()(evolve)
 app.command()(tournament)
 app.command()(compare)
+app.command()(swe)
 app.command()(rewards)
 
 DEFAULT_MEMORY = "sparring.db"
@@ -105,13 +108,10 @@ def play(  # noqa: PLR0913 - a parameter for each option
     table: Table = False,
 ) -> None:
     """Play a protocol over tasks; the same command again continues the run."""
-    given = settings(set_ or [], "--set", "OPTION=VALUE")
-    for name in given:
-        if name in RESERVED:
-            raise UserError(f"`{name}` is no option for `--set`: use {RESERVED[name]}")
+    given = options(set_ or [])
     roles = {name: str(text) for name, text in pairs(role or [], "--role", "ROLE=SPEC").items()}
     lasting(memory)
-    check_out(out, memory, tasks)
+    check_out(out, memory, tasks, *scripts((engine, *roles.values())))
     from sparring.graphs.context import Limits
     from sparring.graphs.play import aplay, plan
 
@@ -269,21 +269,6 @@ def doctor(memory: Memory = DEFAULT_MEMORY) -> None:
         print(f"{finding.state:6} {finding.name}: {finding.detail}{mend}", flush=True)
     if broken:
         raise Incomplete(f"{broken} of these must be mended first")
-
-
-# --- options ------------------------------------------------------------------------------------------
-
-RESERVED = {
-    "engine": "`--engine`",
-    "roles": "`--role`",
-    "seed": "`--seed`",
-    "copies": "`--copies`",
-    "limits": "`--max-calls` and the like",
-    "limit": "`--limit`",
-    "baseline": "`--baseline`",
-    "protocol": "the first argument",
-    "tasks": "`--tasks`",
-}
 
 
 # --- the boundary ------------------------------------------------------------------------------------

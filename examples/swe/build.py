@@ -36,6 +36,8 @@ REPOS = HERE / "repos"
 FIRST = 1_262_304_000
 """The first commit's time (2010-01-01); the others follow a week apart."""
 AUTHORS = ("Ada Fields <ada@example.org>", "Tom Reed <tom@example.org>", "Mia Sørensen <mia@example.org>")
+MAKE = "python examples/swe/build.py"
+"""Said where a repository is not there."""
 TIMEOUT = 20.0
 """Seconds that a task's tests may take, where repo.yaml says nothing else."""
 
@@ -164,6 +166,7 @@ def instance_of(name: str, commit: str) -> Instance:
         version="1",
         source=Path("build") / f"{name}.bundle",
         environment=environment,
+        meta={"make": MAKE},
     )
 
 

@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,13 @@ def existing(memory: str) -> None:
         raise UserError(f"memory `{memory}` does not exist; name the journal (`--memory URL`)")
 
 
-def check_out(out: Path | None, memory: str, *others: str) -> None:
+def scripts(specs: Iterable[str | None]) -> list[str]:
+    """The files of scripted engines among some specs."""
+    given = [spec.partition("scripted:") for spec in specs if spec is not None]
+    return [file.split("?")[0] for before, mark, file in given if mark and not before]
+
+
+def check_out(out: Path | None, memory: str, *others: str, option: str = "--out") -> None:
     """Find out before the work whether its results can be written, and that they replace nothing of ours."""
     if out is None:
         return
@@ -62,9 +68,9 @@ def check_out(out: Path | None, memory: str, *others: str) -> None:
     for taken in (*files, *others):
         path = Path(taken).expanduser()
         if path.exists() and out.expanduser().exists() and path.samefile(out.expanduser()):
-            raise UserError(f"`--out {out}` would overwrite `{taken}`; name another file")
+            raise UserError(f"`{option} {out}` would overwrite `{taken}`; name another file")
     if out.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"`--out {out}` cannot be written: it needs a file name in a folder that exists")
+        raise UserError(f"`{option} {out}` cannot be written: it needs a file name in a folder that exists")
 
 
 def write_lines(values: Iterable[Any], out: Path | None) -> None:
@@ -114,11 +120,16 @@ def conduct(
     *,
     quiet: bool,
     deliver: Callable[[PlayResult], None],
+    shown: Callable[[bool], Display] | None = None,
 ) -> None:
-    """Play with progress, deliver the results, and turn failure or interruption into what to do next."""
+    """Play with progress, deliver the results, and turn failure or interruption into what to do next.
+
+    Args:
+        shown: makes the display, of whether it is to be quiet.
+    """
     from sparring.graphs.display import Display
 
-    with Display(quiet) as display:
+    with (shown or Display)(quiet) as display:
         notes = Notes(display)
         notes.setLevel(logging.WARNING if quiet else logging.INFO)
         logger = logging.getLogger("sparring")
@@ -197,6 +208,29 @@ def pairs(texts: Sequence[str], option: str, form: str) -> dict[str, str]:
             raise UserError(f"`{option} {name}=...` is given twice, with `{found[name]}` and `{value}`")
         found[name] = value
     return found
+
+
+RESERVED = {
+    "engine": "`--engine`",
+    "roles": "`--role`",
+    "seed": "`--seed`",
+    "copies": "`--copies`",
+    "limits": "`--max-calls` and the like",
+    "limit": "`--limit`",
+    "baseline": "`--baseline`",
+    "protocol": "the first argument",
+    "tasks": "`--tasks`",
+}
+"""What a call of `play` takes and `--set` does not: what to use instead."""
+
+
+def options(texts: Sequence[str], reserved: Mapping[str, str] = RESERVED) -> dict[str, Any]:
+    """Options of the protocol or of sampling, from `--set`."""
+    given = settings(texts, "--set", "OPTION=VALUE")
+    for name in given:
+        if name in reserved:
+            raise UserError(f"`{name}` is no option for `--set`: use {reserved[name]}")
+    return given
 
 
 def settings(texts: Sequence[str], option: str, form: str) -> dict[str, Any]:

@@ -94,9 +94,7 @@ class Display:
             self._task = self._bar.add_task(state.run, total=1.0, state="")
 
     def _line(self, state: State, now: float) -> str:
-        parts = [f"{state.done}/{state.total} episodes", f"{state.calls} calls"]
-        if state.failed:
-            parts.insert(1, f"{state.failed} failed")
+        parts = self._counts(state)
         (then, before), (latest, tokens) = self._seen[0], self._seen[-1]
         if latest > then:
             parts.append(f"{(tokens - before) / (latest - then):.0f} tokens/s")
@@ -106,6 +104,11 @@ class Display:
         elif state.share > 0.02 and elapsed > 1:
             parts.append(f"{clock(elapsed * (1 - state.share) / state.share)} left")
         return ", ".join(parts)
+
+    def _counts(self, state: State) -> list[str]:
+        """What was done so far."""
+        failed = [f"{state.failed} failed"] if state.failed else []
+        return [f"{state.done}/{state.total} episodes", *failed, f"{state.calls} calls"]
 
 
 def clock(seconds: float) -> str:
@@ -191,7 +194,11 @@ def report_tables(report: Report) -> list[Any]:
     )
     parts: list[Any] = [Text(head)]
     accuracy = report.accuracy
-    if accuracy is None:
+    if report.software is not None:
+        from sparring.graphs.software_display import software_tables  # not on top, as below
+
+        parts += software_tables(report.software)
+    elif accuracy is None:
         why = "no task has a reference" if report.answers else "what is played is no answer to a task"
         why = "nothing could be judged" if report.masked else why
         parts.append(Text(f"{why}, so there is no accuracy"))
@@ -205,7 +212,7 @@ def report_tables(report: Report) -> list[Any]:
         from sparring.graphs.judge_display import judge_tables  # not on top: it is laid out with this module
 
         parts += [part for judge in report.judges for part in judge_tables(judge)]
-    elif report.figures:
+    elif report.figures and report.software is None:
         rows = [(name.replace("_", " "), f"{value:.4g}") for name, value in report.figures.items()]
         parts.append(columns(("", report.protocol), rows))
     if report.changes is not None:

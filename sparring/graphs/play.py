@@ -156,7 +156,10 @@ def plan(
     prompts = {n.removeprefix(PROMPTS): options.pop(n) for n in list(options) if n.startswith(PROMPTS)}
     if prompts:
         options["prompts"] = {**options.get("prompts", {}), **prompts}
-    rows = make_protocol(protocol, options).tasks(tasks, limit)
+    chosen = make_protocol(protocol, options)
+    rows = chosen.tasks(tasks, limit)
+    for task in rows:
+        chosen.accepts(task)
     play = Play(protocol, rows, options=options, sampling=sampling, baseline=asked, **known)
     if play.copies < 1:
         raise UserError(f"copies must be at least 1, not {play.copies}")

@@ -284,6 +284,7 @@ async def taken(
     if journal.has_run(name) and "baseline" not in (journal.run_row(name).config or {}):
         config.pop("baseline", None)  # asked for later, the run stays the same one
     protocol = make_protocol(play.protocol, play.options)
+    await asyncio.to_thread(protocol.ready)
     if not journal.has_run(name) and not protocol.waits:  # what cannot be known leaves no run in the way
         await asyncio.to_thread(protocol.facts, journal, name)
     handle = journal.drive(

@@ -141,6 +141,9 @@ class Protocol(BaseModel, ABC):
     def accepts(self, task: TaskRecord) -> None:
         """Raise `UserError` where a task lacks what this protocol needs; asked before any work."""
 
+    def ready(self) -> None:
+        """Raise `UserError` where this machine lacks what episodes need; asked before a run has a row."""
+
     def tasks(
         self, source: str | Path | Iterable[TaskRecord | Mapping[str, Any]], limit: int | None = None
     ) -> tuple[TaskRecord, ...]:

@@ -27,6 +27,7 @@ from sparring.graphs.player import FINISHED
 from sparring.graphs.pool import Baseline, answer_of, compare, share
 from sparring.graphs.protocol import Protocol
 from sparring.graphs.results import Result, read_results
+from sparring.graphs.software_report import SoftwareRun, software_run
 from sparring.graphs.stats import Estimate, bootstrap, wilson
 from sparring.graphs.step_errors import StepErrors, step_errors
 from sparring.memory.journal import Journal
@@ -101,6 +102,8 @@ class Report:
     """What the protocol measures of its own play."""
     answers: bool = True
     """`Protocol.answers`."""
+    software: SoftwareRun | None = None
+    """Of a run of `software`."""
     masked: int = 0
     """Finished episodes of tasks with a reference that nobody could judge (a grader's world failed)."""
 
@@ -132,6 +135,7 @@ def report(journal: Journal, run: str) -> Report:
     by_task = _by_task(scored)
     baseline = compare(journal, run, by_task)
     judged = judges(journal, run) if row.protocol == "pairwise" else []
+    accuracy = _accuracy(by_task) if by_task else None
     return Report(
         run=run,
         protocol=row.protocol,
@@ -141,7 +145,7 @@ def report(journal: Journal, run: str) -> Report:
         engines=_engines(journal, run),
         episodes={status: count for status, count in counts.items() if count},
         tasks=len(by_task),
-        accuracy=_accuracy(by_task) if by_task else None,
+        accuracy=accuracy,
         right=sum(bool(r.correct) for r in scored),
         no_answer=sum(r.answer is None and r.status in FINISHED for r in scored),
         failed=sum(r.status == "failed" for r in scored),
@@ -155,6 +159,7 @@ def report(journal: Journal, run: str) -> Report:
         judges=judged,
         figures=judge_figures(judged) if judged else protocol.figures(journal, run) if protocol else {},
         answers=answers,
+        software=software_run(journal, run, accuracy) if row.protocol == "software" else None,
         masked=len(referred) - len(scored) if answers else 0,
     )
 
@@ -175,9 +180,10 @@ def _by_task(scored: Iterable[Result]) -> dict[str, list[Result]]:
 
 
 def _accuracy(by_task: dict[str, list[Result]]) -> Estimate:
-    """Wilson's interval for one episode a task; over several copies, tasks are resampled."""
+    """Wilson's interval for one episode a task; over several copies, tasks are resampled, unless all came out
+    the same: resampling would give an interval without width."""
     shares = [share(results) for results in by_task.values()]
-    if all(len(results) == 1 for results in by_task.values()):
+    if len(set(shares)) == 1 or all(len(results) == 1 for results in by_task.values()):
         return wilson(sum(shares), len(shares))
     return bootstrap(shares)
 

@@ -108,8 +108,15 @@ class Evaluator:
 
 
 def accuracy(results: Sequence[Result]) -> Estimate:
-    """Share of right answers with Wilson's interval; no answer counts as wrong."""
-    return wilson(sum(bool(row.correct) for row in results), len(results))
+    """Share of right answers with Wilson's interval; no answer counts as wrong, what nobody could judge not
+    at all."""
+    counted = [row for row in results if not unjudged(row)]
+    return wilson(sum(bool(row.correct) for row in counted), len(counted))
+
+
+def unjudged(row: Result) -> bool:
+    """Whether there is an answer that nobody could judge: its judge failed, or it has no reference."""
+    return row.correct is None and row.answer is not None
 
 
 def grown(measure: Measure, items: int) -> Measure:

@@ -16,7 +16,7 @@ import numpy as np
 from sparring.graphs.results import Result
 from sparring.graphs.stats import Z95, Estimate
 from sparring.training.config import GateConfig
-from sparring.training.evaluate import Evaluator, Lineup, Measure, accuracy, grown
+from sparring.training.evaluate import Evaluator, Lineup, Measure, accuracy, grown, unjudged
 
 Verdict = Literal["promote", "reject", "underpowered"]
 FAILED = "failed"
@@ -35,7 +35,7 @@ class Decision:
     items: int
     """Pairs that were compared."""
     failed: int
-    """Pairs that were not, because an episode failed."""
+    """Pairs that were not, because an episode failed or nobody could judge it."""
     margin: float
     half_width: float
     """Asked for."""
@@ -66,10 +66,17 @@ def judge(
 ) -> Decision | None:
     """The decision on these items; None asks for more of them.
 
-    No answer counts as wrong. A pair of which an episode failed is left out: an outage proves nothing.
+    No answer counts as wrong. A pair of which an episode failed or was judged by nobody is left out: an
+    outage proves nothing.
     """
-    ours = {(row.task_id, row.copy): bool(row.correct) for row in candidate if row.status != FAILED}
-    theirs = {(row.task_id, row.copy): bool(row.correct) for row in live if row.status != FAILED}
+    ours, theirs = (
+        {
+            (row.task_id, row.copy): bool(row.correct)
+            for row in side
+            if row.status != FAILED and not unjudged(row)
+        }
+        for side in (candidate, live)
+    )
     paired = sorted(ours.keys() & theirs.keys())
     tasks: dict[str, list[float]] = {}
     for key in paired:

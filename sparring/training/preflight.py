@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sparring.agents.engines.base import Sampling
 from sparring.errors import UserError
@@ -17,7 +18,7 @@ from sparring.memory.records import TaskRecord
 from sparring.memory.types import canonical
 from sparring.memory.versions import journal_names
 from sparring.training.beginnings import origin_of
-from sparring.training.config import EvolveConfig, OpponentsConfig, PlayConfig
+from sparring.training.config import EvaluateConfig, EvolveConfig, GateConfig, OpponentsConfig, PlayConfig
 from sparring.training.evaluate import Measure
 from sparring.training.learner import named_reference
 from sparring.training.monitors import Monitor, make_monitor
@@ -50,15 +51,9 @@ def preflight(config: EvolveConfig) -> Plan:
     for name in config.policies:
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise UserError(f"policy `{name}`: name it with letters, digits, `_`, `-` and `.`")
-    tasks = () if config.tasks is None else _tasks(config.tasks)
+    tasks = () if config.tasks is None else _tasks(config.tasks, config.protocol, config.options)
     measures = {
-        name: Measure(
-            _tasks(part.tasks, getattr(part, "limit", None)),
-            part.options,
-            part.sampling,
-            getattr(part, "copies", 1),
-            getattr(part, "protocol", None),
-        )
+        name: _measure(config, part)
         for name, part in (("evaluate", config.evaluate), ("gate", config.gate))
         if part is not None
     }
@@ -97,6 +92,7 @@ def _accepted(config: EvolveConfig, tasks: Iterable[TaskRecord], measures: Mappi
             )
         pairs.append((protocol, measure.tasks))
     for protocol, given in pairs:
+        protocol.ready()
         for task in given:
             protocol.accepts(task)
 
@@ -182,8 +178,21 @@ def _begins(config: EvolveConfig, journal: Journal, name: str) -> None:
         raise untrained_reference(name, label)
 
 
-def _tasks(source: str, limit: int | None = None) -> tuple[TaskRecord, ...]:
-    return task_rows(source, limit)
+def _measure(config: EvolveConfig, part: EvaluateConfig | GateConfig) -> Measure:
+    """What `evaluate` or `gate` plays."""
+    limit, copies, own = (getattr(part, name, None) for name in ("limit", "copies", "protocol"))
+    options = part.options if own else {**config.options, **part.options}
+    tasks = _tasks(part.tasks, own or config.protocol, options, limit)
+    return Measure(tasks, part.options, part.sampling, copies or 1, own)
+
+
+def _tasks(
+    source: str, protocol: str | None, options: dict[str, Any], limit: int | None = None
+) -> tuple[TaskRecord, ...]:
+    """Tasks, in the form that their protocol reads."""
+    if protocol is None:
+        return task_rows(source, limit)
+    return make_protocol(protocol, options).tasks(source, limit)
 
 
 def _cast(config: EvolveConfig, *, play: bool) -> dict[str, float]:

@@ -41,7 +41,7 @@ from sparring.graphs.protocols.software_place import (
 from sparring.graphs.results import detailed_outcomes
 from sparring.memory.journal import Journal
 
-__all__ = ["MARKER", "SUBMITTED", "SoftwareTask"]
+__all__ = ["MARKER", "SEAT", "SUBMITTED", "SoftwareTask"]
 
 
 class SoftwareState(TypedDict, total=False):

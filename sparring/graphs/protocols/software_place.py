@@ -7,6 +7,7 @@ tree of them, is its protocol's affair (`software`, `software_search`).
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -29,7 +30,7 @@ from sparring.graphs.sandboxed import note_sandbox
 from sparring.memory.records import TaskRecord, Turn
 from sparring.memory.run import RunHandle
 from sparring.memory.versions import folder_beside
-from sparring.tools.sandbox import Limits, Ran
+from sparring.tools.sandbox import Limits, Ran, Sandbox
 from sparring.tools.sandbox.base import Kind
 from sparring.tools.swe.instances import Instance
 from sparring.tools.swe.objects import TreeFailed
@@ -80,6 +81,8 @@ class Workplace(Protocol):
     """Of a container."""
     i_understand: bool = False
     """Needed for `sandbox=none`: commands run unprotected."""
+    workers: int | None = Field(default=None, ge=1)
+    """Commands and grades that run at a time, over all episodes; None: one for each core."""
     folder: str | None = None
     """Where trees are; by default beside the journal (`JOURNAL.swe`)."""
     grade: bool = True
@@ -101,16 +104,25 @@ class Workplace(Protocol):
         return software_tasks(source, limit)
 
     def accepts(self, task: TaskRecord) -> None:
-        source = instance(task).source
-        if source is None or not source.exists():
-            what = "it names no `source`" if source is None else f"source `{source}` does not exist"
-            raise UserError(f"instance `{task.id}`: {what}; nobody can work on it on this machine")
+        one = instance(task)
+        if one.source is None:
+            raise UserError(f"instance `{task.id}`: it names no `source`; nobody can work on it here")
+        if not one.source.exists():
+            make = one.meta.get("make")
+            what = f"make it with `{make}`" if make else "nobody can work on it on this machine"
+            raise UserError(f"instance `{task.id}`: source `{one.source}` does not exist; {what}")
+
+    def ready(self) -> None:
+        if shutil.which("git") is None:
+            raise UserError("git is not installed; software tasks need it")
+        Sandbox.open(self.sandbox, image=self.image, i_understand=self.i_understand).close()
 
     @asynccontextmanager
     async def equipment(self, run: RunHandle) -> AsyncIterator[Workshop]:
         """The workshop; what holds its commands is journaled with the run."""
         folder = Path(self.folder) if self.folder else folder_beside(run.journal, "swe")
         options: dict[str, Any] = {"image": self.image, "i_understand": self.i_understand}
+        options["workers"] = self.workers
         shop = await asyncio.to_thread(lambda: Workshop(folder.expanduser(), self.sandbox, **options))
         try:
             await note_sandbox(run, shop.describe())

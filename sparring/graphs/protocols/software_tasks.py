@@ -85,7 +85,11 @@ async def graded(context: Context, outcome: Outcome | None) -> dict[str, Any] | 
     try:
         key = await asyncio.to_thread(shop.grader.key, one, patch)
         kept = _kept(context.episode.run.journal, task, key)
-        grade = await shop.grader.grade(one, patch) if kept is None else Grade.from_json(kept)
+        if kept is None:
+            async with shop.slots:
+                grade = await shop.grader.grade(one, patch)
+        else:
+            grade = Grade.from_json(kept)
     except UserError:
         raise
     except Exception as failure:  # whatever it is, it is not the patch's: an attempt is paid for

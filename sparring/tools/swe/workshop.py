@@ -45,12 +45,17 @@ class Workshop:
 
     Args:
         folder: may be deleted between two runs.
+        workers: commands and grades that run at a time; the others wait. None: one for each core.
         options: of `Sandbox.open`, beside the kind.
     """
 
-    def __init__(self, folder: str | Path, kind: Kind = "auto", **options: Any) -> None:
+    def __init__(
+        self, folder: str | Path, kind: Kind = "auto", workers: int | None = None, **options: Any
+    ) -> None:
         from .environments import Environments
 
+        self.slots = asyncio.Semaphore(workers or os.cpu_count() or 1)
+        """To be held by whatever runs a repository's code: tests that share a core run into their limits."""
         self.folder = Path(folder).resolve()
         self.objects = Objects(self.folder / "objects.git")
         self.environments: Environments = Environments(self.folder / "environments")
@@ -191,8 +196,10 @@ class Bench:
             for name in filter(_is_gits, os.listdir(self.folder)):
                 clear(self.folder / name)
             for name in filter(_is_gits, os.listdir(base)):
-                copy = shutil.copytree if (base / name).is_dir() else shutil.copy2
-                copy(base / name, self.folder / name)
+                if (base / name).is_dir() and not (base / name).is_symlink():
+                    shutil.copytree(base / name, self.folder / name, symlinks=True)
+                else:
+                    shutil.copy2(base / name, self.folder / name, follow_symlinks=False)
         except (UserError, ToolFailed):
             raise
         except (SparringError, OSError) as error:
@@ -210,9 +217,9 @@ class Bench:
         assert self._box is not None and self._state is not None, "`base` or `at` comes first"
         self._state = None
         env = {**PLAIN, **self._variables}
-        ran = await self._box.arun(
-            ["/bin/sh", "-c", SHELL, command], work=self.folder, limits=limits, env=env
-        )
+        words = ["/bin/sh", "-c", SHELL, command]
+        async with self._shop.slots:
+            ran = await self._box.arun(words, work=self.folder, limits=limits, env=env)
         try:
             self._state = await asyncio.to_thread(self._tree.snapshot)
         except TreeTooLarge as large:

@@ -13,6 +13,7 @@ REWARDS = {
     "shuffled": "sparring.training.rewards.shuffled:Shuffled",
     "spc": "sparring.training.rewards.spc:SneakyRewards",
     "comas": "sparring.training.rewards.comas:InteractionRewards",
+    "software": "sparring.training.rewards.software:SoftwareRewards",
     "marti": "sparring.training.rewards.credit:MartiShaping",
     "maporl": "sparring.training.rewards.credit:MaporlCredit",
 }

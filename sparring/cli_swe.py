@@ -1,0 +1,180 @@
+"""`sparring swe`: engineers resolve the issues of repositories, and their patches are graded."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from sparring.errors import UserError, unknown
+from sparring.graphs.console import RESERVED, check_out, conduct, lasting, options, pairs, scripts
+
+if TYPE_CHECKING:
+    from sparring.graphs.display import Display
+    from sparring.graphs.play import Play, PlayResult
+    from sparring.graphs.software_report import Attempt
+
+DEFAULT_MEMORY = "sparring.db"
+PROTOCOL = "software"
+NO_OPTIONS = {
+    **RESERVED,
+    "limits": "`--max-tokens` and `--max-cost`",
+    "tasks": "the first argument",
+    "protocol": "`sparring play`",
+    "baseline": "`sparring play software --baseline`",
+}
+File = Path | None
+
+
+def swe(  # noqa: PLR0913 - a parameter for each option
+    instances: Annotated[
+        Path, typer.Argument(metavar="INSTANCES", help="Rows of SWE-bench or our own, or task folders.")
+    ],
+    engine: Annotated[str | None, typer.Option(metavar="SPEC", help="Engine of the engineer.")] = None,
+    role: Annotated[list[str] | None, typer.Option(metavar="ROLE=SPEC", help="Engine of one role.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="Option of `software`, or of sampling."),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--instance", metavar="ID", help="Only this one; may be repeated.")
+    ] = None,
+    memory: Annotated[
+        str,
+        typer.Option(envvar="SPARRING_MEMORY", metavar="URL", help="Journal: a file or a postgresql:// URL."),
+    ] = DEFAULT_MEMORY,
+    run: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the run.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N instances.")] = None,
+    copies: Annotated[int, typer.Option(min=1, help="Independent attempts at each instance.")] = 1,
+    seed: int = 0,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Attempts at a time; commands and grades: see option `workers`.")
+    ] = 16,
+    out: Annotated[
+        File, typer.Option(metavar="FILE", help="Predictions for the official harness (.jsonl or .json).")
+    ] = None,
+    report: Annotated[
+        File, typer.Option(metavar="FILE", help="Summary in the official harness's schema, as JSON.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What predictions call the model; else by its engine.")
+    ] = None,
+    durability: Annotated[
+        str, typer.Option(metavar="full|normal", help="What a commit survives on SQLite.")
+    ] = "full",
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Cap of one attempt, prompts too.")] = None,
+    max_cost: Annotated[float | None, typer.Option(min=0, help="Cap of one attempt.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Resolve the issues of repositories and grade the patches; the same command again continues the run."""
+    given = options(set_ or [], NO_OPTIONS)
+    roles = {name: str(text) for name, text in pairs(role or [], "--role", "ROLE=SPEC").items()}
+    lasting(memory)
+    _check_files(out, report, memory, str(instances), *scripts((engine, *roles.values())))
+    from sparring.graphs.context import Limits
+    from sparring.graphs.play import aplay, plan
+    from sparring.graphs.software_display import SoftwareDisplay
+    from sparring.graphs.software_report import watch
+    from sparring.memory.journal import Journal
+
+    tasks: Any = _chosen(instances, only) if only else instances
+    limits, lasts = Limits(tokens=max_tokens, cost=max_cost), cast(Any, durability)
+    known = {"engine": engine, "roles": roles, "seed": seed, "copies": copies, "limits": limits}
+    planned = plan(PROTOCOL, tasks, limit=limit, **known, **given)
+    named = _model(planned, model)
+    name = run or planned.default_name
+
+    def shown(silent: bool) -> Display:
+        return SoftwareDisplay(silent)
+
+    def job(display: Display) -> Coroutine[Any, Any, PlayResult]:
+        async def work() -> PlayResult:
+            with Journal.at(memory, lasts) as journal:
+                display.look = watch(journal, name)  # type: ignore[attr-defined]  # made by `shown`
+                return await aplay(planned, journal, run=name, concurrency=concurrency, on_progress=display)
+
+        return work()
+
+    def deliver(result: PlayResult) -> None:
+        _deliver(result.run, memory, planned, out, report, named)
+
+    conduct(job, name, memory, quiet=quiet, deliver=deliver, shown=shown)
+
+
+def _check_files(out: Path | None, report: Path | None, memory: str, *others: str) -> None:
+    """Refuse before the work what could not be written after it."""
+    for option, file in (("--out", out), ("--report", report)):
+        check_out(file, memory, *others, option=option)
+    if out is not None and out.suffix not in (".jsonl", ".json"):
+        raise UserError(
+            f"`--out {out}`: the name must end in .jsonl or .json, the official harness goes by it"
+        )
+    if out is not None and report is not None and out.expanduser().resolve() == report.expanduser().resolve():
+        raise UserError(f"`--out` and `--report` are both `{out}`; name two files")
+
+
+def _chosen(file: Path, ids: list[str]) -> list[Any]:
+    """The instances of these ids, in the file's order."""
+    from sparring.tools.swe.instances import load_instances
+
+    found = {one.id: one for one in load_instances(file)}
+    for name in ids:
+        if name not in found:
+            raise unknown("instance", name, found)
+    return [one for name, one in found.items() if name in ids]
+
+
+def _model(planned: Play, name: str | None) -> str:
+    """What predictions call the model; refused now where no prediction could hold it."""
+    from sparring.graphs.cast import policy_name
+    from sparring.graphs.protocols.software import SEAT
+    from sparring.tools.swe.predictions import Prediction
+
+    made = name or policy_name(str(planned.roles.get(SEAT) or planned.engine)).lstrip(".")
+    try:
+        return Prediction("any", made, None).model_name_or_path
+    except UserError:
+        raise UserError(f"`{made}` is no name for a model; name it otherwise with `--model NAME`") from None
+
+
+def _deliver(run: str, memory: str, planned: Play, out: Path | None, report: Path | None, model: str) -> None:
+    """The tables to standard output, predictions and summary to their files."""
+    from sparring.graphs.display import report_tables, show
+    from sparring.graphs.report import report as read_report
+    from sparring.graphs.software_display import attempts_table
+    from sparring.graphs.software_report import attempts
+    from sparring.memory.journal import Journal
+
+    with Journal.open(memory) as journal:
+        found, figures = attempts(journal, run), read_report(journal, run)
+    _write(found, planned, out, report, model)
+    head, *rest = report_tables(figures)
+    show(head, attempts_table(found), *rest)
+
+
+def _write(found: list[Attempt], planned: Play, out: Path | None, report: Path | None, model: str) -> None:
+    """A file for each copy: the harness takes one prediction for each instance."""
+    from sparring.graphs.software_report import evaluated, predicted
+    from sparring.tools.swe.predictions import run_report, save_predictions
+
+    copies, ids = planned.copies, [task.id for task in planned.tasks]
+    for copy, (rows, grades) in enumerate(
+        zip(predicted(found, model, copies), evaluated(found, copies), strict=True)
+    ):
+        if out is not None:
+            file = _numbered(out.expanduser(), copy)
+            print(f"predictions: {file} ({save_predictions(file, rows)})", file=sys.stderr)
+        if report is not None:
+            file = _numbered(report.expanduser(), copy)
+            summary = run_report(ids, {row.instance_id: row for row in rows}, grades)
+            file.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+            print(f"report: {file}", file=sys.stderr)
+
+
+def _numbered(file: Path, copy: int) -> Path:
+    """`out.jsonl`, `out.1.jsonl`, ..."""
+    return file if copy == 0 else file.with_name(f"{file.stem}.{copy}{file.suffix}")

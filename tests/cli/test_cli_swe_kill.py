@@ -1,0 +1,131 @@
+"""`sparring swe` killed with signal 9, again and again, ends with what it ends with undisturbed."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+sys.path.append(str(TESTS / "tools"))
+from example_scripts import script  # noqa: E402 - the paths first
+from swe_tasks import task  # noqa: E402 - the paths first
+
+from sparring import cli  # noqa: E402 - the paths first
+from sparring.tools.swe.instances import save_instances  # noqa: E402 - the paths first
+
+START = multiprocessing.get_context("forkserver")
+NAMES = ("larder", "parking", "shelfmark")
+FILES = ("p.jsonl", "p.1.jsonl", "r.json", "r.1.json")
+
+
+def live(folder: Path) -> None:
+    """One process that runs the command, whatever is left to do of it."""
+    os.chdir(folder)
+    for stream in (1, 2):
+        os.dup2(os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    files = ("--out", "p.jsonl", "--report", "r.json", "--memory", "j.db", "--run", "r", "--copies", "2")
+    options = ("--set", "sandbox=landlock", "--durability", "normal")
+    sys.exit(cli.main(["swe", "instances.jsonl", "--engine", "scripted:script.jsonl", *files, *options]))
+
+
+def place(folder: Path) -> Path:
+    """Three instances: one is mended, one gets a patch that mends nothing, one gets none."""
+    folder.mkdir()
+    engineers = script("swe/engineer.py")
+    found = [task(name) for name in NAMES]
+    save_instances(folder / "instances.jsonl", found)
+    rules = list(engineers.recorded(found))
+    for rule, command in zip(rules[2:], ("touch junk; sleep 0.2", "sleep 0.1"), strict=False):
+        rule["replies"] = [engineers.said("Hm.", f"{command}  {engineers.FIXED}")]
+    (folder / "script.jsonl").write_text("".join(json.dumps(rule) + "\n" for rule in rules))
+    return folder
+
+
+def begin(folder: Path) -> BaseProcess:
+    child = START.Process(target=live, args=(folder,))
+    child.start()
+    return child
+
+
+def grading(folder: Path) -> set[str]:
+    """Folders of grades that run now."""
+    return {str(path) for path in folder.glob("j.db.swe/environments/running/*/grade-*")}
+
+
+def kill_when(folder: Path, due: Callable[[], bool]) -> bool:
+    """Begin a process and kill it when it is due; False where it came to its end before."""
+    child = begin(folder)
+    while child.is_alive() and not due():
+        time.sleep(0.01)
+    if child.pid is not None and child.is_alive():
+        os.kill(child.pid, signal.SIGKILL)
+    child.join(60)
+    assert child.exitcode in (0, -signal.SIGKILL), (folder / "said.txt").read_text()
+    return child.exitcode != 0
+
+
+def figures(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    capsys.readouterr()
+    assert cli.main(["report", "r", "--memory", str(folder / "j.db"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    return {name: found[name] for name in ("software", "accuracy", "episodes", "statuses")}
+
+
+def told(folder: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """All that a run hands over."""
+    return figures(folder, capsys), [(folder / name).read_bytes() for name in FILES]
+
+
+def campaign(folder: Path, kills: int, seed: int, capsys: pytest.CaptureFixture[str]) -> int:
+    """Kill a run `kills` times, every second time in the midst of a grade; the grades that were hit."""
+    START.set_forkserver_preload(
+        ["sparring.cli", "sparring.graphs.play", "sparring.graphs.protocols.software"]
+    )
+    whole = place(folder / "whole")
+    child = begin(whole)
+    child.join(120)
+    assert child.exitcode == 0, (whole / "said.txt").read_text()
+
+    rng, broken, hit = random.Random(seed), place(folder / "broken"), 0
+    for nth in range(kills):
+        before = grading(broken)
+        if nth % 2 == 0:
+            killed = kill_when(broken, lambda before=before: bool(grading(broken) - before))
+            hit += killed
+        else:
+            end = time.monotonic() + rng.uniform(0.3, 3.0)
+            killed = kill_when(broken, lambda end=end: time.monotonic() >= end)
+        if not killed:  # there was nothing left to do: the next life begins anew
+            assert told(broken, capsys) == told(whole, capsys)
+            shutil.rmtree(broken)
+            place(broken)
+    child = begin(broken)
+    child.join(120)
+    assert child.exitcode == 0, (broken / "said.txt").read_text()
+    assert told(broken, capsys) == told(whole, capsys)
+    found = figures(broken, capsys)["software"]
+    assert found["statuses"] == {"resolved": 2, "unresolved": 2, "empty": 2}
+    assert not grading(broken) and not list(broken.glob("j.db.swe/work/*"))
+    return hit
+
+
+def test_three_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert campaign(tmp_path, 3, 1, capsys) >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_forty_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert campaign(tmp_path, 40, 2, capsys) >= 10
