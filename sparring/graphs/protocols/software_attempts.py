@@ -14,11 +14,12 @@ from typing import Any, TypedDict
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 
+from sparring.agents.roles import Role
 from sparring.errors import UserError
 from sparring.graphs.context import Context
 from sparring.graphs.protocols.software import SoftwareTask
 from sparring.graphs.protocols.software_evidence import valued
-from sparring.graphs.protocols.software_place import Made
+from sparring.graphs.protocols.software_place import SEAT, Made
 from sparring.memory.records import Turn
 
 
@@ -39,6 +40,9 @@ class Attempt(TypedDict):
 
 class Attempts(SoftwareTask):
     """Base of protocols that make several attempts; the options are those of each."""
+
+    def seats(self) -> dict[str, Role]:
+        return {SEAT: self.engineer(["strategy"], shipped="attempter")}
 
     def beginning(self, steps: int) -> tuple[list[str], list[tuple[str, str]]]:
         raise UserError(f"episodes of protocol `{self.name}` cannot be forked")

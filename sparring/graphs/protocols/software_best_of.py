@@ -27,7 +27,6 @@ from sparring.graphs.protocols.software_attempts import Attempt, Attempts, traje
 from sparring.graphs.protocols.software_choice import Candidate, Choosing
 from sparring.graphs.protocols.software_evidence import VALUER, told, valuer
 from sparring.graphs.protocols.software_figures import choice_figures
-from sparring.graphs.protocols.software_place import SEAT
 from sparring.memory.journal import Journal
 
 
@@ -54,7 +53,7 @@ class SoftwareBestOf(Choosing, Attempts):
 
     def seats(self) -> dict[str, Role]:
         asked = {VALUER: valuer(self)} if self.select == "value" else {}
-        return {SEAT: self.engineer(), **asked, **self.choosing_seats()}
+        return {**Attempts.seats(self), **asked, **self.choosing_seats()}
 
     @property
     def max_calls(self) -> int:

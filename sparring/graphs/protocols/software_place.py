@@ -91,7 +91,7 @@ class Workplace(Protocol):
     def engineer(self, more: Iterable[str] = (), shipped: str | None = None) -> Role:
         """The engineer's role; `more` are variables of its prompt beside those of every engineer."""
         occasions = dict.fromkeys(("task", "observation", "mistake"), action)
-        first = ["question", "timeout", "steps", "marker", "strategy"]
+        first = ["question", "timeout", "steps", "marker"]
         later = ["output", "returncode", "ended", "left", "mistake"]
         return self.role(SEAT, occasions, [*first, *later, *more], shipped)
 
