@@ -22,6 +22,8 @@ _HOME = {
     "aevolve": "sparring.training.evolve",
     "tournament": "sparring.training.league.tournament",
     "atournament": "sparring.training.league.tournament",
+    "archive": "sparring.training.archive.archive",
+    "aarchive": "sparring.training.archive.archive",
     "RewardFunction": "sparring.training.rewards.base",
     "make_protocol": "sparring.graphs.catalogue",
     "Protocol": "sparring.graphs.protocol",
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
     from sparring.memory.records import TaskRecord as TaskRecord
     from sparring.memory.tasks import load_tasks as load_tasks
     from sparring.tools.checks import check as check
+    from sparring.training.archive.archive import aarchive as aarchive
+    from sparring.training.archive.archive import archive as archive
     from sparring.training.evolve import aevolve as aevolve
     from sparring.training.evolve import evolve as evolve
     from sparring.training.league.tournament import atournament as atournament

@@ -22,6 +22,7 @@ import typer
 
 from sparring.cli_compare import compare
 from sparring.cli_policy import policy
+from sparring.cli_report import report
 from sparring.cli_swe import swe
 from sparring.cli_training import evolve, rewards, tournament
 from sparring.errors import SparringError, UserError
@@ -153,29 +154,7 @@ def resume(
     conduct(job, run, memory, quiet=quiet, deliver=lambda result: hand_over(result, memory, out, table))
 
 
-@app.command()
-def report(run: RunName, memory: Memory = DEFAULT_MEMORY, as_json: Json = False) -> None:
-    """Accuracy, cost and comparison of a run, read from the journal."""
-    existing(memory)
-    from sparring.graphs.display import report_tables, show
-    from sparring.graphs.report import report as read_report
-    from sparring.memory.journal import Journal
-
-    with Journal.open(memory) as journal:
-        kind = journal.run_row(run).kind
-        if kind == "evolve":
-            from sparring.training.console import report_evolution
-
-            return report_evolution(journal, run, as_json=as_json)
-        if kind == "tournament":
-            from sparring.training.league.console import report_tournament
-
-            return report_tournament(journal, run, as_json=as_json)
-        found = read_report(journal, run)
-    if as_json:
-        write_lines([found.to_json()], None)
-    else:
-        show(*report_tables(found))
+app.command()(report)
 
 
 @models.command("list")

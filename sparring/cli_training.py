@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from sparring.errors import UserError
 from sparring.graphs.console import (
     Incomplete,
     Interrupted,
@@ -37,8 +38,18 @@ def evolve(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Play, reward, train, gate, publish, again; the same command goes on with a run that was stopped."""
+    """Play, reward, train, gate, publish, again; the same command goes on with a run that was stopped.
+
+    With `kind: archive` it is the words and settings of a software agent that evolve, and no weights.
+    """
     lasting(memory)
+    from sparring.graphs.config_file import kind_of
+
+    kind = kind_of(config)
+    if kind == "archive":
+        return _breed(config, memory, quiet=quiet, as_json=as_json)
+    if kind is not None:
+        raise UserError(f"configuration `{config}`, `kind`: `archive`, or no such field to train weights")
     from sparring.training.config import load_config
     from sparring.training.console import Watch, readability, summary
     from sparring.training.evolve import aevolve
@@ -59,6 +70,29 @@ def evolve(
         print(f"plot: {plot}", file=sys.stderr)
     if result.story.stopped:
         raise Incomplete("; ".join(f"policy `{name}`: {why}" for name, why in result.story.stopped.items()))
+
+
+def _breed(config: Path, memory: str, *, quiet: bool, as_json: bool) -> None:
+    """`sparring evolve` of an archive."""
+    from sparring.graphs.display import show
+    from sparring.training.archive.archive import aarchive
+    from sparring.training.archive.config import load_archive
+    from sparring.training.archive.console import Watch, tables
+
+    chosen = load_archive(config)
+    command = how_to("evolve", str(config), memory)
+    try:
+        result = asyncio.run(aarchive(chosen, memory, told=Watch(quiet)))
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; nothing is lost, go on with {command}") from None
+    if as_json:
+        write_lines([result.archive.to_json()], None)
+    else:
+        show(*tables(result.archive))
+    for plot in result.plots:
+        print(f"plot: {plot}", file=sys.stderr)
+    if result.unfinished is not None:
+        raise Incomplete(f"{result.unfinished}; try them again with {command}")
 
 
 def tournament(

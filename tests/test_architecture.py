@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "cli": {
         "cli_compare",
         "cli_policy",
+        "cli_report",
         "cli_swe",
         "cli_training",
         "training",
@@ -42,6 +43,7 @@ MAY_IMPORT = {
     "cli_swe": {"graphs", "memory", "tools"},
     "cli_training": {"training", "graphs", "agents", "memory", "tools"},
     "cli_policy": {"training", "graphs", "agents", "memory", "tools"},
+    "cli_report": {"cli_training", "training", "graphs", "memory"},
     "__init__": {"training", "graphs", "agents", "memory", "tools"},  # lazy names, never on import
     "__main__": {"cli"},
     "errors": set(),

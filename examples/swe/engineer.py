@@ -2,9 +2,12 @@
 
     python examples/swe/engineer.py examples/swe/instances.jsonl > engineer.jsonl
     python examples/swe/engineer.py --idle > idle.jsonl
+    python examples/swe/engineer.py examples/swe/instances.jsonl --hinted > examples/swe/build/hinted.jsonl
 
 The first shows that a fix made by shell commands is found, submitted and graded; the second that a run in
-which nothing is solved says so. Neither says anything about any model: their engine is `scripted:FILE`.
+which nothing is solved says so. The third is for `archive.yaml`: it applies a fix where the prompt has the
+hints that its instance needs, and an improver gives one hint after the other. None of them says anything
+about any model: their engine is `scripted:FILE`.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from sparring.graphs.protocols.software import MARKER
 from sparring.tools.swe.instances import Instance, load_instances
 
 END = "END_OF_THE_PATCH"
+HINTS = ("Reproduce the problem first.", "Look for the same mistake in other places.")
 LOOKED, FIXED = "# looked around", "# applied the fix"
 
 
@@ -52,14 +56,37 @@ def recorded(instances: Iterable[Instance]) -> Iterator[dict[str, Any]]:
     yield {"replies": [said("What is here?", f"git status --short; ls  {LOOKED}")]}
 
 
+def hinted(instances: Iterable[Instance]) -> Iterator[dict[str, Any]]:
+    """Rules of an engineer that needs no hint for the first of three instances, one for the second and both
+    for the third, and so on; of somebody who reads its logs, and of one who gives it the next hint."""
+    improver = {"role": "You improve a software agent"}
+    opening = "You are a software engineer who works in a shell."
+    yield {"role": "You find out why", "replies": ["Scripted: no log was read."]}
+    yield {**improver, "match": re.escape(HINTS[-1]), "replies": ["Scripted: I know no other hint."]}
+    for count in range(len(HINTS), 0, -1):
+        change = {"why": "a recorded hint", "system": " ".join([opening, *HINTS[:count]])}
+        known = {"match": re.escape(HINTS[count - 2])} if count > 1 else {}
+        yield {**improver, **known, "replies": [json.dumps(change)]}
+    rules = list(recorded(instances))
+    for place, rule in enumerate(rules[1:-1]):
+        needed = "".join(rf"{re.escape(hint)}[\s\S]*" for hint in HINTS[: place % (len(HINTS) + 1)])
+        rule["match"] = needed + rule["match"]
+    yield from (rules[0], *rules[1:-1])
+    yield from idle()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("instances", nargs="?", help="whose fixes are applied")
     parser.add_argument("--idle", action="store_true", help="apply none")
+    parser.add_argument("--hinted", action="store_true", help="apply those that its prompt has hints for")
     given = parser.parse_args()
     if given.idle == (given.instances is not None):
         parser.error("give instances, or --idle")
-    rules = idle() if given.idle else recorded(load_instances(given.instances))
+    if given.idle and given.hinted:
+        parser.error("give --idle or --hinted")
+    fixes = hinted if given.hinted else recorded
+    rules = idle() if given.idle else fixes(load_instances(given.instances))
     for rule in rules:
         print(json.dumps(rule))
 

@@ -27,6 +27,8 @@ from sparring.errors import UserError, unknown
 
 SHIPPED = Path(__file__).parent / "prompts"
 SUFFIXES = (".md", ".jinja")
+TEXT = Path("(text)")
+"""Stands for the file of a prompt that is given as its text."""
 _JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
@@ -86,11 +88,14 @@ class Prompt:
 
 
 def load_prompt(name: str | Path) -> Prompt:
-    """A shipped prompt by role name, or a prompt file by path (ending in .md or .jinja).
+    """A shipped prompt by role name, a prompt file by path (ending in .md or .jinja), or a prompt by its own
+    text: a name that has a block. Such a text can extend shipped prompts only.
 
     Raises:
-        UserError: no such prompt, or the file is no valid template.
+        UserError: no such prompt, or it is no valid template.
     """
+    if isinstance(name, str) and "{%" in name:
+        return _compiled(TEXT, tuple(_chain(TEXT, name)))
     path = Path(name) if str(name).endswith(SUFFIXES) else SHIPPED / f"{name}.md"
     if not path.is_file():
         raise unknown("prompt (no such file either)", name, (file.stem for file in SHIPPED.glob("*.md")))
@@ -106,8 +111,16 @@ def _texts(path: Path, seen: tuple[Path, ...] = ()) -> Iterator[tuple[str, str]]
         raise UserError(f"prompt `{path}` extends itself in a circle")
     try:
         text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"prompt `{path}` is no valid template: {error}") from None
+    yield from _chain(path, text, seen)
+
+
+def _chain(path: Path, text: str, seen: tuple[Path, ...] = ()) -> Iterator[tuple[str, str]]:
+    """A text as that of a file, then those of what it extends."""
+    try:
         parsed = _parsed(text)
-    except (OSError, UnicodeDecodeError, TemplateError) as error:
+    except TemplateError as error:
         raise UserError(f"prompt `{path}` is no valid template: {error}") from None
     yield f"{path.name} (extended)" if seen else path.name, text
     if any(parsed.find(kind) for kind in (nodes.Include, nodes.Import, nodes.FromImport)):
@@ -117,7 +130,8 @@ def _texts(path: Path, seen: tuple[Path, ...] = ()) -> Iterator[tuple[str, str]]
         if not isinstance(parent, str) or Path(parent).name != parent:
             raise UserError(f"prompt `{path}` must extend a file by its plain name, such as `solver.md`")
         beside = path.with_name(parent)
-        found = beside if beside != path and beside.is_file() else SHIPPED / parent
+        own = path is not TEXT and beside != path and beside.is_file()
+        found = beside if own else SHIPPED / parent
         if not found.is_file():
             raise unknown(f"prompt that `{path}` extends", parent, (f.name for f in SHIPPED.glob("*.md")))
         yield from _texts(found, (*seen, path.resolve()))

@@ -28,6 +28,7 @@ PROTOCOLS = {
     "judge_check": "sparring.graphs.protocols.judge_check:JudgeCheck",
     "pairwise": "sparring.graphs.protocols.pairwise:Pairwise",
     "software": "sparring.graphs.protocols.software:SoftwareTask",
+    "improve": "sparring.graphs.protocols.improve:Improve",
     "cosc": "sparring.graphs.protocols.cosc:ChainOfSelfCorrection",
     "argue": "sparring.graphs.protocols.argue:Argue",
 }

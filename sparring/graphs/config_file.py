@@ -90,6 +90,15 @@ def read_config(kind: type[S], source: str | Path | dict[str, Any], placed: Plac
     return _checked(kind, values, f"configuration `{source}`")
 
 
+def kind_of(path: str | Path) -> Any:
+    """The field `kind` of a file, or of the one that it extends; None where there is none.
+
+    Raises:
+        UserError: no such file, or no YAML.
+    """
+    return _read(Path(path).expanduser(), lambda values, _: dict(values), ()).get("kind")
+
+
 class _Unique(yaml.SafeLoader):
     """YAML in which a key stands once in a mapping; PyYAML would keep the last and say nothing."""
 
@@ -159,7 +168,17 @@ def _checked(kind: type[S], values: dict[str, Any], where: str) -> S:
 
 def beside(folder: Path, name: Any) -> Any:
     """A file's name as found in the folder of the file that names it; anything else as it is."""
-    return str(folder / name) if isinstance(name, str) and (folder / name).is_file() else name
+    if not isinstance(name, str) or "\n" in name:  # a text is no name, and may be too long for one
+        return name
+    return str(folder / name) if (folder / name).is_file() else name
+
+
+def script_beside(folder: Path, spec: Any) -> Any:
+    """The spec of a scripted engine with its file found; any other as it is."""
+    if not isinstance(spec, str) or not spec.startswith(SCRIPT):
+        return spec
+    name, mark, options = spec.removeprefix(SCRIPT).partition("?")
+    return f"{SCRIPT}{beside(folder, name)}{mark}{options}"
 
 
 def what_is_played(values: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from sparring.graphs.console import existing
 from sparring.graphs.context import Limits
 from sparring.graphs.player import FINISHED, OnProgress, taken
 from sparring.graphs.results import Result, read_results
-from sparring.memory.journal import Journal
+from sparring.memory.journal import CONFIGURED, Journal
 from sparring.memory.records import TaskRecord
 from sparring.memory.types import canonical, digest
 
@@ -70,8 +70,8 @@ class Play:
         """The play of a journaled run."""
         config = dict(row.config)
         if not isinstance(config.get("tasks"), list):
-            own = row.kind in ("evolve", "tournament")
-            again = f"; go on with the `sparring {row.kind}` that began it" if own else ""
+            own = CONFIGURED.get(row.kind)
+            again = f"; go on with the `sparring {own}` that began it" if own else ""
             raise UserError(f"run `{row.id}` is of kind `{row.kind}`: it was not begun by `play`{again}")
         tasks = tuple(TaskRecord(**task) for task in config.pop("tasks"))
         limits = Limits(**config.pop("limits"))

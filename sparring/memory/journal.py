@@ -33,8 +33,8 @@ from .types import dumps
 from .writer import Writer
 
 MAX_NAME = 1000
-CONFIGURED = ("evolve", "tournament")
-"""Kinds of runs that a configuration file names, and only the command of that name continues."""
+CONFIGURED = {"evolve": "evolve", "archive": "evolve", "tournament": "tournament"}
+"""Kinds of runs that a configuration file names -> the command that alone continues them."""
 
 
 class Journal:
@@ -239,7 +239,7 @@ def _same(run: str, stored: Any, wanted: dict[str, Any], reread: Callable[[Any],
         where = "`run` in the configuration" if wanted["kind"] in CONFIGURED else "`--run NAME`"
         how = f"`sparring resume {run}`"
         if stored.kind in CONFIGURED:
-            how = f"`sparring {stored.kind}` and the configuration that it was begun with"
+            how = f"`sparring {CONFIGURED[stored.kind]}` and the configuration that it was begun with"
         raise UserError(
             f"run `{run}` exists with another {', '.join(different)}: choose another name ({where}), "
             f"or continue the old one with {how}"

@@ -148,6 +148,19 @@ def test_an_overridden_block_is_not_held_against_the_file(tmp_path: Path) -> Non
     load_prompt(child).check(["question"], [])
 
 
+def test_a_prompt_can_be_given_as_its_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it stands alone: files beside the process are not looked at."""
+    text = '{% extends "solver.md" %}\n{% block system %}Poet.{% endblock %}'
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "solver.md", "{% block question %}not this one{% endblock %}")
+    prompt = load_prompt(text)
+    assert prompt.render("system", {}) == "Poet." and "question" in prompt.occasions()
+    assert list(prompt.source) == ["(text)", "solver.md (extended)"] and prompt.source["(text)"] == text
+    assert "not this one" not in str(prompt.source)
+    with pytest.raises(UserError, match=r"`\(text\)` is no valid template"):
+        load_prompt("{% block system %}")
+
+
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.md")), ids=lambda path: path.stem)
 def test_shipped_prompts_end_with_what_to_do(path: Path) -> None:
     """Small models follow the last line best: the format asked for comes last, once."""

@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from sparring.graphs.cast import SCRIPT
-from sparring.graphs.config_file import RunConfig, Strict, beside, read_config, what_is_played
+from sparring.graphs.config_file import RunConfig, Strict, read_config, script_beside, what_is_played
 
 BETWEEN = " vs "
 """Stands between two players in the name of the run that holds their games."""
@@ -142,20 +141,12 @@ def _placed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _player(given: Any, folder: Path) -> Any:
     if not isinstance(given, dict):
-        return _script(given, folder)
-    placed = {**given, "engine": _script(given["engine"], folder)} if "engine" in given else dict(given)
+        return script_beside(folder, given)
+    placed = {**given, "engine": script_beside(folder, given["engine"])} if "engine" in given else dict(given)
     if isinstance(given.get("roles"), dict):
         placed["roles"] = _scripts(given["roles"], folder)
     return placed
 
 
 def _scripts(specs: dict[str, Any], folder: Path) -> dict[str, Any]:
-    return {name: _script(spec, folder) for name, spec in specs.items()}
-
-
-def _script(spec: Any, folder: Path) -> Any:
-    """The spec of a scripted engine with its file found."""
-    if not isinstance(spec, str) or not spec.startswith(SCRIPT):
-        return spec
-    name, mark, options = spec.removeprefix(SCRIPT).partition("?")
-    return f"{SCRIPT}{beside(folder, name)}{mark}{options}"
+    return {name: script_beside(folder, spec) for name, spec in specs.items()}
