@@ -89,7 +89,7 @@ def told(folder: Path, capsys: pytest.CaptureFixture[str]) -> Any:
 
 
 def campaign(folder: Path, kills: int, seed: int, capsys: pytest.CaptureFixture[str]) -> int:
-    """Kill a run `kills` times, every second time in the midst of a grade; the grades that were hit."""
+    """Kill a run `kills` times, half of them in the midst of a grade; the grades that were hit."""
     START.set_forkserver_preload(
         ["sparring.cli", "sparring.graphs.play", "sparring.graphs.protocols.software"]
     )
@@ -98,15 +98,16 @@ def campaign(folder: Path, kills: int, seed: int, capsys: pytest.CaptureFixture[
     child.join(120)
     assert child.exitcode == 0, (whole / "said.txt").read_text()
 
-    rng, broken, hit = random.Random(seed), place(folder / "broken"), 0
-    for nth in range(kills):
-        before = grading(broken)
-        if nth % 2 == 0:
+    rng, broken, hit, done, lives = random.Random(seed), place(folder / "broken"), 0, 0, 0
+    while done < kills:
+        before, lives = grading(broken), lives + 1
+        if lives % 2:
             killed = kill_when(broken, lambda before=before: bool(grading(broken) - before))
             hit += killed
         else:
-            end = time.monotonic() + rng.uniform(0.3, 3.0)
+            end = time.monotonic() + rng.uniform(0.1, 2.0)
             killed = kill_when(broken, lambda end=end: time.monotonic() >= end)
+        done += killed
         if not killed:  # there was nothing left to do: the next life begins anew
             assert told(broken, capsys) == told(whole, capsys)
             shutil.rmtree(broken)
