@@ -11,6 +11,7 @@ import yaml
 from sparring.errors import UserError
 from sparring.graphs.compare import load_comparison
 from sparring.memory.journal import Journal
+from sparring.training.archive.config import load_archive
 from sparring.training.config import load_config
 from sparring.training.league.config import load_tournament
 from sparring.training.preflight import preflight
@@ -331,5 +332,7 @@ def test_every_example_holds_together(file: Path) -> None:
         preflight(load_config(file))
     elif "methods" in text:
         load_comparison(file).played()
+    elif "kind: archive" in text:
+        load_archive(file)
     else:
         load_tournament(file)
