@@ -22,6 +22,7 @@ from sparring.agents.objects import clip, closing
 from sparring.agents.objects import find_object as find_object
 from sparring.agents.results import (
     Answer,
+    AttemptSummary,
     Candidates,
     Comparison,
     Conclusion,
@@ -262,6 +263,13 @@ conclusion: Parser[Conclusion] = _object(
     '{"program": "...", "program_fits": true or false, "output": "...", "output_fits": true or false, '
     '"answer": "<the answer>" or null}',
 )
+attempt_summary: Parser[AttemptSummary] = _object(
+    "attempt_summary",
+    AttemptSummary,
+    '{"approach_summary": "...", "strategy": "...", "modified_files": ["..."], "key_changes": ["..."], '
+    '"specific_techniques": ["..."], "tools_used": ["..."], "reasoning_pattern": "...", '
+    '"assumptions_made": ["..."], "components_touched": ["..."]}',
+)
 note: Parser[Statement] = Parser(
     "note", "1", "Reply in plain text.", lambda text: _build(Statement, {"text": text.strip()})
 )
@@ -308,7 +316,8 @@ PARSERS: dict[str, Parser[Any]] = {
     for item in (
         *ANSWER_FORMATS.values(),
         *(statement(name) for name in ANSWER_FORMATS),
-        *(conclusion, note, moderator, judge, candidates, stated, comparison, verdict, verdict_official),
+        *(conclusion, note, moderator, judge, candidates, stated, comparison, attempt_summary),
+        *(verdict, verdict_official),
     )
 }
 
