@@ -316,8 +316,7 @@ PARSERS: dict[str, Parser[Any]] = {
     for item in (
         *ANSWER_FORMATS.values(),
         *(statement(name) for name in ANSWER_FORMATS),
-        *(conclusion, note, moderator, judge, candidates, stated, comparison, attempt_summary),
-        *(verdict, verdict_official),
+        *(conclusion, note, moderator, judge, candidates, stated, comparison, verdict, verdict_official),
     )
 }
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from sparring.agents.parsing import attempt_summary, note
-from sparring.agents.prompts import load_prompt
 from sparring.agents.roles import Role
 from sparring.errors import BudgetExceeded, UserError, unknown
 from sparring.graphs.context import Context
+from sparring.graphs.protocols.se_plans import PLANS
 from sparring.graphs.protocols.se_pool import PARTS, Birth, Member, rules, scored, spoken
 from sparring.graphs.protocols.software_attempts import Attempt, Attempts, part, replies, trajectory
 from sparring.graphs.protocols.software_choice import Choosing
@@ -25,8 +25,6 @@ from sparring.graphs.protocols.software_evidence import (
 )
 
 SUMMARISER, STRATEGIST = "attempt_summariser", "strategist"
-PLANS = ("greedy", "tests_first", "careful_reader", "defensive", "minimal")
-"""Blocks of the shipped `plans.md`."""
 LONGEST_THOUGHT = 800
 """Characters of what the engineer thinks before a command, as a summariser reads it."""
 
@@ -38,7 +36,7 @@ class Making(Choosing, Attempts):
     """Pilots, and attempts that stay; the pool has twice as many."""
     generations: int = Field(default=3, ge=0)
     """Recombinations, at most."""
-    plans: tuple[str, ...] = Field(default=PLANS, min_length=1)
+    plans: tuple[str, ...] = Field(default=tuple(PLANS), min_length=1)
     """Of the pilots, in turn: a shipped plan by name, or a text of your own (two words and more)."""
     epsilon: float = Field(default=0.01, ge=0)
     patience: int = Field(default=1, ge=1)
@@ -84,7 +82,7 @@ class Making(Choosing, Attempts):
         seats[SUMMARISER] = self.role(
             SUMMARISER, {"summarise": attempt_summary}, ["question", "work", "ended", "patch"]
         )
-        seats[STRATEGIST] = self.role(STRATEGIST, dict.fromkeys(PARTS, note), ["question", "attempts"])
+        seats[STRATEGIST] = self.role(STRATEGIST, dict.fromkeys(PARTS, note), ["case"])
         return {**seats, **({VALUER: valuer(self)} if self.valued else {}), **self.choosing_seats()}
 
     async def strategy(
@@ -95,7 +93,7 @@ class Making(Choosing, Attempts):
             return self.planned(int(birth["name"].rpartition(".")[2])), None, None
         by_name = {one["name"]: one for one in parents}
         ordered = [by_name[name] for name in birth["parents"]]
-        shown = {"question": question, "attempts": list(_shown(context, birth, ordered))}
+        shown = {"case": case(context, question, birth, ordered)}
         try:
             said = await context.act(STRATEGIST, f"strategy/{birth['name']}", birth["operator"], shown)
         except BudgetExceeded as reached:
@@ -107,7 +105,7 @@ class Making(Choosing, Attempts):
     def planned(self, number: int) -> str:
         """The plan of a pilot, in words."""
         plan = self.plans[number % len(self.plans)]
-        return load_prompt("plans").render(plan, {}) if plan in PLANS else plan
+        return PLANS.get(plan, plan)
 
     async def told_of_it(
         self, context: Context, question: str, birth: Birth, attempt: Attempt
@@ -160,18 +158,23 @@ def work(context: Context, attempt: Attempt, most: int) -> str:
     return "\n\n".join(lines)
 
 
-def _shown(context: Context, birth: Birth, parents: Sequence[Member]) -> Iterator[dict[str, Any]]:
-    """What a strategist reads of each parent: its whole summary; the work where it is revised or has none."""
-    names = PARTS[birth["operator"]]
-    for number, one in enumerate(parents):
-        attempt, summary = one["attempt"], one["summary"]
-        whole = birth["operator"] == "revise" or summary is None
-        yield {
-            "part": names[number] if names else f"Attempt {number + 1}",
-            "name": one["name"],
-            "ended": ended(attempt),
-            "score": f"{one['score']:.2f}",
-            "summary": "" if summary is None else spoken(summary),
-            "work": told(trajectory(context, attempt)) if whole else "",
-            "patch": clipped(attempt["patch"], LONGEST_PATCH) if whole else "",
-        }
+def case(context: Context, question: str, birth: Birth, parents: Sequence[Member]) -> str:
+    """What a strategist reads: the issue and the parents, in full."""
+    names = PARTS[birth["operator"]] or [f"Attempt {number + 1}" for number in range(len(parents))]
+    lines = [f"The issue:\n\n<issue>\n{question}\n</issue>"]
+    for name, one in zip(names, parents, strict=True):
+        whole = birth["operator"] == "revise" or one["summary"] is None
+        lines.append(f"{name}:\n\n<attempt>\n{_told(context, one, whole)}\n</attempt>")
+    return "\n\n".join(lines)
+
+
+def _told(context: Context, one: Member, whole: bool) -> str:
+    """An attempt in words: how it ended and its summary; where that is not enough, the work and the patch."""
+    attempt, summary = one["attempt"], one["summary"]
+    lines = [f"How it ended: {ended(attempt)}. Its score, 0 to 1, without any test: {one['score']:.2f}."]
+    lines.append("There is no summary of it." if summary is None else spoken(summary))
+    if whole:
+        patch = clipped(attempt["patch"], LONGEST_PATCH) or "(nothing)"
+        work = told(trajectory(context, attempt))
+        lines += [f"Its last commands and what they printed:\n\n{work}", f"What it changed:\n\n{patch}"]
+    return "\n\n".join(lines)
