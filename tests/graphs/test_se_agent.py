@@ -303,5 +303,7 @@ def test_wrong_options_are_named() -> None:
     nothing = {f"weigh_{part}": 0 for part in ("value", "patch", "edits", "length")}
     with pytest.raises(UserError, match="all weights"):
         make_protocol("se_agent", nothing)
+    with pytest.raises(UserError, match="no length is in range"):
+        make_protocol("se_agent", {"shortest": 9, "longest": 8})
     unvalued = make_protocol("se_agent", {"weigh_value": 0, "select": "majority", "n": 2, "generations": 0})
     assert "valuer" not in unvalued.seats() and unvalued.max_calls == 4 * 100 + 2 * 2

@@ -65,6 +65,8 @@ class Making(Choosing, Attempts):
     def _weighed(self) -> Self:
         if not sum(self.weights.values()):
             raise UserError("all weights of the score are 0; give one of weigh_value, ... another value")
+        if self.shortest > self.longest:
+            raise UserError(f"shortest is {self.shortest} and longest {self.longest}; no length is in range")
         return self
 
     @property
@@ -175,6 +177,6 @@ def _told(context: Context, one: Member, whole: bool) -> str:
     lines.append("There is no summary of it." if summary is None else spoken(summary))
     if whole:
         patch = clipped(attempt["patch"], LONGEST_PATCH) or "(nothing)"
-        work = told(trajectory(context, attempt))
-        lines += [f"Its last commands and what they printed:\n\n{work}", f"What it changed:\n\n{patch}"]
+        commands = told(trajectory(context, attempt))
+        lines += [f"Its last commands and what they printed:\n\n{commands}", f"What it changed:\n\n{patch}"]
     return "\n\n".join(lines)
