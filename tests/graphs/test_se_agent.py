@@ -282,7 +282,9 @@ def test_after_a_cut_it_ends_the_same(
 def test_a_cap_on_calls_ends_it_with_what_there_is(memory: Path, instance: Instance, cap: int) -> None:
     [line] = search(memory, instance, cast(), **ASKED, limits=Limits(calls=cap))
     assert (line.status, line.calls, line.outcome["detail"]["stopped"]) == ("capped", cap, "capped")
-    assert bool(line.answer) == (cap > 2)
+    patches = set(line.outcome["detail"]["patches"].values())
+    assert line.answer in (patches or {""})  # which pilots speak first is open
+    assert patches or cap == 2
 
 
 def test_after_a_cut_the_cap_is_the_same(memory: Path, instance: Instance) -> None:
