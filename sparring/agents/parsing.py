@@ -22,6 +22,7 @@ from sparring.agents.objects import clip, closing
 from sparring.agents.objects import find_object as find_object
 from sparring.agents.results import (
     Answer,
+    AttemptSummary,
     Candidates,
     Comparison,
     Conclusion,
@@ -261,6 +262,13 @@ conclusion: Parser[Conclusion] = _object(
     Conclusion,
     '{"program": "...", "program_fits": true or false, "output": "...", "output_fits": true or false, '
     '"answer": "<the answer>" or null}',
+)
+attempt_summary: Parser[AttemptSummary] = _object(
+    "attempt_summary",
+    AttemptSummary,
+    '{"approach_summary": "...", "strategy": "...", "modified_files": ["..."], "key_changes": ["..."], '
+    '"specific_techniques": ["..."], "tools_used": ["..."], "reasoning_pattern": "...", '
+    '"assumptions_made": ["..."], "components_touched": ["..."]}',
 )
 note: Parser[Statement] = Parser(
     "note", "1", "Reply in plain text.", lambda text: _build(Statement, {"text": text.strip()})

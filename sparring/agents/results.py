@@ -109,3 +109,17 @@ class Comparison(Result):
 
     reason: str
     better: Literal["A", "B", "tie"]
+
+
+class AttemptSummary(Result):
+    """What SE-Agent's operators read of an attempt (2508.02085; the fields of its released code)."""
+
+    approach_summary: str = Stated
+    strategy: str = Stated
+    modified_files: list[str]
+    key_changes: list[str]
+    specific_techniques: list[str]
+    tools_used: list[str]
+    reasoning_pattern: str
+    assumptions_made: list[str]
+    components_touched: list[str]

@@ -30,6 +30,7 @@ PROTOCOLS = {
     "software": "sparring.graphs.protocols.software:SoftwareTask",
     "software_best_of": "sparring.graphs.protocols.software_best_of:SoftwareBestOf",
     "software_search": "sparring.graphs.protocols.software_search:SoftwareSearch",
+    "se_agent": "sparring.graphs.protocols.se_agent:SeAgent",
     "improve": "sparring.graphs.protocols.improve:Improve",
     "cosc": "sparring.graphs.protocols.cosc:ChainOfSelfCorrection",
     "argue": "sparring.graphs.protocols.argue:Argue",

@@ -120,7 +120,7 @@ def test_unknown_roles_prompts_and_options_list_those_that_exist() -> None:
         make_protocol("sample", {"m": 1})
     with pytest.raises(UserError, match="option `prompts`"):
         make_protocol("sample", {"prompts": "{not json"})
-    with pytest.raises(UserError, match=r"unknown protocol `chess`; known: .*, sample, sneaky"):
+    with pytest.raises(UserError, match=r"unknown protocol `chess`; known: .*, sample, se_agent, sneaky"):
         make_protocol("chess")
 
 
