@@ -39,7 +39,7 @@ swe-demo: $(READY) ## a scripted engineer in twelve small repositories, its patc
 learn: $(READY) ## the long learning runs: seeds, held-out, control, first number, curriculum (an hour)
 	$(BIN)/python -m benchmarks.learning --out learning
 
-test: $(READY) ## the default tests, about 9 minutes on 2 cores
+test: $(READY) ## the default tests, about 10 minutes on 2 cores
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 test-slow: $(READY) ## the long ones: 100 kills, real servers, large inputs
