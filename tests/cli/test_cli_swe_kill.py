@@ -118,7 +118,7 @@ def campaign(folder: Path, kills: int, seed: int, capsys: pytest.CaptureFixture[
     assert told(broken, capsys) == told(whole, capsys)
     found = figures(broken, capsys)["software"]
     assert found["statuses"] == {"resolved": 2, "unresolved": 2, "empty": 2}
-    assert not grading(broken) and not list(broken.glob("j.db.swe/work/*"))
+    assert not grading(broken) and not list((broken / "j.db.swe" / "work").glob("*"))
     return hit
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dying import die_at_event
 from engineer import events
 from searchers import places, search, secret_instance, turn_keys
 from test_se_agent import ASKED, cast
 
 from sparring.graphs.play import PlayResult
-from sparring.memory.episode import EpisodeHandle
 
 START = multiprocessing.get_context("forkserver")
 SLOW = pytest.mark.slow
@@ -37,18 +36,7 @@ def played(memory: Path, log: Any = lambda seat, request: None) -> PlayResult:
 def live(memory: Path, instant: tuple[str, str]) -> None:
     """The process that is killed."""
     when, where = instant
-    decide = EpisodeHandle.event
-
-    async def event(self: EpisodeHandle, kind: str, key: str, payload: dict[str, Any]) -> dict[str, Any]:
-        mine = where == f"{kind}/{key}"
-        if mine and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        kept = await decide(self, kind, key, payload)
-        if mine:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return kept
-
-    EpisodeHandle.event = event  # type: ignore[method-assign]  # this process is to die in it
+    die_at_event(lambda kind, key: where == f"{kind}/{key}", after=when == "after")
     played(memory)
 
 

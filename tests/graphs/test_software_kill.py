@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dying import die, die_at_event, die_in_command
 from engineer import commands, engineer, events, make_instance, number_of, repository, rows, work
 from grader_stand import StandGrader
 
 from sparring.agents.engines.base import Request
 from sparring.agents.engines.scripted import ScriptedEngine
 from sparring.graphs.play import PlayResult
-from sparring.memory.episode import EpisodeHandle
 from sparring.tools.swe.workshop import Bench, Workshop
 
 START = multiprocessing.get_context("forkserver")
@@ -63,35 +60,19 @@ QUICK = (1, 3, 4, 6, 7, 9)
 """Places in `INSTANTS` of those that are tried by default."""
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def live(memory: Path, source: Path, instant: Instant) -> None:
     """The process that is killed."""
-    decide = EpisodeHandle.event
 
     def asked(request: Request) -> None:
         if (instant.what, instant.where) == ("call", number_of(request)):
             die()
 
-    async def event(self: EpisodeHandle, kind: str, key: str, payload: dict[str, Any]) -> dict[str, Any]:
-        mine = instant.what == "event" and instant.where in (f"{kind}/{key}", f"{kind}/key")
-        if mine and not instant.after:
-            die()
-        kept = await decide(self, kind, key, payload)
-        if mine:
-            die()
-        return kept
+    def mine(kind: str, key: str) -> bool:
+        return instant.what == "event" and instant.where in (f"{kind}/{key}", f"{kind}/key")
 
-    def watch() -> None:
-        while not list(memory.parent.glob("*.swe/work/*/tree/begun")):
-            time.sleep(0.005)
-        die()
-
-    EpisodeHandle.event = event  # type: ignore[method-assign]  # this process is to die in it
+    die_at_event(mine, after=instant.after)
     if instant.what == "command":
-        threading.Thread(target=watch, daemon=True).start()
+        die_in_command(memory)
     grader = StandGrader(die if instant.what == "grade" else None)
     played(memory, source, engineer(*commands(*LINES), log=asked), grader)
 

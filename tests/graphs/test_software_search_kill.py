@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dying import die_at_event, die_in_command
 from engineer import DONE, events
 from searchers import BAD, GOOD, chooser, places, planner, search, secret_instance, turn_keys, valuer
 
 from sparring.agents.engines.base import Request
 from sparring.graphs.play import PlayResult
-from sparring.memory.episode import EpisodeHandle
 from sparring.tools.swe.workshop import Bench
 
 START = multiprocessing.get_context("forkserver")
@@ -43,32 +40,13 @@ def played(memory: Path, log: Any = lambda seat, request: None) -> PlayResult:
     return search(memory, instance, roles, **options)
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def live(memory: Path, instant: tuple[str, str]) -> None:
     """The process that is killed."""
     when, where = instant
-    decide = EpisodeHandle.event
-
-    async def event(self: EpisodeHandle, kind: str, key: str, payload: dict[str, Any]) -> dict[str, Any]:
-        mine = where == f"{kind}/{key}"
-        if mine and when == "before":
-            die()
-        kept = await decide(self, kind, key, payload)
-        if mine:
-            die()
-        return kept
-
-    def watch() -> None:
-        while not list(memory.parent.glob("*.swe/work/*/tree/begun")):
-            time.sleep(0.005)
-        die()
-
-    EpisodeHandle.event = event  # type: ignore[method-assign]  # this process is to die in it
-    if not where:
-        threading.Thread(target=watch, daemon=True).start()
+    if where:
+        die_at_event(lambda kind, key: where == f"{kind}/{key}", after=when == "after")
+    else:
+        die_in_command(memory)
     played(memory)
 
 
