@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -21,6 +22,7 @@ from sparring.graphs.console import (
     write_lines,
 )
 
+T = TypeVar("T")
 DEFAULT_MEMORY = "sparring.db"
 Memory = Annotated[
     str, typer.Option(envvar="SPARRING_MEMORY", metavar="URL", help="Journal: a file or a postgresql:// URL.")
@@ -56,10 +58,7 @@ def evolve(
 
     chosen = load_config(config)
     command = how_to("evolve", str(config), memory)
-    try:
-        result = asyncio.run(aevolve(chosen, memory, told=Watch(quiet)))
-    except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; nothing is lost, go on with {command}") from None
+    result = _to_its_end(aevolve(chosen, memory, told=Watch(quiet)), command)
     if as_json:
         write_lines([result.to_json()], None)
     else:
@@ -72,6 +71,13 @@ def evolve(
         raise Incomplete("; ".join(f"policy `{name}`: {why}" for name, why in result.story.stopped.items()))
 
 
+def _to_its_end(playing: Coroutine[Any, Any, T], command: str) -> T:
+    try:
+        return asyncio.run(playing)
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; nothing is lost, go on with {command}") from None
+
+
 def _breed(config: Path, memory: str, *, quiet: bool, as_json: bool) -> None:
     """`sparring evolve` of an archive."""
     from sparring.graphs.display import show
@@ -81,10 +87,7 @@ def _breed(config: Path, memory: str, *, quiet: bool, as_json: bool) -> None:
 
     chosen = load_archive(config)
     command = how_to("evolve", str(config), memory)
-    try:
-        result = asyncio.run(aarchive(chosen, memory, told=Watch(quiet)))
-    except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; nothing is lost, go on with {command}") from None
+    result = _to_its_end(aarchive(chosen, memory, told=Watch(quiet)), command)
     if as_json:
         write_lines([result.archive.to_json()], None)
     else:
@@ -113,10 +116,7 @@ def tournament(
 
     chosen = load_tournament(config)
     command = how_to("tournament", str(config), memory)
-    try:
-        result = asyncio.run(atournament(chosen, memory, told=Watch(quiet)))
-    except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; nothing is lost, go on with {command}") from None
+    result = _to_its_end(atournament(chosen, memory, told=Watch(quiet)), command)
     if out is not None:
         write_lines(result.standings.to_json(), out)
     show(*tables(result.standings))

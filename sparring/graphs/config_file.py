@@ -62,7 +62,7 @@ def _by_content(value: Any) -> Any:
         return [_by_content(held) for held in value]
     if not isinstance(value, str):
         return value
-    value = lasting(value) if "?" in value else value
+    value = lasting(value)
     script = SCRIPT if value.startswith(SCRIPT) else ""
     name, mark, options = value.removeprefix(script).partition("?")
     file = Path(name)

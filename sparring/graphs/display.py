@@ -6,11 +6,13 @@ seconds, so that a log file stays readable. Nothing here computes a result.
 
 from __future__ import annotations
 
+import sys
 import time
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -109,6 +111,30 @@ class Display:
         """What was done so far."""
         failed = [f"{state.failed} failed"] if state.failed else []
         return [f"{state.done}/{state.total} episodes", *failed, f"{state.calls} calls"]
+
+
+class LineWatch(ABC):
+    """Prints what a run tells on standard error, a line each; what it tells often, now and then."""
+
+    often: ClassVar[str]
+    """The kind that comes often."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._console = Console(file=sys.stderr, highlight=False)
+        self._started = self._said = time.monotonic()
+
+    def __call__(self, kind: str, numbers: Mapping[str, Any]) -> None:
+        now = time.monotonic()
+        if self._quiet or (kind == self.often and now - self._said < PLAIN_S):
+            return
+        self._said = now
+        line = f"{clock(now - self._started):>7}  {self.line(kind, numbers)}"
+        self._console.print(Text(line), soft_wrap=True)
+
+    @abstractmethod
+    def line(self, kind: str, numbers: Mapping[str, Any]) -> str:
+        """What is said of it."""
 
 
 def clock(seconds: float) -> str:

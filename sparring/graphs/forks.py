@@ -15,17 +15,14 @@ from typing import Any
 from sqlalchemy import select
 
 from sparring.errors import UserError, unknown
-from sparring.graphs.cast import SAMPLING_FIELDS
 from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.console import existing
-from sparring.graphs.play import DEFAULT_MEMORY, OBJECT, Play, PlayResult, drive, run_now
+from sparring.graphs.play import DEFAULT_MEMORY, Play, PlayResult, drive, run_now, split
 from sparring.graphs.player import OnProgress
 from sparring.memory.journal import Journal
 from sparring.memory.replay import fork_at
 from sparring.memory.schema import Episode, Task
 from sparring.memory.seeds import derive_seed
-
-FIELDS = ("engine", "roles", "seed", "copies", "limits")
 
 
 def planned(journal: Journal, episode: str, at: int, options: dict[str, Any]) -> Play:
@@ -47,8 +44,7 @@ def planned(journal: Journal, episode: str, at: int, options: dict[str, Any]) ->
         raise UserError(f"a fork shares 0 steps or more, not {at}")
     stored = Play.from_row(journal.run_row(rows[0].run_id))
     given = dict(options)
-    changes: dict[str, Any] = {name: given.pop(name) for name in FIELDS if name in given}
-    sampling = {name: given.pop(name) for name in list(given) if name.rsplit(".", 1)[-1] in SAMPLING_FIELDS}
+    changes, sampling = split(given)
     changes["sampling"] = {**stored.sampling, **sampling}
     changes["options"] = {**stored.options, **given}
     if "seed" not in changes:  # the parent's would have the same words follow
@@ -60,9 +56,8 @@ def planned(journal: Journal, episode: str, at: int, options: dict[str, Any]) ->
     protocol = make_protocol(play.protocol, play.options)
     if at:
         fork_at(journal, episode, *protocol.beginning(at))
-    for engine in (play.engine, *play.roles.values()):
-        if isinstance(engine, str) and engine.startswith(OBJECT):
-            raise UserError(f"the episode's engine was a Python object (`{engine}`): give `engine=` anew")
+    if (engine := play.handed_in) is not None:
+        raise UserError(f"the episode's engine was a Python object (`{engine}`): give `engine=` anew")
     play.cast()
     return play
 

@@ -83,6 +83,12 @@ class Play:
         return Cast(make_protocol(self.protocol, self.options), self.engine, self.roles, self.sampling)
 
     @property
+    def handed_in(self) -> str | None:
+        """Its first engine that was a Python object, which no journal can bring back."""
+        engines = (self.engine, *self.roles.values())
+        return next((one for one in engines if isinstance(one, str) and one.startswith(OBJECT)), None)
+
+    @property
     def default_name(self) -> str:
         """The same call names the same run, so that repeating it continues it."""
         config = replace(self, baseline=None).to_json()
@@ -149,10 +155,7 @@ def plan(
 
     asked = settings(options)
     _expect(options)
-    known = {
-        name: options.pop(name) for name in ("engine", "roles", "seed", "copies", "limits") if name in options
-    }
-    sampling = {n: options.pop(n) for n in list(options) if n.rsplit(".", 1)[-1] in SAMPLING_FIELDS}
+    known, sampling = split(options)
     prompts = {n.removeprefix(PROMPTS): options.pop(n) for n in list(options) if n.startswith(PROMPTS)}
     if prompts:
         options["prompts"] = {**options.get("prompts", {}), **prompts}
@@ -168,6 +171,13 @@ def plan(
             raise UserError(f"an episode's cap on {cap} must be above 0, not {value:g}")
     play.cast()
     return play
+
+
+def split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields of a `Play` and the sampling, both taken out of what a user gives."""
+    fields = ("engine", "roles", "seed", "copies", "limits")
+    known = {name: options.pop(name) for name in fields if name in options}
+    return known, {n: options.pop(n) for n in list(options) if n.rsplit(".", 1)[-1] in SAMPLING_FIELDS}
 
 
 PROMPTS = "prompts."
@@ -221,12 +231,11 @@ async def aresume(
         existing(str(memory))
     with Journal.at(memory, durability) as journal:
         stored = Play.from_row(journal.run_row(run))
-        for engine in (stored.engine, *stored.roles.values()):
-            if isinstance(engine, str) and engine.startswith(OBJECT):
-                raise UserError(
-                    f"run `{run}` was begun with a Python object as engine "
-                    f"(`{engine.removeprefix(OBJECT)}`): continue it with the same call of `sparring.play`"
-                )
+        if (engine := stored.handed_in) is not None:
+            raise UserError(
+                f"run `{run}` was begun with a Python object as engine "
+                f"(`{engine.removeprefix(OBJECT)}`): continue it with the same call of `sparring.play`"
+            )
         if baseline is not None and stored.baseline is None:
             stored = replace(stored, baseline=dict(baseline))
         return await drive(journal, run, stored, concurrency, on_progress)

@@ -219,7 +219,10 @@ def _plan(spec: object, options: Mapping[str, Any]) -> _Plan:
 def lasting(spec: str) -> str:
     """A spec without the options that change no answer: a run may go on with others of these."""
     name, _, options = spec.partition("?")
-    kept = [pair for pair in options.split("&") if pair and pair.partition("=")[0] not in _SILENT]
+    pairs = options.split("&")
+    kept = [pair for pair in pairs if pair.partition("=")[0] not in _SILENT]
+    if len(kept) == len(pairs):
+        return spec
     return f"{name}?{'&'.join(kept)}" if kept else name
 
 

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from sparring.graphs.console import write_lines
-from sparring.graphs.display import PLAIN_S, clock, columns, show
+from sparring.graphs.display import LineWatch, columns, show
 from sparring.graphs.stats import Estimate
 from sparring.memory.journal import Journal
 from sparring.training.archive.record import Archive, Member, read_archive
 
 
-class Watch:
+class Watch(LineWatch):
     """Prints what an archive tells: children, stages, entries, and now and then how far a run is."""
 
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
-        self._console = Console(file=sys.stderr, highlight=False)
-        self._started = self._said = time.monotonic()
+    often = "playing"
 
-    def __call__(self, kind: str, numbers: Mapping[str, Any]) -> None:
-        now = time.monotonic()
-        if self._quiet or (kind == "playing" and now - self._said < PLAIN_S):
-            return
-        self._said = now
-        self._console.print(Text(f"{clock(now - self._started):>7}  {_told(kind, numbers)}"), soft_wrap=True)
+    def line(self, kind: str, numbers: Mapping[str, Any]) -> str:
+        return _told(kind, numbers)
 
 
 def _told(kind: str, numbers: Mapping[str, Any]) -> str:

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from sparring.graphs.console import write_lines
-from sparring.graphs.display import PLAIN_S, clock, columns, show
+from sparring.graphs.display import LineWatch, columns, show
 from sparring.graphs.stats import Estimate
 from sparring.memory.journal import Journal
 from sparring.training.league.pairwise import Cycle
 from sparring.training.league.standings import ErrorShare, Share, Standing, Standings, read_standings
 
 
-class Watch:
+class Watch(LineWatch):
     """Prints what a tournament tells: its rounds, its pairings, and now and then how many games are over."""
 
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
-        self._console = Console(file=sys.stderr, highlight=False)
-        self._started = self._said = time.monotonic()
+    often = "game"
 
-    def __call__(self, kind: str, numbers: Mapping[str, Any]) -> None:
-        now = time.monotonic()
-        if self._quiet or (kind == "game" and now - self._said < PLAIN_S):
-            return
-        self._said = now
-        line = f"{clock(now - self._started):>7}  round {numbers['round'] + 1}: {_told(kind, numbers)}"
-        self._console.print(Text(line), soft_wrap=True)
+    def line(self, kind: str, numbers: Mapping[str, Any]) -> str:
+        return f"round {numbers['round'] + 1}: {_told(kind, numbers)}"
 
 
 def _told(kind: str, numbers: Mapping[str, Any]) -> str:
