@@ -17,6 +17,7 @@ from tf_support import ask, check, logs_of, reference, version_of
 
 from sparring.agents.engines.base import Engine, Message, PolicyVersion, Request, Sampling, ScoreRequest
 from sparring.agents.engines.transformers import ContextExceeded, TransformersEngine
+from sparring.agents.engines.transformers.cache import SlotCache
 from sparring.agents.engines.transformers.packing import PackedLinear
 from sparring.errors import EngineError, UserError
 
@@ -418,6 +419,17 @@ async def test_what_a_request_may_hold(tf_engine):
     assert await tf_engine.generate(Request(image.messages, Sampling(), ())) == []
     with pytest.raises(UserError, match="score needs"):
         await tf_engine.score(ScoreRequest(plain.prompt_ids, np.empty(0, np.int32)))
+
+
+def test_a_full_cache_is_not_laid_out_anew_for_each_row():
+    cache = SlotCache(1, 1, 2, torch.zeros(1), limit=6_000)
+    layouts = set()
+    for rows in range(1, 60):
+        cache.reserve(rows, 100)
+        cache.keys[:, rows - 1] = rows
+        layouts.add(cache.keys.shape[1:2] + cache.keys.shape[4:])
+    assert len(layouts) <= 8  # 1, 2, 4, ..., and then as many as fit
+    assert cache.keys[0, :59, 0, 0, 0].tolist() == list(range(1, 60))
 
 
 def test_a_token_is_the_inverse_of_the_cumulative_distribution():

@@ -103,7 +103,8 @@ class SlotCache(Cache):
         needed = -(-length // self.STEP) * self.STEP
         capacity = self.capacity if needed <= self.capacity <= 2 * needed else needed
         if slots * capacity > self.limit:
-            slots, capacity = rows, needed
+            # As many as fit, not as many as are asked for: the next row would have all of it copied again.
+            slots, capacity = max(rows, min(slots, self.limit // length)), needed
         layers, _, heads, dim, _ = self.keys.shape
         # Zeros, not empty: a masked position weighs 0, but 0 * NaN of unwritten memory would be NaN.
         keys = self.keys.new_zeros(layers, slots, heads, dim, capacity)
