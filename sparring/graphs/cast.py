@@ -182,7 +182,7 @@ def policy_name(spec: str) -> str:
     if bare.startswith(SCRIPT):  # what a script says by hash must not hang on its folder
         return SCRIPT + Path(bare.removeprefix(SCRIPT)).name
     form, colon, model = bare.partition(":")
-    if colon and form in ("orm", "prm"):
+    if colon and form in ("orm", "prm", "vllm"):
         return f"{form}:{Path(model).name}"
     return Path(bare).name if bare.startswith(("/", ".", "~")) else bare
 

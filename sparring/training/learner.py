@@ -67,7 +67,7 @@ def open_base(engine: ManagedEngine, *, full: bool = False) -> Base:
     if share is not None and exact:
         model, lock = share(), engine.inner.lock  # type: ignore[attr-defined]  # who has the one has the other
         return Base(Adapters(model), lock, exact, takes_trees(model), shared=True)
-    name = engine.spec.split("?")[0]
+    name = getattr(engine.inner, "checkpoint", None) or engine.spec.split("?")[0]
     model = float32_copy(name)
     weights = FullWeights(model, local_folder(name)) if full else Adapters(model)
     return Base(weights, nullcontext(), exact, takes_trees(model), shared=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from tf_support import SIZES, save_tokenizer
 
 
@@ -62,5 +63,38 @@ async def tf_engine(tf_tiny):
     from sparring.agents.engines.transformers import TransformersEngine
 
     engine = TransformersEngine(str(tf_tiny), dtype="float32", max_batch=16)
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture(scope="module")
+def smol_adapters(tmp_path_factory) -> list:
+    """Two LoRA adapters of the catalogue model, far from zero, as policy versions."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from tf_support import version_of
+    from transformers import AutoModelForCausalLM
+
+    from sparring.agents import models
+
+    made = []
+    for number in range(2):
+        torch.manual_seed(number)
+        model = AutoModelForCausalLM.from_pretrained(models.pull("smollm2-135m"), dtype=torch.float32)
+        wrapped = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
+        for name, weight in wrapped.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.05)
+        folder = tmp_path_factory.mktemp(f"adapter{number}")
+        wrapped.save_pretrained(folder)
+        made.append(version_of(folder))
+    return made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def smol_embedded():
+    from sparring.agents.engines.transformers import TransformersEngine
+
+    engine = TransformersEngine("smollm2-135m", dtype="float32")
     yield engine
     await engine.close()

@@ -85,7 +85,7 @@ async def test_objects_and_functions() -> None:
         ),
         ("anthropic:claude", r"unknown engine `anthropic:claude`; known forms: scripted:FILE.*http://HOST"),
         ("", "unknown engine ``"),
-        ("vllm:some/model", "not available yet in this version; run `vllm serve MODEL`"),
+        ("vllm:some/model?max_batch=3", "unknown option `max_batch` of a vllm engine; known: .*max_num_seqs"),
         ("http://127.0.0.1:9/v1", "name the model after #, as in http://127.0.0.1:9/v1#MODEL"),
         ("http://me:pw@127.0.0.1/v1#m", "hold no password"),
         ("http://127.0.0.1:9/v1,ftp://x#m", "`ftp://x` must start with http"),

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from sparring.errors import CapabilityError
+from sparring.errors import CapabilityError, EngineError
 
 Ids = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -22,6 +22,10 @@ FinishReason = Literal["stop", "length", "refusal"]
 LogprobKind = Literal[
     "tempered", "greedy", "truncated", "penalised", "constrained", "untempered", "given", "none"
 ]
+
+
+class ContextExceeded(EngineError):
+    """The prompt leaves no room for a completion in the model's context."""
 
 
 class Message(TypedDict):

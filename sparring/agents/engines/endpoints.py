@@ -24,6 +24,10 @@ class Endpoint:
     in_flight: int = 0
     aside_until: float = field(default=0.0)
     """On the clock of `time.monotonic`."""
+    adapters: set[str] = field(default_factory=set)
+    """Names of those that it has loaded for us."""
+    tempers: bool | None = None
+    """Whether its log-probabilities are of the temperature drawn with; None until it was asked."""
 
     @contextmanager
     def busy(self) -> Iterator[None]:

@@ -11,26 +11,35 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar, Unpack
 from urllib.parse import urlsplit
 
 import openai
 
+from sparring.agents.engines import vllm_server
+from sparring.agents.engines.adapters import AdapterFolders
 from sparring.agents.engines.base import (
     Capabilities,
     Completion,
+    Ids,
+    Message,
+    PolicyVersion,
     Request,
     Sampling,
     Scored,
     ScoreRequest,
     Usage,
 )
+from sparring.agents.engines.chat import demonstration
+from sparring.agents.engines.checkpoints import Checkpoint, read_checkpoint
 from sparring.agents.engines.endpoints import Endpoint, Endpoints
 from sparring.agents.engines.http_status import DOWN
 from sparring.agents.engines.openai_replies import classify, filtered, read_completion
 from sparring.errors import CapabilityError, EngineError, SparringError, UserError
 
+T = TypeVar("T")
 SEED_BITS = 31
 """Seeds are cut to what every known server takes (some read 32 bits, signed or not)."""
 LOOK_S = 20.0
@@ -41,6 +50,16 @@ PROBE_S = 300.0
 _ONE_TOKEN = Request(({"role": "user", "content": "Say yes."},), Sampling(max_tokens=1), (0,))
 
 
+class Wants(TypedDict, total=False):
+    """Optional fields of a request; None asks and does without where the server refuses."""
+
+    logprobs: bool | None
+    token_ids: bool | None
+    """None asks where the server says that it is vLLM."""
+    seeds: bool | None
+    """vLLM on a CPU does not refuse a seed, it dies of it: there say False."""
+
+
 class OpenAIEngine:
     """Chat completions of one model, served at one or more base URLs.
 
@@ -48,22 +67,23 @@ class OpenAIEngine:
         base_url: Such as `http://host:8000/v1`, or several.
         model: The name under which the server knows the model.
         api_key: By default the content of the variable `api_key_env`; many own servers need none.
-        logprobs: Ask for log-probabilities; None asks and does without where the server refuses.
-        token_ids: Ask for token ids; None asks where the server says that it is vLLM.
+        base: The checkpoint that the server serves (catalogue name, hub id, folder): it gives policies on it
+            their identity, so that they can be trained here and their adapters sent there.
+        wants: Fields of a request that not every server takes.
     """
 
     remote = True
     one_sample_per_call = True
 
-    def __init__(  # all but two are optional and keyword-only
+    def __init__(
         self,
         base_url: str | Sequence[str],
         model: str,
         api_key: str | None = None,
         *,
         api_key_env: str = "OPENAI_API_KEY",
-        logprobs: bool | None = None,
-        token_ids: bool | None = None,
+        base: str | None = None,
+        **wants: Unpack[Wants],
     ) -> None:
         urls = [base_url] if isinstance(base_url, str) else list(base_url)
         self.model = model
@@ -71,10 +91,14 @@ class OpenAIEngine:
         key = api_key or os.environ.get(api_key_env) or "none"
         self._endpoints = Endpoints([Endpoint(url, _client(url, key)) for url in urls])
         self._wants: dict[str, bool | None] = {
-            "logprobs": logprobs,
-            "return_token_ids": token_ids,
-            "seed": None,
+            "logprobs": wants.get("logprobs"),
+            "return_token_ids": wants.get("token_ids"),
+            "seed": wants.get("seeds"),
         }
+        self.checkpoint = base
+        self._held: Checkpoint | None = None
+        self._folders = AdapterFolders()
+        self._adapters = False
         self._off: set[str] = set()
         self._length_field = "max_tokens"
         self._vllm = False
@@ -97,22 +121,51 @@ class OpenAIEngine:
         return cls(bases, model, **options)
 
     async def generate(self, request: Request) -> list[Completion]:
-        if request.version.adapter is not None:
-            raise CapabilityError(f"{self.spec}: a server does not load adapter {request.version.label}")
         if not self._asked:
             await self._look()
         return list(await asyncio.gather(*(self._sample(request, seed) for seed in request.seeds)))
 
     async def score(self, request: ScoreRequest) -> Scored:
-        raise CapabilityError(f"{self.spec}: a chat API cannot score given tokens; use a transformers engine")
+        """Of vLLM. Raises `CapabilityError` for other servers, and for what vLLM cannot score."""
+        if not self._asked:
+            await self._look()
+        if not self._vllm:
+            raise CapabilityError(
+                f"{self.spec}: a chat API cannot score given tokens; use vLLM or an embedded model"
+            )
+
+        async def ask(endpoint: Endpoint) -> Scored:
+            return await vllm_server.score(endpoint, await self._served(endpoint, request.version), request)
+
+        return await self._anywhere(ask)
+
+    def encode(self, messages: Sequence[Message], reply: str) -> tuple[Ids, Ids]:
+        """Token ids of a prompt (P,) and of a reply (T,), the stop token last.
+
+        Raises:
+            CapabilityError: without `base` its tokenizer is not known here.
+        """
+        return demonstration(self._local().tokenizer, messages, reply)
+
+    def _local(self) -> Checkpoint:
+        """What is known here of the checkpoint that the server serves."""
+        if self.checkpoint is None:
+            raise CapabilityError(
+                f"{self.spec}: which weights it serves is not known here; name them with ?base=MODEL"
+            )
+        if self._held is None:
+            self._held = read_checkpoint(self.checkpoint)
+        return self._held
 
     def capabilities(self) -> Capabilities:
         """What is known so far; `probe` asks the server first."""
         return Capabilities(
             token_ids=self._asks("return_token_ids"),
             logprobs=self._asks("logprobs"),
+            score=self._vllm,
+            adapters=self._adapters and self.checkpoint is not None,
             seeds=self._asks("seed"),
-            base=f"remote:{self.model}",
+            base=f"remote:{self.model}" if self.checkpoint is None else self._local().base,
             context_tokens=self._context,
             extra={"server": "vllm" if self._vllm else "unknown"},
         )
@@ -165,43 +218,80 @@ class OpenAIEngine:
             raise
 
     async def _sample(self, request: Request, seed: int) -> Completion:
-        """One sample from the first endpoint that is up."""
         started = time.perf_counter()
+
+        async def ask(endpoint: Endpoint) -> Completion:
+            try:
+                return await self._ask(endpoint, request, seed)
+            except openai.NotFoundError:
+                if not endpoint.adapters:
+                    raise
+                endpoint.adapters.clear()  # the server was started anew since
+                return await self._ask(endpoint, request, seed)
+            except openai.BadRequestError as error:
+                if filtered(error):
+                    return Completion("", "refusal", Usage(), seed_sent=self._asks("seed"))
+                raise
+
+        completion = await self._anywhere(ask)
+        completion.latency_s = time.perf_counter() - started
+        return completion
+
+    async def _anywhere(self, ask: Callable[[Endpoint], Awaitable[T]]) -> T:
+        """What the first endpoint says that is up."""
         failure: SparringError | None = None
         for endpoint in self._endpoints.order():
             try:
                 with endpoint.busy():
-                    completion = await self._ask(endpoint, request, seed)
+                    return await ask(endpoint)
             except openai.APIError as error:
-                if filtered(error):
-                    return Completion("", "refusal", Usage(), seed_sent=self._asks("seed"))
                 failure = await self._explained(error, endpoint)
                 if not is_down(error):
                     raise failure from error
                 endpoint.set_aside()
-                continue
-            completion.latency_s = time.perf_counter() - started
-            return completion
         raise failure or EngineError(f"{self.spec}: no endpoint")
+
+    async def _served(self, endpoint: Endpoint, version: PolicyVersion) -> str:
+        """The name under which an endpoint serves a version; its adapter is loaded there first."""
+        if version.adapter is None:
+            return self.model
+        if version.base and version.base != (base := self._local().base):
+            raise UserError(
+                f"policy {version.label} belongs to base {version.base[:12]}, {self.spec} is {base[:12]}"
+            )
+        name = await asyncio.to_thread(self._folders.digest, version.adapter, version.adapter_hash)
+        await vllm_server.load_adapter(endpoint, name, str(Path(version.adapter).resolve()))
+        return name
 
     async def _ask(self, endpoint: Endpoint, request: Request, seed: int) -> Completion:
         where = f"{endpoint.url} (model `{self.model}`)"
+        model = await self._served(endpoint, request.version)
         while True:
-            body = self._body(request, seed)
+            body = self._body(request, seed) | {"model": model}
             try:
                 response = await endpoint.client.chat.completions.create(**body)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 if not self._does_without(error, body):
                     raise
                 continue
-            completion = read_completion(response, request.sampling, where)
+            tempered = await self._tempers(endpoint, request.sampling)
+            completion = read_completion(response, request.sampling, where, tempered=tempered)
             completion.seed_sent = "seed" in body
             return completion
+
+    async def _tempers(self, endpoint: Endpoint, sampling: Sampling) -> bool:
+        """Whether the endpoint's log-probabilities are of the temperature that was drawn with."""
+        if sampling.temperature == 1:
+            return True
+        if not self._vllm or not self._asks("logprobs"):
+            return False
+        if endpoint.tempers is None:
+            endpoint.tempers = await vllm_server.tempers(endpoint, self.model)
+        return endpoint.tempers
 
     def _body(self, request: Request, seed: int) -> dict[str, Any]:
         sampling = request.sampling
         body: dict[str, Any] = {
-            "model": self.model,
             "messages": list(request.messages),
             "temperature": sampling.temperature,
             # Sent even at 1: a server's default may come from the model's own generation settings.
@@ -266,6 +356,8 @@ class OpenAIEngine:
                 self._vllm = True
             if model.id == self.model:
                 self._context = getattr(model, "max_model_len", None)
+        if self._vllm and not self._asked and self.checkpoint is not None:
+            self._adapters = await vllm_server.takes_adapters(endpoint)
         self._asked = True
         return [model.id for model in listed]
 

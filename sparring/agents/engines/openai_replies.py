@@ -9,15 +9,19 @@ import openai
 from openai.types.chat import ChatCompletion
 from openai.types.chat.chat_completion import Choice
 
-from sparring.agents.engines.base import Completion, FinishReason, Floats, Ids, LogprobKind, Sampling, Usage
+from sparring.agents.engines.base import Completion, FinishReason, Floats, Ids, Sampling, Usage
 from sparring.agents.engines.http_status import AGAIN, retry_after
 from sparring.errors import EngineError, EngineTimeout, SparringError, UserError
 
 _FINISH: dict[str, FinishReason] = {"length": "length", "content_filter": "refusal"}
 
 
-def read_completion(response: object, sampling: Sampling, where: str) -> Completion:
+def read_completion(response: object, sampling: Sampling, where: str, *, tempered: bool) -> Completion:
     """The completion in a response. Ids are there only if the server gave them.
+
+    Args:
+        tempered: Its log-probabilities are log-softmax of logits / temperature; most servers give that of the
+            raw logits, which is the same at temperature 1 only.
 
     Raises:
         UserError: the answer is no chat completion, so the URL is not that of a chat API.
@@ -41,13 +45,8 @@ def read_completion(response: object, sampling: Sampling, where: str) -> Complet
         prompt_ids=prompt_ids,
         completion_ids=completion_ids,
         logprobs=logprobs,
-        logprob_kind="none" if logprobs is None else _kind(sampling),
+        logprob_kind="none" if logprobs is None else sampling.logprob_kind if tempered else "untempered",
     )
-
-
-def _kind(sampling: Sampling) -> LogprobKind:
-    """Chat APIs give log-softmax of the raw logits, which is the tempered one only at temperature 1."""
-    return sampling.logprob_kind if sampling.temperature == 1 else "untempered"
 
 
 def _ids(holder: Any, name: str) -> Ids | None:

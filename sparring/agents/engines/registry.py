@@ -1,6 +1,6 @@
 """From a spec to an engine: one text names the backend, its model and how it is served.
 
-    scripted:FILE                      smollm2-135m?dtype=float32&max_batch=32
+    scripted:FILE                      smollm2-135m?dtype=float32&max_batch=32     vllm:MODEL
     http://host:8000/v1#MODEL?rpm=60   langchain:PROVIDER:MODEL?timeout=30&cache=on
 
 What follows `?` are the engine's own options and those of the engine layer (`ServicePolicy`).
@@ -28,8 +28,8 @@ Option = Callable[[Any], Any]
 
 FORMS = """scripted:FILE (or scripted:hash, scripted:echo), http://HOST:PORT/v1#MODEL, \
 langchain:PROVIDER:MODEL, \
-a model of `sparring models list`, a hub id such as ORG/NAME, a local folder; of reward models orm:MODEL, \
-prm:MODEL"""
+a model of `sparring models list`, a hub id such as ORG/NAME, a local folder, vllm:MODEL with any of these \
+three; of reward models orm:MODEL, prm:MODEL"""
 
 
 def _switch(value: Any) -> bool:
@@ -69,7 +69,14 @@ _SERVICE: dict[str, Option] = {
 _RATING: dict[str, Option] = {"dtype": str, "device": str, "max_batch": int}
 _ENGINE: dict[str, dict[str, Option]] = {
     "scripted": {"ids": _switch, "bytes_per_token": int, "delay_s": float, "call_log": str},
-    "openai": {"logprobs": _switch, "token_ids": _switch, "api_key_env": str, "api_key": str},
+    "openai": {
+        "logprobs": _switch,
+        "token_ids": _switch,
+        "seeds": _switch,
+        "base": str,
+        "api_key_env": str,
+        "api_key": str,
+    },
     "langchain": {},
     "transformers": {
         "dtype": str,
@@ -79,12 +86,34 @@ _ENGINE: dict[str, dict[str, Option]] = {
         "prefix_cache_gib": float,
         "packed": _switch,
     },
+    "vllm": {
+        "dtype": str,
+        "seeds": _switch,
+        "kv_cache_gib": float,
+        "max_loras": int,
+        "max_lora_rank": int,
+        "max_model_len": int,
+        "max_num_seqs": int,
+        "gpu_memory_utilization": float,
+        "tensor_parallel_size": int,
+        "enforce_eager": _switch,
+    },
     "orm": _RATING,
     "prm": {**_RATING, "tag": str, "good": str, "bad": str},
 }
-_CAPACITY = {"max_batch", "max_tokens_in_flight", "prefix_cache_gib", "packed"}
-"""How much an embedded engine may hold: specs that differ in these alone are one model in memory, sized as
-the first of them says."""
+_CAPACITY = {
+    "max_batch",
+    "max_tokens_in_flight",
+    "prefix_cache_gib",
+    "packed",
+    "kv_cache_gib",
+    "max_loras",
+    "max_lora_rank",
+    "max_num_seqs",
+    "gpu_memory_utilization",
+}
+"""How much an engine in this program may hold: specs that differ in these alone are one model in memory,
+sized as the first of them says."""
 _SILENT = _CAPACITY | {
     "api_key",
     "api_key_env",
@@ -248,13 +277,8 @@ def _form(name: str) -> str:
     prefix, colon, _ = name.partition(":")
     if prefix in ("http", "https") and colon:
         return "openai"
-    if prefix in ("scripted", "langchain", "orm", "prm") and colon:
+    if prefix in ("scripted", "langchain", "vllm", "orm", "prm") and colon:
         return prefix
-    if prefix == "vllm" and colon:
-        raise UserError(
-            "engine `vllm:` is not available yet in this version; "
-            "run `vllm serve MODEL` and name it as http://HOST:8000/v1#MODEL"
-        )
     if not name or (colon and not Path(name).exists()):
         raise UserError(f"unknown engine `{name}`; known forms: {FORMS}")
     return "transformers"
@@ -313,6 +337,10 @@ def _make(form: str, source: Any, values: dict[str, Any]) -> Engine:
         from sparring.agents.engines.langchain import LangChainEngine
 
         return LangChainEngine(source if text is None else text.removeprefix("langchain:"))
+    if form == "vllm":
+        from sparring.agents.engines.vllm import VllmEngine
+
+        return VllmEngine(str(source).removeprefix("vllm:"), **values)
     if form in ("orm", "prm"):
         from sparring.agents.engines.reward_models import OutcomeModel, ProcessModel
 

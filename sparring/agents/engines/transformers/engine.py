@@ -20,6 +20,7 @@ import numpy as np
 from sparring.agents.engines.base import (
     Capabilities,
     Completion,
+    ContextExceeded,
     Ids,
     Message,
     PolicyVersion,
@@ -27,6 +28,7 @@ from sparring.agents.engines.base import (
     Scored,
     ScoreRequest,
 )
+from sparring.agents.engines.chat import demonstration, render
 from sparring.errors import EngineError, UserError
 
 if TYPE_CHECKING:
@@ -35,10 +37,6 @@ if TYPE_CHECKING:
     from sparring.agents.engines.transformers.lora import Adapter
     from sparring.agents.engines.transformers.rows import Job
     from sparring.agents.engines.transformers.worker import TurnLock, Worker
-
-
-class ContextExceeded(EngineError):
-    """The prompt leaves no room for a completion in the model's context."""
 
 
 class TransformersEngine:
@@ -195,9 +193,7 @@ class TransformersEngine:
         its end."""
         self._start()
         assert self._loaded is not None
-        tokenizer = self._loaded.tokenizer
-        said = tokenizer.encode(reply, add_special_tokens=False)
-        return self._render(tuple(messages)), np.array([*said, tokenizer.eos_token_id], np.int32)
+        return demonstration(self._loaded.tokenizer, messages, reply)
 
     def _prepare(self, job: Job, batch: Batch) -> None:
         """In the worker: token ids, adapter, and how many tokens there is room for."""
@@ -212,7 +208,7 @@ class TransformersEngine:
         else:
             if request.sampling.max_tokens < 1:
                 raise UserError(f"max_tokens must be at least 1, got {request.sampling.max_tokens}")
-            job.ids = self._render(request.messages)
+            job.ids = render(self._loaded.tokenizer, request.messages)
             job.first, job.waiting = len(job.ids) - 1, list(range(len(request.seeds)))
             room = context - len(job.ids)
             job.limit = min(request.sampling.max_tokens, room)
@@ -232,21 +228,6 @@ class TransformersEngine:
         if version.adapter is None:
             return None
         return batch.adapters.load(version.adapter, version.adapter_hash)
-
-    def _render(self, messages: tuple[Message, ...]) -> np.ndarray[Any, np.dtype[np.int32]]:
-        assert self._loaded is not None
-        tokenizer = self._loaded.tokenizer
-        plain = [{**message, "content": _text(message["content"])} for message in messages]
-        text = tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
-        return np.array(tokenizer.encode(text, add_special_tokens=False), np.int32)
-
-
-def _text(content: str | list[dict[str, Any]]) -> str:
-    if isinstance(content, str):
-        return content
-    if other := {str(part.get("type")) for part in content} - {"text"}:
-        raise UserError(f"the embedded engine takes text messages only, not {', '.join(sorted(other))}")
-    return "".join(str(part["text"]) for part in content)
 
 
 def _give_back() -> None:

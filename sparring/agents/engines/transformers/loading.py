@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparring.agents.engines.chat import load_tokenizer, stop_ids
 from sparring.agents.models import checkpoint_hash, quiet, resolve
 from sparring.errors import UserError
 
@@ -59,18 +60,14 @@ def load(spec: str, dtype: str, device: str, *, packed: bool = True) -> Loaded:
         UserError: no such model, no chat template, an attention this engine does not know.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     from sparring.agents.engines.transformers import attention, packing
 
     attention.register()
     quiet()
     folder = local_folder(spec)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    if not tokenizer.chat_template:
-        raise UserError(
-            f"`{spec}` has no chat template, so it cannot take messages; choose an instruct model"
-        )
+    tokenizer = load_tokenizer(folder, spec)
     where = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     kind = dtype if dtype == "auto" else getattr(torch, dtype)
     model = AutoModelForCausalLM.from_pretrained(
@@ -81,18 +78,8 @@ def load(spec: str, dtype: str, device: str, *, packed: bool = True) -> Loaded:
     model.to(torch.device(where))  # type: ignore[arg-type]  # its decorator hides the method's signature
     if packed:
         packing.pack(model)
-    return Loaded(
-        model, tokenizer, checkpoint_hash(folder), stop_ids(model, tokenizer), context_of(model.config)
-    )
-
-
-def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """The end tokens: the tokenizer's and those of the generation configuration."""
-    ids = {tokenizer.eos_token_id}
-    for config in (model.generation_config, model.config):
-        listed = getattr(config, "eos_token_id", None)
-        ids.update(listed if isinstance(listed, list) else [listed])
-    return frozenset(number for number in ids if number is not None)
+    ends = stop_ids(tokenizer, model.generation_config, model.config)
+    return Loaded(model, tokenizer, checkpoint_hash(folder), ends, context_of(model.config))
 
 
 def twin(model: Any) -> Any:

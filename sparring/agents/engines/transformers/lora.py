@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -23,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sparring.agents.models import adapter_hash
+from sparring.agents.engines.adapters import AdapterFolders
 from sparring.errors import UserError
 
 _TENSOR = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])\.weight")
@@ -107,7 +106,7 @@ class AdapterBank:
         self._used: dict[str, int] = {}
         self._layers = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
         self._loaded: OrderedDict[str, Adapter] = OrderedDict()
-        self._known: dict[tuple[str, ...], str] = {}
+        self._folders = AdapterFolders()
         self._stack: list[Adapter] = []
         self._matrices: dict[str, tuple[Tensor, Tensor, Layout]] = {}
         self._hooks: list[RemovableHandle] = []
@@ -125,26 +124,13 @@ class AdapterBank:
         Raises:
             UserError: missing, not plain LoRA, or not the adapter the policy version recorded.
         """
-        digest = self._digest(folder)
-        if expected is not None and digest != expected:
-            raise UserError(
-                f"adapter {folder} has hash {digest[:12]}, the policy version recorded {expected[:12]}; "
-                "its files changed: restore them or register a new version"
-            )
+        digest = self._folders.digest(folder, expected)
         if digest not in self._loaded:
             self._loaded[digest] = load_adapter(folder, self._layers, digest)
         self._loaded.move_to_end(digest)
         while len(self._loaded) > self.limit:  # rows that still run on it hold it themselves
             self._loaded.popitem(last=False)
         return self._loaded[digest]
-
-    def _digest(self, folder: str) -> str:
-        """`adapter_hash`, computed again only when a file's time or size changed."""
-        stats = [os.stat(file) for file in sorted(Path(folder).glob("adapter_*")) if file.is_file()]
-        key = (folder, *(f"{stat.st_mtime_ns}:{stat.st_size}" for stat in stats))
-        if key not in self._known:
-            self._known[key] = adapter_hash(folder)
-        return self._known[key]
 
     def use(self, owners: Iterable[tuple[Adapter | None, int]]) -> None:
         """Say whose adapter the packed tokens of the next pass belong to: (adapter, token count) runs."""

@@ -1,0 +1,154 @@
+"""vLLM in this process against the embedded engine over the same weights, both in float32.
+
+    make test-vllm
+
+The whole set needs vLLM's own environment (docs/scale.md) and is skipped elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+
+import numpy as np
+import psutil
+import pytest
+import pytest_asyncio
+from tf_support import version_of
+from vllm_support import ask, behaviour
+
+pytest.importorskip("vllm", reason="vLLM is not installed here: make test-vllm")
+
+from sparring.agents.engines.base import ContextExceeded, PolicyVersion, ScoreRequest
+from sparring.agents.engines.vllm import VllmEngine
+from sparring.errors import CapabilityError, EngineError, UserError
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def served():
+    engine = VllmEngine("smollm2-135m", dtype="float32", kv_cache_gib=1.0, max_model_len=1024)
+    yield engine
+    await engine.close()
+
+
+async def test_it_says_what_it_drew_and_how_likely_that_was(served, smol_embedded):
+    said = await served.generate(ask(n=4))
+    assert len({one.text for one in said}) > 1
+    prompt, _ = smol_embedded.encode(ask().messages, "")
+    for one in said:
+        assert one.prompt_ids.tolist() == prompt.tolist()
+        assert one.logprob_kind == "tempered" and one.usage.completion_tokens == len(one.completion_ids)
+        np.testing.assert_allclose(one.logprobs, await behaviour(smol_embedded, one), atol=2e-3)
+
+
+async def test_adapters_of_several_policies_share_a_batch(served, smol_embedded, smol_adapters):
+    versions = [None, *smol_adapters]
+    asked = (served.generate(ask(version=version, temperature=1.0)) for version in versions)
+    said = await asyncio.gather(*asked)
+    for (one,), version in zip(said, versions, strict=True):
+        own = await behaviour(smol_embedded, one, version, 1.0)
+        np.testing.assert_allclose(one.logprobs, own, atol=5e-3)
+        other = await behaviour(smol_embedded, one, smol_adapters[0] if version is None else None, 1.0)
+        assert np.abs(one.logprobs - other).max() > 0.1  # so another's adapter would show
+
+
+async def test_a_new_adapter_is_served_without_a_restart(served, smol_embedded, smol_adapters, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(smol_adapters[0].adapter, tmp_path / "next")
+    weights = load_file(folder / "adapter_model.safetensors")
+    save_file({name: weight * -1.5 for name, weight in weights.items()}, folder / "adapter_model.safetensors")
+    version, before = version_of(folder), served._llm
+    (one,) = await served.generate(ask(version=version, temperature=1.0))
+    assert served._llm is before
+    np.testing.assert_allclose(one.logprobs, await behaviour(smol_embedded, one, version, 1.0), atol=5e-3)
+
+
+async def test_an_adapter_that_is_not_what_was_recorded_is_refused(served, smol_adapters):
+    wrong = PolicyVersion("p", 1, "", smol_adapters[0].adapter, smol_adapters[1].adapter_hash)
+    with pytest.raises(UserError, match="restore them or register a new version"):
+        await served.generate(ask(version=wrong))
+
+
+async def test_scores_are_those_of_the_embedded_engine(served, smol_embedded, smol_adapters):
+    prompt, said = smol_embedded.encode(ask().messages, "Red, green and blue.")
+    for version in (PolicyVersion("base"), smol_adapters[1]):
+        asked = ScoreRequest(prompt, said, top_k=3, version=version)
+        ours, theirs = await served.score(asked), await smol_embedded.score(asked)
+        np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=5e-3)
+        assert ours.top_ids.shape == (len(said), 3)
+        np.testing.assert_allclose(ours.top_logprobs, theirs.top_logprobs, atol=5e-3)
+    with pytest.raises(CapabilityError, match="use the embedded engine"):
+        await served.score(ScoreRequest(prompt, said, full_vocabulary=True))
+
+
+async def test_a_stop_token_is_there_iff_it_was_drawn(served):
+    (short,) = await served.generate(ask("Say hi.", temperature=0, max_tokens=2))
+    assert short.finish_reason == "length" and len(short.completion_ids) == 2
+    (whole,) = await served.generate(ask("What is 2+3?", temperature=0, max_tokens=200))
+    assert whole.finish_reason == "stop" and whole.logprob_kind == "greedy"
+    ends = served._checkpoint().ends
+    assert whole.completion_ids[-1] in ends and not set(whole.completion_ids[:-1].tolist()) & ends
+    (cut,) = await served.generate(ask("Count: one two three", temperature=0, max_tokens=60, stop=("e",)))
+    assert cut.finish_reason == "stop" and "e" not in cut.text
+
+
+async def test_no_seed_is_sent_on_a_cpu(served):
+    (one,) = await served.generate(ask())
+    assert one.seed_sent is False and served.capabilities().seeds is False
+
+
+async def test_what_was_said_before_is_not_computed_again(served):
+    long = "Say it in a word. " * 40
+    (first,) = await served.generate(ask(long, max_tokens=1))
+    (again,) = await served.generate(ask(long, max_tokens=1))
+    assert again.usage.cached_tokens > 0.5 * len(first.prompt_ids)
+
+
+async def test_a_prompt_beyond_the_context_is_refused_by_itself(served):
+    with pytest.raises(ContextExceeded, match="too many for a context of 1024"):
+        await served.generate(ask("word " * 2000))
+    assert await served.generate(ask(max_tokens=1))
+
+
+async def test_cancelling_takes_a_request_out_of_the_batch(served):
+    task = asyncio.create_task(served.generate(ask(max_tokens=900, temperature=1.0)))
+    await asyncio.sleep(0.5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    for _ in range(100):
+        if not served._llm.output_processor.has_unfinished_requests():
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("it goes on")
+
+
+async def test_it_is_started_anew_after_its_process_died(served):
+    await served.start()
+    children = psutil.Process().children(recursive=True)
+    running = asyncio.create_task(served.generate(ask(max_tokens=500, temperature=1.0)))
+    await asyncio.sleep(1)
+    for child in children:
+        os.kill(child.pid, signal.SIGKILL)
+    with pytest.raises(EngineError, match="died") as caught:
+        await running
+    assert caught.value.retryable
+    assert (await served.generate(ask(max_tokens=1)))[0].completion_ids is not None
+
+
+async def test_nothing_survives_a_close():
+    engine = VllmEngine("smollm2-135m", dtype="float32", kv_cache_gib=0.5, max_model_len=512, max_loras=1)
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    await engine.generate(ask(max_tokens=1))
+    mine = {child.pid for child in psutil.Process().children(recursive=True)} - before
+    assert mine
+    await engine.close()
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in mine if psutil.pid_exists(pid)], timeout=30)
+    assert not [one for one in alive if "resource_tracker" not in " ".join(one.cmdline())]  # Python's own
+    with pytest.raises(EngineError, match="closed"):
+        await engine.generate(ask())
