@@ -37,6 +37,7 @@ from sparring.graphs.protocols.software_best_of import BestOfState, SoftwareBest
 from sparring.graphs.protocols.software_choice import Candidate, by_majority, by_value, shortlist
 from sparring.graphs.report import report
 from sparring.memory.journal import Journal
+from sparring.memory.parts import EpisodePart
 from sparring.memory.seeds import derive_seed
 from sparring.tools.swe.instances import Instance
 from sparring.tools.swe.workshop import Bench, Workshop
@@ -212,6 +213,35 @@ def test_what_ended_before_counts_against_the_cap(memory: Path, instance: Instan
     [line] = search(memory, instance, {"engineer": tryers()}, **capped)
     assert line.status == "capped" and len(rows(memory, "SELECT id FROM turns WHERE status = 'ok'")) == 5
     assert [one["exit_status"] for one in detail(line)["attempts"]] == ["submitted", "capped", "submitted"]
+
+
+def test_no_cap_takes_away_what_was_said_side_by_side(
+    memory: Path, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All three are asked before the first reply has used up the tokens."""
+    asked: list[int] = []
+
+    async def together(number: int) -> str:
+        asked.append(number)
+        while len(asked) < 3:
+            await asyncio.sleep(0.01)
+        return said(LINES[number])
+
+    async def lost_end(self: EpisodePart, kind: str, key: str, payload: dict[str, Any]) -> dict[str, Any]:
+        while kind == "exit" and len(events(memory)) < 3:
+            await asyncio.sleep(0.02)
+        if kind == "exit":
+            raise EngineError("gone")
+        return await event(self, kind, key, payload)
+
+    event, roles = EpisodePart.event, {"engineer": tryers(log=lambda number, _: together(number))}
+    capped: dict[str, Any] = {**BEST, "select": "majority", "limits": Limits(tokens=1)}
+    with monkeypatch.context() as patch:
+        patch.setattr(EpisodePart, "event", lost_end)
+        assert search(memory, instance, roles, **capped)[0].status == "failed"
+    [line] = search(memory, instance, {"engineer": tryers()}, **capped)
+    ends = [(one["exit_status"], one["steps"]) for one in detail(line)["attempts"]]
+    assert ends == [("capped", 1)] * 3 and len(detail(line)["patches"]) == 3
 
 
 class Told(SoftwareBestOf):
