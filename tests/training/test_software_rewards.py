@@ -80,6 +80,13 @@ def test_the_vector(found: Grade, expected: tuple[float, ...]) -> None:
     assert vector(episode(found, *TURNS)) == whole
 
 
+def test_results_that_do_not_count_keep_nothing_even_where_nothing_was_to_be_kept() -> None:
+    nothing = Verdict(Tally((), ("f",)), Tally(), False, "timeout")
+    hangs = Grade(GradeStatus.TIMEOUT, Evaluation(nothing), True)
+    assert (hangs.f2p, hangs.p2p) == (0.0, 0.0)
+    assert values(episode(hangs, *TURNS), kept=1.0, partial=1.0, format=0.0) == [0.0] * 4
+
+
 def test_the_outcome_is_everybodys_and_a_format_error_its_own() -> None:
     row = episode(grade("resolved", 2, 4), *TURNS)
     assert values(row) == [1.0, 0.9, 1.0, 1.0]
