@@ -141,6 +141,14 @@ def test_what_was_cut_off_after_its_command_holds_it() -> None:
     assert values(row) == [0.0, -0.1, -0.1]
 
 
+def test_several_attempts_are_not_paid_for_the_one_that_was_chosen() -> None:
+    row = episode(grade("resolved", 2, 4), turn(0, key="attempt/0/step/0"), turn(1, key="attempt/1/step/0"))
+    chosen = {**row.events[0].payload, "candidates": {"0": False, "1": True}}
+    row = dataclasses.replace(row, events=(dataclasses.replace(row.events[0], payload=chosen),))
+    with pytest.raises(UserError, match="several attempts"):
+        paid(dataclasses.replace(row, protocol="software_best_of"))
+
+
 def test_others_than_the_engineer_are_not_paid() -> None:
     assert list(paid(episode(grade("resolved", 2, 4), turn(0), turn(1, role="judge")))) == [1]
 
