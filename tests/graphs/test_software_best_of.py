@@ -32,6 +32,7 @@ from sparring.agents.engines.scripted import ScriptedEngine
 from sparring.errors import EngineError, UserError
 from sparring.graphs.context import Context, Limits
 from sparring.graphs.forks import fork
+from sparring.graphs.play import aresume
 from sparring.graphs.protocols.software_attempts import replies, trajectory
 from sparring.graphs.protocols.software_best_of import BestOfState, SoftwareBestOf
 from sparring.graphs.protocols.software_choice import Candidate, by_majority, by_value, shortlist
@@ -274,3 +275,15 @@ def test_an_attempt_is_a_name_and_a_strategy(memory: Path, instance: Instance) -
 def test_it_cannot_be_forked(whole: Whole) -> None:
     with pytest.raises(UserError, match="cannot be forked"):
         fork(whole.line.episode, 1, whole.memory, roles={"engineer": tryers(), "patch_judge": chooser()})
+
+
+@pytest.mark.parametrize("protocol", ["software", "software_best_of", "software_search", "se_agent"])
+def test_no_pool_of_samples_is_drawn_beside_it(memory: Path, instance: Instance, protocol: str) -> None:
+    """Its samples would be right where they say `resolved`."""
+    with pytest.raises(UserError, match="no baseline of single samples"):
+        search(memory, instance, {}, protocol=protocol, baseline=True)
+
+
+def test_none_is_drawn_later_either(whole: Whole) -> None:
+    with pytest.raises(UserError, match="no baseline of single samples"):
+        asyncio.run(aresume("r", whole.memory, baseline={}))

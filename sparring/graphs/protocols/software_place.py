@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -67,6 +67,8 @@ class Spot:
 
 class Workplace(Protocol):
     """The options of an engineer's place."""
+
+    sampled: ClassVar[bool] = False
 
     timeout: float = Field(default=60.0, gt=0, le=86_400)
     """Seconds of one command."""
