@@ -73,8 +73,7 @@ def suits(protocol: Protocol) -> None:
     """Raise `UserError` where no single sample is comparable with what a protocol plays."""
     if not protocol.sampled:
         raise UserError(
-            f"protocol `{protocol.name}` has no baseline of single samples: no reply alone answers its tasks; "
-            "compare two runs"
+            f"protocol `{protocol.name}` has no baseline of single samples: no reply alone answers its tasks"
         )
 
 

@@ -90,7 +90,7 @@ class Protocol(BaseModel, ABC):
     """Whether an outcome's `answer` is meant to be the task's: then the episode closes with a verdict."""
 
     sampled: ClassVar[bool] = True
-    """Whether a single reply can answer its tasks: then a run can have a baseline of such (`graphs.baseline`)."""
+    """Whether single replies can answer its tasks: then a run can have a `graphs.baseline` of them."""
 
     runs_programs: ClassVar[bool] = False
     """Whether it runs what a model wrote: then it needs the sandbox, which the run's journal describes."""

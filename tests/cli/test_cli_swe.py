@@ -20,7 +20,7 @@ from example_scripts import EXAMPLES, script  # noqa: E402 - the paths first
 from swe_tasks import task  # noqa: E402 - the paths first
 
 from sparring import cli  # noqa: E402 - the paths first
-from sparring.graphs.software_display import SCRIPTED  # noqa: E402 - the paths first
+from sparring.graphs.display import SCRIPTED  # noqa: E402 - the paths first
 from sparring.tools.swe.grades import Grade, GradeStatus  # noqa: E402 - the paths first
 from sparring.tools.swe.instances import save_instances  # noqa: E402 - the paths first
 from sparring.tools.swe.predictions import Evaluation, load_predictions  # noqa: E402 - the paths first

@@ -31,6 +31,7 @@ from sparring.agents.engines.script import text_of
 from sparring.agents.engines.scripted import ScriptedEngine
 from sparring.errors import EngineError, UserError
 from sparring.graphs.context import Context, Limits
+from sparring.graphs.display import SCRIPTED, report_tables
 from sparring.graphs.forks import fork
 from sparring.graphs.play import aresume
 from sparring.graphs.protocols.software_attempts import replies, trajectory
@@ -129,7 +130,9 @@ def test_the_judge_overrules_the_majority(whole: Whole) -> None:
 
 def test_the_report_of_a_choice(whole: Whole) -> None:
     with Journal.open(whole.memory) as journal:
-        figures = report(journal, "r").figures
+        found = report(journal, "r")
+    figures = found.figures
+    assert found.scripted and SCRIPTED in [str(part) for part in report_tables(found)]
     rules = {"by_judge": 1.0, "resolved_by_judge": 1.0, "resolved_by_majority": 0.0, "oracle": 1.0}
     assert figures == {"calls": 7.0, "finished": 3.0, "distinct": 2.0, **rules}
 
