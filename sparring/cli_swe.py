@@ -25,7 +25,7 @@ NO_OPTIONS = {
     "limits": "`--max-tokens` and `--max-cost`",
     "tasks": "the first argument",
     "protocol": "`sparring play`",
-    "baseline": "`sparring play software --baseline`",
+    "baseline": "`sparring play software_best_of`, in a run of its own",
 }
 File = Path | None
 

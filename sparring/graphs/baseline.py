@@ -69,6 +69,14 @@ def settings(options: dict[str, Any]) -> dict[str, Any] | None:
     return given
 
 
+def suits(protocol: Protocol) -> None:
+    """Raise `UserError` where no single sample is comparable with what a protocol plays."""
+    if not protocol.sampled:
+        raise UserError(
+            f"protocol `{protocol.name}` has no baseline of single samples: no reply alone answers its tasks"
+        )
+
+
 def _pool(given: Mapping[str, Any]) -> Pool:
     try:
         return Pool(**{name: value for name, value in given.items() if name in Pool.model_fields})

@@ -81,7 +81,7 @@ class Cast:
             prefix = f"{name}."
             own = {k.removeprefix(prefix): v for k, v in self.sampling.items() if k.startswith(prefix)}
             chosen |= {k: v for k, v in own.items() if "." not in k}
-        return _sampling(chosen)
+        return sampling_from(chosen)
 
     async def agents(self, pool: EnginePool, journal: Journal) -> dict[str, Agent]:
         """The agents, their backends probed and their policy versions registered.
@@ -207,18 +207,26 @@ def pinned(agent: Agent, version_id: int, journal: Journal) -> Agent | None:
 _CASTS: dict[str, Any] = {"temperature": float, "top_p": float, "min_p": float, "repetition_penalty": float}
 
 
-def _sampling(values: Mapping[str, Any]) -> Sampling:
+def sampling_from(values: Mapping[str, Any]) -> Sampling:
+    """Sampling from what a user or a model gives for its fields.
+
+    Raises:
+        UserError: no such field, or a value that it cannot have.
+    """
     chosen: dict[str, Any] = {}
     for name, value in values.items():
         if name not in SAMPLING_FIELDS:
             raise unknown("sampling option", name, SAMPLING_FIELDS)
+        cast = _CASTS.get(name, int)
         try:
             if name == "stop":
                 chosen[name] = (value,) if isinstance(value, str) else tuple(value)
             else:
-                chosen[name] = _CASTS.get(name, int)(value)
+                chosen[name] = cast(value)
         except (TypeError, ValueError, OverflowError):
             raise UserError(f"sampling option `{name}`: `{value}` is no number") from None
+        if cast is int and isinstance(value, float) and not value.is_integer():
+            raise UserError(f"sampling option `{name}`: `{value}` is no whole number")
     sampling = Sampling(**chosen)
     for name in _CASTS:
         if not math.isfinite(getattr(sampling, name)):

@@ -12,7 +12,7 @@ from sparring.agents.roles import Agent
 from sparring.errors import BudgetExceeded, EngineError, EngineTimeout, UserError, unknown
 from sparring.memory.episode import EpisodeHandle, Produce
 from sparring.memory.parts import EpisodePart
-from sparring.memory.records import Ask, Place, Produced, TaskRecord, Turn
+from sparring.memory.records import WORLD_FAULT, Ask, Place, Produced, TaskRecord, Turn
 from sparring.tools.checks import acheck
 from sparring.tools.equality import Equal
 
@@ -41,7 +41,7 @@ class Meter:
     _counted: set[int] = field(default_factory=set)
 
     def reserve(self, calls: int) -> None:
-        """Raise `BudgetExceeded` where `calls` more would pass a cap."""
+        """Raise `BudgetExceeded` where `calls` more, none of them journaled, would pass a cap."""
         tokens = self.prompt_tokens + self.completion_tokens
         spent = (
             ("calls", self.calls + calls - 1, self.limits.calls),
@@ -95,6 +95,11 @@ class Context:
         """
         return replace(self, episode=EpisodePart(self.episode, name), equal=equal or self.equal)
 
+    def _holds(self, key: str) -> bool:
+        """Whether the journal answers for a turn."""
+        turn = self.episode.turn(key)
+        return turn is not None and turn.status not in WORLD_FAULT
+
     def recall(self, keys: Iterable[str]) -> None:
         """Count turns that the journal holds and nobody will ask for again: what they took is used."""
         for key in keys:
@@ -147,7 +152,10 @@ class Context:
         agent = self.agent(seat)
         if max_tokens is not None:
             agent = replace(agent, sampling=replace(agent.sampling, max_tokens=max_tokens), _records={})
-        self.meter.reserve(len(keys))
+        held = sum(self._holds(key) for key in keys)
+        self.meter.calls += held  # paid for: of turns made side by side no cap refuses one that was said
+        if held < len(keys):
+            self.meter.reserve(len(keys) - held)
         messages = agent.messages(occasion, variables, history)
 
         async def produce(places: list[Place]) -> list[Produced]:
@@ -183,7 +191,7 @@ class Context:
         )
         for turn in turns:
             self.meter.count(turn)
-        if failed := next((turn for turn in turns if turn.status in ("timeout", "engine_error")), None):
+        if failed := next((turn for turn in turns if turn.status in WORLD_FAULT), None):
             kind = EngineTimeout if failed.status == "timeout" else EngineError
             raise kind(f"turn `{failed.key}`: {failed.error}")
         return turns

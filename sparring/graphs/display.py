@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sparring.graphs.stats import Estimate
     from sparring.graphs.step_errors import StepErrors
 
+SCRIPTED = "scripted agent: shows the machinery, solves nothing"
 PLAIN_S = 5.0
 """Seconds between two plain lines."""
 WIDE = 140
@@ -218,7 +219,7 @@ def report_tables(report: Report) -> list[Any]:
         f"{report.run}: {report.protocol} on {', '.join(report.engines) or 'no engine'}, seed {report.seed}; "
         f"episodes: {states or 'none'}"
     )
-    parts: list[Any] = [Text(head)]
+    parts: list[Any] = [Text(head), *([Text(SCRIPTED)] if report.scripted else [])]
     accuracy = report.accuracy
     if report.software is not None:
         from sparring.graphs.software_display import software_tables  # not on top, as below

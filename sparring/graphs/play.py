@@ -151,7 +151,7 @@ def plan(
     fields (`temperature`, `judge.max_tokens`), and those of the baseline (`baseline=True`,
     `baseline.temperature`).
     """
-    from sparring.graphs.baseline import settings  # not on top: the pool is played by this module
+    from sparring.graphs.baseline import settings, suits  # not on top: the pool is played by this module
 
     asked = settings(options)
     _expect(options)
@@ -160,6 +160,8 @@ def plan(
     if prompts:
         options["prompts"] = {**options.get("prompts", {}), **prompts}
     chosen = make_protocol(protocol, options)
+    if asked is not None:
+        suits(chosen)
     rows = chosen.tasks(tasks, limit)
     for task in rows:
         chosen.accepts(task)
@@ -227,10 +229,14 @@ async def aresume(
     on_progress: OnProgress | None = None,
 ) -> PlayResult:
     """Continue a run from the journal alone; with `baseline`, settings of a pool it was begun without."""
+    from sparring.graphs.baseline import suits  # not on top, as above
+
     if not isinstance(memory, Journal):
         existing(str(memory))
     with Journal.at(memory, durability) as journal:
         stored = Play.from_row(journal.run_row(run))
+        if baseline is not None:
+            suits(make_protocol(stored.protocol, stored.options))
         if (engine := stored.handed_in) is not None:
             raise UserError(
                 f"run `{run}` was begun with a Python object as engine "

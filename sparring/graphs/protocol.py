@@ -89,6 +89,9 @@ class Protocol(BaseModel, ABC):
     answers: ClassVar[bool] = True
     """Whether an outcome's `answer` is meant to be the task's: then the episode closes with a verdict."""
 
+    sampled: ClassVar[bool] = True
+    """Whether single replies can answer its tasks: then a run can have a `graphs.baseline` of them."""
+
     runs_programs: ClassVar[bool] = False
     """Whether it runs what a model wrote: then it needs the sandbox, which the run's journal describes."""
 

@@ -27,7 +27,7 @@ from sparring.graphs.player import FINISHED
 from sparring.graphs.pool import Baseline, answer_of, compare, share
 from sparring.graphs.protocol import Protocol
 from sparring.graphs.results import Result, read_results
-from sparring.graphs.software_report import SoftwareRun, software_run
+from sparring.graphs.software_report import SoftwareRun, scripted, software_run
 from sparring.graphs.stats import Estimate, bootstrap, wilson
 from sparring.graphs.step_errors import StepErrors, step_errors
 from sparring.memory.journal import Journal
@@ -104,6 +104,8 @@ class Report:
     """`Protocol.answers`."""
     software: SoftwareRun | None = None
     """Of a run of `software`."""
+    scripted: bool = False
+    """A software engineer took part, and was a script."""
     masked: int = 0
     """Finished episodes of tasks with a reference that nobody could judge (a grader's world failed)."""
 
@@ -160,6 +162,7 @@ def report(journal: Journal, run: str) -> Report:
         figures=judge_figures(judged) if judged else protocol.figures(journal, run) if protocol else {},
         answers=answers,
         software=software_run(journal, run, accuracy) if row.protocol == "software" else None,
+        scripted=scripted(journal, run),
         masked=len(referred) - len(scored) if answers else 0,
     )
 

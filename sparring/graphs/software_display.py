@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from sparring.graphs.software_report import Attempt, SoftwareRun
     from sparring.graphs.stats import Estimate
 
-SCRIPTED = "scripted agent: shows the machinery, solves nothing"
 WHY = 60
 """Characters of a reason in a table."""
 
@@ -67,7 +66,7 @@ def attempts_table(found: Sequence[Attempt]) -> Any:
 
 def software_tables(run: SoftwareRun) -> list[Any]:
     """Resolved with its interval, statuses, what ended the work, and what an attempt took."""
-    parts: list[Any] = [Text(SCRIPTED)] if run.scripted else []
+    parts = list[Any]()
     if run.pass_at_1 is None:
         parts.append(Text("nothing was judged, so there is no share of resolved instances"))
     else:

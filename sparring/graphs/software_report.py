@@ -17,7 +17,7 @@ from sparring.graphs.player import FINISHED
 from sparring.graphs.results import Result, read_results
 from sparring.graphs.stats import Estimate, wilson
 from sparring.memory.journal import Journal
-from sparring.memory.schema import Episode, Event, Turn
+from sparring.memory.schema import Agent, Episode, Event, Turn
 from sparring.tools.swe.predictions import Evaluation, Prediction
 
 if TYPE_CHECKING:
@@ -85,8 +85,6 @@ class SoftwareRun:
     mean_tokens: float
     """Prompts included."""
     mean_cost: float
-    scripted: bool
-    """The engineer was a script: nothing here says anything about any model."""
 
 
 def attempts(journal: Journal, run: str) -> list[Attempt]:
@@ -136,12 +134,6 @@ def software_run(journal: Journal, run: str, pass_at_1: Estimate | None) -> Soft
     copies = int((journal.run_row(run).config or {}).get("copies", 1))
     of = Counter(one.status for one in ended)
     order = (*STATUSES, MASKED, FAILED, UNGRADED)
-    engines = journal.read(
-        select(Turn.engine)
-        .join(Episode, Episode.number == Turn.episode_number)
-        .where(Episode.run_id == run)
-        .distinct()
-    )
     return SoftwareRun(
         instances=len(solved),
         attempts=len(ended),
@@ -155,8 +147,19 @@ def software_run(journal: Journal, run: str, pass_at_1: Estimate | None) -> Soft
         mean_steps=_mean(one.steps for one in ended),
         mean_tokens=_mean(one.result.prompt_tokens + one.result.completion_tokens for one in ended),
         mean_cost=_mean(one.result.cost for one in ended),
-        scripted=bool(engines) and all(row.engine.startswith("scripted") for row in engines),
     )
+
+
+def scripted(journal: Journal, run: str) -> bool:
+    """Whether the engineer of a run was a script: then nothing in it says anything about any model."""
+    said = (
+        select(Turn.engine)
+        .join(Episode, Episode.number == Turn.episode_number)
+        .join(Agent, Agent.id == Turn.agent_id)
+        .where(Episode.run_id == run, Agent.role == "engineer")
+    )
+    engines = [row.engine for row in journal.read(said.distinct())]
+    return bool(engines) and all(engine.startswith("scripted") for engine in engines)
 
 
 def _mean(values: Iterable[float]) -> float:

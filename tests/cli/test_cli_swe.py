@@ -20,7 +20,7 @@ from example_scripts import EXAMPLES, script  # noqa: E402 - the paths first
 from swe_tasks import task  # noqa: E402 - the paths first
 
 from sparring import cli  # noqa: E402 - the paths first
-from sparring.graphs.software_display import SCRIPTED  # noqa: E402 - the paths first
+from sparring.graphs.display import SCRIPTED  # noqa: E402 - the paths first
 from sparring.tools.swe.grades import Grade, GradeStatus  # noqa: E402 - the paths first
 from sparring.tools.swe.instances import save_instances  # noqa: E402 - the paths first
 from sparring.tools.swe.predictions import Evaluation, load_predictions  # noqa: E402 - the paths first
@@ -168,9 +168,10 @@ def test_statuses_are_told_apart_and_what_is_masked_counts_neither_way(
     assert summary["failure_reasons"] == {"calc-6": "environment", "calc-7": "environment"}
     assert summary["unresolved_ids"] == ["calc-1", "calc-4"] and summary["empty_patch_ids"] == ["calc-2"]
     assert cli.main(["report", "r", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["software"]
+    whole = json.loads(capsys.readouterr().out)
+    found = whole["software"]
     assert (found["resolved"], found["judged"], found["attempts"]) == (1, 6, 8)
-    assert found["statuses"]["masked"] == 2 and found["scripted"] is True
+    assert found["statuses"]["masked"] == 2 and whole["scripted"] is True
 
 
 def test_a_run_is_paid_by_its_grades(told: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:

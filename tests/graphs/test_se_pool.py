@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from sparring.agents.parsing import ParseError, attempt_summary
+from sparring.errors import UserError
+from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.protocols.se_pool import Member, kept, mix, recombinations, rules, scored, stalled
 from sparring.graphs.protocols.software_attempts import Attempt
 
@@ -77,3 +79,9 @@ def test_a_summary_is_read_strictly() -> None:
         attempt_summary('{"approach_summary": "It was changed."}')
     with pytest.raises(ParseError, match="missing"):
         attempt_summary("The engineer changed a line.")
+
+
+def test_no_weight_makes_a_score_that_is_no_number() -> None:
+    for protocol, option in (("se_agent", "weigh_value"), ("software_search", "alpha")):
+        with pytest.raises(UserError, match=f"`{option}`: Input should be a finite number"):
+            make_protocol(protocol, {option: "inf"})

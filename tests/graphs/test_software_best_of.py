@@ -31,12 +31,15 @@ from sparring.agents.engines.script import text_of
 from sparring.agents.engines.scripted import ScriptedEngine
 from sparring.errors import EngineError, UserError
 from sparring.graphs.context import Context, Limits
+from sparring.graphs.display import SCRIPTED, report_tables
 from sparring.graphs.forks import fork
+from sparring.graphs.play import aresume
 from sparring.graphs.protocols.software_attempts import replies, trajectory
 from sparring.graphs.protocols.software_best_of import BestOfState, SoftwareBestOf
 from sparring.graphs.protocols.software_choice import Candidate, by_majority, by_value, shortlist
 from sparring.graphs.report import report
 from sparring.memory.journal import Journal
+from sparring.memory.parts import EpisodePart
 from sparring.memory.seeds import derive_seed
 from sparring.tools.swe.instances import Instance
 from sparring.tools.swe.workshop import Bench, Workshop
@@ -127,7 +130,9 @@ def test_the_judge_overrules_the_majority(whole: Whole) -> None:
 
 def test_the_report_of_a_choice(whole: Whole) -> None:
     with Journal.open(whole.memory) as journal:
-        figures = report(journal, "r").figures
+        found = report(journal, "r")
+    figures = found.figures
+    assert found.scripted and SCRIPTED in [str(part) for part in report_tables(found)]
     rules = {"by_judge": 1.0, "resolved_by_judge": 1.0, "resolved_by_majority": 0.0, "oracle": 1.0}
     assert figures == {"calls": 7.0, "finished": 3.0, "distinct": 2.0, **rules}
 
@@ -214,6 +219,35 @@ def test_what_ended_before_counts_against_the_cap(memory: Path, instance: Instan
     assert [one["exit_status"] for one in detail(line)["attempts"]] == ["submitted", "capped", "submitted"]
 
 
+def test_no_cap_takes_away_what_was_said_side_by_side(
+    memory: Path, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All three are asked before the first reply has used up the tokens."""
+    asked: list[int] = []
+
+    async def together(number: int) -> str:
+        asked.append(number)
+        while len(asked) < 3:
+            await asyncio.sleep(0.01)
+        return said(LINES[number])
+
+    async def lost_end(self: EpisodePart, kind: str, key: str, payload: dict[str, Any]) -> dict[str, Any]:
+        while kind == "exit" and len(events(memory)) < 3:
+            await asyncio.sleep(0.02)
+        if kind == "exit":
+            raise EngineError("gone")
+        return await event(self, kind, key, payload)
+
+    event, roles = EpisodePart.event, {"engineer": tryers(log=lambda number, _: together(number))}
+    capped: dict[str, Any] = {**BEST, "select": "majority", "limits": Limits(tokens=1)}
+    with monkeypatch.context() as patch:
+        patch.setattr(EpisodePart, "event", lost_end)
+        assert search(memory, instance, roles, **capped)[0].status == "failed"
+    [line] = search(memory, instance, {"engineer": tryers()}, **capped)
+    ends = [(one["exit_status"], one["steps"]) for one in detail(line)["attempts"]]
+    assert ends == [("capped", 1)] * 3 and len(detail(line)["patches"]) == 3
+
+
 class Told(SoftwareBestOf):
     """Tells each attempt how to go about it, and looks at what it did."""
 
@@ -244,3 +278,15 @@ def test_an_attempt_is_a_name_and_a_strategy(memory: Path, instance: Instance) -
 def test_it_cannot_be_forked(whole: Whole) -> None:
     with pytest.raises(UserError, match="cannot be forked"):
         fork(whole.line.episode, 1, whole.memory, roles={"engineer": tryers(), "patch_judge": chooser()})
+
+
+@pytest.mark.parametrize("protocol", ["software", "software_best_of", "software_search", "se_agent"])
+def test_no_pool_of_samples_is_drawn_beside_it(memory: Path, instance: Instance, protocol: str) -> None:
+    """Its samples would be right where they say `resolved`."""
+    with pytest.raises(UserError, match="no baseline of single samples"):
+        search(memory, instance, {}, protocol=protocol, baseline=True)
+
+
+def test_none_is_drawn_later_either(whole: Whole) -> None:
+    with pytest.raises(UserError, match="no baseline of single samples"):
+        asyncio.run(aresume("r", whole.memory, baseline={}))

@@ -183,6 +183,9 @@ def test_a_prompt_that_extends_a_shipped_one_can_be_rewritten(tmp_path: Path) ->
         (change(sampling={"seed": 1}), "unknown_option: `sampling.'seed'`; known: temperature"),
         (change(options={"steps": 1e6}), r"out_of_range: `options.steps` is 1e\+06; it lies in 5 to 250"),
         (change(options={"steps": 7.5}), "bad_option"),
+        (change(options={"steps": 7.5}, system="Be brief."), "bad_option"),
+        (change(sampling={"max_tokens": 99.5}), "bad_option: .*`max_tokens`: `99.5` is no whole number"),
+        (change(system="{{{ question }}}"), "bad_prompt: .* no valid template"),
         (change(task="Do it."), "bad_prompt: `task` has no `{{ question }}`"),
         (change(task=TASK + "{{ gold }}"), "bad_prompt: `task` asks for `gold`; known: question"),
         (change(system="{% for x in range(9) %}{% endfor %}"), "bad_prompt: `system` holds `{%`"),
@@ -199,6 +202,14 @@ def test_what_cannot_be_done_is_named(reply: str, failure: str) -> None:
         bred(reply)
 
 
+def test_sampling_that_no_engine_takes_is_no_child() -> None:
+    """A child that is journaled and cannot be played would stop the archive for good."""
+    space = {"sampling": {"top_p": {"low": 0, "high": 1}, "temperature": {"low": -1, "high": 2}}}
+    for wrong in ({"top_p": 0}, {"temperature": -1}):
+        with pytest.raises(ParseError, match="bad_option: sampling: temperature"):
+            bred(change(sampling=wrong), space=space)
+
+
 def test_what_is_fixed_for_all_is_nobodys_to_set() -> None:
     with pytest.raises(ParseError, match=r"unknown_option: `options.'steps'`; known: timeout"):
         bred(change(options={"steps": 9}), options={"steps": 20})
@@ -210,6 +221,7 @@ def test_what_is_fixed_for_all_is_nobodys_to_set() -> None:
             "setting in `space.options` .* `sandbox`",
         ),
         ({"options": {"prompts": {"engineer": "x"}}}, "agent.prompt"),
+        ({"options": {"grade": False}}, "nobody would judge"),
     ):
         with pytest.raises(UserError, match=said):
             initial(plain(**wrong))
@@ -284,6 +296,9 @@ def test_newcombes_interval() -> None:
         ({"stages": [10, 5]}, "that grow"),
         ({"parents": "worst"}, "score_child_prop"),
         ({"limits": {"euros": 1}}, "unknown cap `euros`"),
+        ({"limits": {"calls": 0.5}}, "a cap on calls cannot be 0.5"),
+        ({"limits": {"cost": 0}}, "a cap on cost cannot be 0"),
+        ({"limits": {"tokens": float("inf")}}, "a cap on tokens cannot be inf"),
         ({"improver": {"chances": {"luck": 1}}}, "empty_patches"),
         ({"improver": {"chances": {"limits": 2}}}, "between 0 and 1"),
         ({"steps": 3}, "there is no such field"),

@@ -80,6 +80,13 @@ def test_the_vector(found: Grade, expected: tuple[float, ...]) -> None:
     assert vector(episode(found, *TURNS)) == whole
 
 
+def test_results_that_do_not_count_keep_nothing_even_where_nothing_was_to_be_kept() -> None:
+    nothing = Verdict(Tally((), ("f",)), Tally(), False, "timeout")
+    hangs = Grade(GradeStatus.TIMEOUT, Evaluation(nothing), True)
+    assert (hangs.f2p, hangs.p2p) == (0.0, 0.0)
+    assert values(episode(hangs, *TURNS), kept=1.0, partial=1.0, format=0.0) == [0.0] * 4
+
+
 def test_the_outcome_is_everybodys_and_a_format_error_its_own() -> None:
     row = episode(grade("resolved", 2, 4), *TURNS)
     assert values(row) == [1.0, 0.9, 1.0, 1.0]
@@ -132,6 +139,14 @@ def test_the_worlds_faults_are_null_and_count_for_nothing() -> None:
 def test_what_was_cut_off_after_its_command_holds_it() -> None:
     row = episode(grade("empty"), turn(0, "truncated"), turn(1, "truncated", None), turn(2, "refused"))
     assert values(row) == [0.0, -0.1, -0.1]
+
+
+def test_several_attempts_are_not_paid_for_the_one_that_was_chosen() -> None:
+    row = episode(grade("resolved", 2, 4), turn(0, key="attempt/0/step/0"), turn(1, key="attempt/1/step/0"))
+    chosen = {**row.events[0].payload, "candidates": {"0": False, "1": True}}
+    row = dataclasses.replace(row, events=(dataclasses.replace(row.events[0], payload=chosen),))
+    with pytest.raises(UserError, match="several attempts"):
+        paid(dataclasses.replace(row, protocol="software_best_of"))
 
 
 def test_others_than_the_engineer_are_not_paid() -> None:

@@ -15,9 +15,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from sparring.agents.engines.base import Message
 from sparring.agents.roles import Role
@@ -67,6 +67,9 @@ class Spot:
 
 class Workplace(Protocol):
     """The options of an engineer's place."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+    sampled: ClassVar[bool] = False
 
     timeout: float = Field(default=60.0, gt=0, le=86_400)
     """Seconds of one command."""

@@ -66,16 +66,20 @@ class Grade:
     @property
     def f2p(self) -> float | None:
         """The share of fail-to-pass tests that pass, 0..1; None where no tests were judged."""
-        return self._verdict.fail_to_pass.share if self._verdict else None
+        return self._share("fail_to_pass")
 
     @property
     def p2p(self) -> float | None:
         """The share of pass-to-pass tests that are kept, 0..1; None where no tests were judged."""
-        return self._verdict.pass_to_pass.share if self._verdict else None
+        return self._share("pass_to_pass")
 
-    @property
-    def _verdict(self) -> Verdict | None:
-        return self.evaluation.verdict if self.evaluation else None
+    def _share(self, tests: str) -> float | None:
+        """0 of results that do not count, even of a list without tests."""
+        verdict = self.evaluation.verdict if self.evaluation else None
+        if verdict is None:
+            return None
+        tally: Tally = getattr(verdict, tests)
+        return tally.share if verdict.found else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `from_json` reads."""

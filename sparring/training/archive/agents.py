@@ -17,6 +17,7 @@ from sparring.agents.improvements import BLOCKS, Improvement
 from sparring.agents.objects import ParseError, clip
 from sparring.agents.prompts import Prompt, load_prompt
 from sparring.errors import UserError, unknown
+from sparring.graphs.cast import sampling_from
 from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.protocols.software import SEAT, SoftwareTask
 from sparring.memory.types import canonical, digest
@@ -94,7 +95,10 @@ def initial(config: ArchiveConfig) -> Software:
         block_of(agent.prompt, BLOCKS[0])
     except UserError as error:
         raise UserError(f"`agent.prompt`: {error} (an archive carries its prompts as text)") from None
-    make_protocol(PROTOCOL, agent.over(config.options))
+    made = make_protocol(PROTOCOL, agent.over(config.options))
+    assert isinstance(made, SoftwareTask)
+    if not made.grade:
+        raise UserError("`options` switch `grade` off: nobody would judge the agents")
     return agent
 
 
@@ -158,10 +162,14 @@ def changed(parent: Software, change: Improvement, space: Bounds, fixed: Mapping
     if child.to_json() == parent.to_json():
         raise ParseError("no_change", "the configuration is what it was")
     try:
-        made = make_protocol(PROTOCOL, child.over(fixed))
-        _render(made.seats()[SEAT].prompt)
+        make_protocol(PROTOCOL, replace(child, prompt=parent.prompt).over(fixed))
+        sampling_from(child.sampling)
     except UserError as error:
-        raise ParseError("bad_prompt" if change.texts else "bad_option", str(error)) from None
+        raise ParseError("bad_option", str(error)) from None
+    try:
+        _render(make_protocol(PROTOCOL, child.over(fixed)).seats()[SEAT].prompt)
+    except UserError as error:
+        raise ParseError("bad_prompt", str(error)) from None
     return child
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Literal
@@ -14,6 +15,8 @@ from sparring.training.archive.selection import Method
 from sparring.training.archive.topics import CHANCES, Kind
 from sparring.training.config import Bounded
 
+WHOLE = ("calls", "tokens")
+"""Caps that are counts."""
 Setting = Literal["options", "sampling"]
 SPACE: dict[Setting, dict[str, Bounded]] = {
     "options": {
@@ -138,6 +141,9 @@ class ArchiveConfig(RunConfig):
         caps = Limits.__dataclass_fields__
         if strange := sorted(set(self.limits) - set(caps)):
             raise ValueError(f"`limits`: unknown cap `{strange[0]}`; known: {', '.join(caps)}")
+        for name, cap in self.limits.items():
+            if not 0 < cap < inf or (name in WHOLE and cap < 1):
+                raise ValueError(f"`limits`: a cap on {name} cannot be {cap:g}")
         return self
 
     @property
@@ -157,7 +163,7 @@ class ArchiveConfig(RunConfig):
     @property
     def caps(self) -> Limits:
         whole: dict[str, Any] = {
-            name: int(cap) if name in ("calls", "tokens") else cap for name, cap in self.limits.items()
+            name: int(cap) if name in WHOLE else cap for name, cap in self.limits.items()
         }
         return Limits(**whole)
 

@@ -8,8 +8,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from sparring.graphs.cast import SCRIPT
 from sparring.graphs.console import write_lines
-from sparring.graphs.display import LineWatch, columns, show
+from sparring.graphs.display import SCRIPTED, LineWatch, columns, show
 from sparring.graphs.stats import Estimate
 from sparring.memory.journal import Journal
 from sparring.training.archive.record import Archive, Member, read_archive
@@ -52,7 +53,9 @@ def report_archive(journal: Journal, run: str, *, as_json: bool) -> None:
 
 def tables(archive: Archive) -> list[Any]:
     """The agents with intervals, their family, children that came to nothing, and what is to be said."""
-    parts: list[Any] = [_agents(archive), Text("\n".join(lineage(archive)))]
+    scripted = str(archive.config["engine"]).startswith(SCRIPT)
+    parts: list[Any] = [Text(SCRIPTED)] if scripted else []
+    parts += [_agents(archive), Text("\n".join(lineage(archive)))]
     if archive.failed:
         rows = [(str(each.generation), each.parent, each.topic, each.failure) for each in archive.failed]
         parts.append(columns(("generation", "parent", "topic", "no child, because"), rows))

@@ -20,6 +20,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from sparring.errors import UserError
 from sparring.tools.swe.grades import Grade, GradeStatus
 from sparring.training.rewards.base import EpisodeRow, EventRow, Paid, RewardFunction, TurnRow
 
@@ -58,10 +59,19 @@ class Vector:
 
 
 def vector(episode: EpisodeRow) -> Vector | None:
-    """The vector of an attempt; None where nobody judged its patch."""
+    """The vector of an attempt; None where nobody judged its patch.
+
+    Raises:
+        UserError: the episode holds several attempts, and its verdict is that of one of them.
+    """
     verdict = verdict_of(episode)
     if verdict is None:
         return None
+    if "candidates" in verdict.payload:
+        raise UserError(
+            f"reward function `software`: episodes of `{episode.protocol}` hold several attempts and the "
+            "verdict on one of them: take `verifier` with `credit=outcome`, or a run of `software`"
+        )
     grade = Grade.from_json(verdict.payload["grade"])
     tampered = grade.status is GradeStatus.TAMPERED
     f2p, p2p = grade.f2p or 0.0, grade.p2p or 0.0
