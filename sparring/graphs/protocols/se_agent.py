@@ -16,7 +16,7 @@ What is not as in the paper, or not said there:
     of equal scores, one whose change is not yet in the pool stays
     which attempts are put together is not said: crossover takes pairs from the best on, those with
     different changes first; transfer goes from the best to each of the others
-    who chooses in the end is an option; the paper takes the best, so by default the highest value
+    who chooses in the end is an option; the paper takes the best, so by default the highest score
     an attempt whose strategy cannot be read is not made; one whose summary cannot be read has none, and the
     operators read its last commands and its patch instead
     the engineer executes every strategy anew in the untouched repository
@@ -200,7 +200,7 @@ class SeAgent(Making):
                 name=name,
                 patch=members[name]["attempt"]["patch"],
                 evidence=told(trajectory(context, members[name]["attempt"])),
-                value=members[name]["value"],
+                value=members[name]["score"],
             )
             for name in state["pool"]
             if members[name]["attempt"]["patch"]
