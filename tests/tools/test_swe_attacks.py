@@ -100,7 +100,13 @@ def test_results_written_with_the_reporters_own_key(grader: Grader) -> None:
 
 
 @pytest.mark.parametrize(
-    "event", ["event='result', test=[], status='FINE'", "event='later'", "event='begin'"]
+    "event",
+    [
+        "event='result', test=[], status='FINE'",
+        "event='later'",
+        "event='begin'",
+        "event='end', exit_code=float('inf')",
+    ],
 )
 def test_nonsense_written_with_it(grader: Grader, event: str) -> None:
     code = (

@@ -62,6 +62,17 @@ def test_pytest(tmp_path: Path, command: str) -> None:
     assert rest == {f"tests/test_x.py::{name}" for name in wanted}
 
 
+@pytest.mark.parametrize("test", ["use.rst::use.rst", "calc.py::calc", "calc.py::calc.f"])
+def test_beside_doctests(tmp_path: Path, test: str) -> None:
+    """Canaries are named like tests, but no function could be collected by a doctest's name."""
+    line = ">>> 1\n1\n"
+    files = {"use.rst": line, "calc.py": f'"""\n{line}"""\ndef f():\n    """\n    >>> 1\n    1\n    """\n'}
+    run = planned(tmp_path, "pytest --doctest-modules --doctest-glob=*.rst", test, files)
+    found = ran(tmp_path, run)
+    assert {name: found.statuses.get(name) for name in run.expected} == dict(run.expected)
+    assert found.statuses[test] is Status.PASSED
+
+
 UNITTEST = [
     ("unittest discover -s tests", "test_x.A.test_a", (".",)),
     ("unittest discover -v -f -s tests -t .", "tests.test_x.A.test_a", (".",)),

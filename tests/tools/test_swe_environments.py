@@ -94,6 +94,13 @@ def test_own_interpreter_without_requirements(tmp_path: Path) -> None:
     assert shared.variables(task("bearings"))["PYTHONPATH"] == "src"
 
 
+def test_a_test_patch_without_its_last_newline(tmp_path: Path) -> None:
+    """As data sets have it whose texts were stripped; the official harness adds one."""
+    shared, one = Environments(tmp_path), task(ROSTER)
+    stripped = dataclasses.replace(one, test_patch=one.test_patch.rstrip("\n"))
+    assert shared.tests(stripped).paths == shared.tests(one).paths != ()
+
+
 def test_trees_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that ended while it prepared one left a half behind; the next one makes it anew."""
     shared = Environments(tmp_path)

@@ -170,6 +170,11 @@ def test_what_hunks_say_is_no_path(on: Try, tmp_path: Path) -> None:
     assert (tmp_path / "tree" / "notes.md").read_text() == text
 
 
+def test_a_line_that_names_what_no_system_can_name_breaks_nothing(on: Try) -> None:
+    patch = f"Index: {'x' * 300}/y\n{task(LEDGER).patch}"
+    assert on(LEDGER, patch) == Applied("git apply", ("ledger/invoice.py", "ledger/money.py"))
+
+
 @pytest.mark.parametrize(
     "name",
     ["with a space.py", "tab\there.py", "día/été 🏛.py", 'quote".py', "back\\slash.py", "b/ in b/ it.py"],

@@ -74,6 +74,7 @@ CHANGES = {
     "non-ASCII name": write("données/ü.txt", "x\n"),
     "name that is not UTF-8": write(os.fsdecode(b"\xff\xfe"), "x\n"),
     "name like an option": write("-rf", "x\n"),
+    "name like a pattern": write(":!a", "x\n"),
     "link": lambda folder: os.symlink("/etc/passwd", folder / "link"),
     "link elsewhere": shell("ln -sfn nowhere out"),
     "link becomes folder": shell("rm out; mkdir out; echo 1 > out/x"),

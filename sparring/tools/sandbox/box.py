@@ -114,7 +114,8 @@ class Sandbox:
             work: the folder it may write.
             cwd: where it starts, from `work`.
             stdin: what it reads; the end of file follows.
-            env: added to a cleared environment of PATH, HOME, TMPDIR, LANG, GIT_CONFIG_NOSYSTEM.
+            env: added to a cleared environment of PATH (in a container the image's), HOME, TMPDIR, LANG,
+                GIT_CONFIG_NOSYSTEM.
 
         Raises:
             UserError: a folder that does not exist or must not be written.
@@ -128,8 +129,8 @@ class Sandbox:
         tmp = kept or Path(tempfile.mkdtemp(prefix="sandbox-")).resolve()
         seen = "/tmp" if self.kind in ("bwrap", "container") else str(tmp)
         line = ["/bin/sh", "-c", command] if isinstance(command, str) else [str(each) for each in command]
-        given = {"PATH": PATH, "HOME": seen, "TMPDIR": seen, "LANG": "C.UTF-8", "GIT_CONFIG_NOSYSTEM": "1"}
-        given.update(env or {})
+        given = {} if self.containers else {"PATH": PATH}  # an image has its own
+        given |= {"HOME": seen, "TMPDIR": seen, "LANG": "C.UTF-8", "GIT_CONFIG_NOSYSTEM": "1", **(env or {})}
         job = Job(line, folder, start, tmp, given, stdin, limits or Limits())
         try:
             for each in {folder, tmp, *self.write} - self._given:
@@ -154,8 +155,11 @@ class Sandbox:
         self._given.add(real)
 
     def forget(self, folder: str | Path) -> None:
-        """A work folder that is not used any more."""
-        self._given.discard(Path(folder).resolve())
+        """End with a work folder that is not used any more; its containers are removed, which takes time."""
+        real = Path(folder).resolve()
+        self._given.discard(real)
+        if self.containers:
+            self.containers.close(real)
 
     def close(self) -> None:
         """End containers, if there are any."""

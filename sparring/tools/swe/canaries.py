@@ -122,12 +122,19 @@ def lies(expected: Mapping[str, Status], seen: Mapping[str, Status]) -> list[str
 
 def _words(listed: Iterable[str]) -> dict[str, str]:
     """Names and numbers of a set of canaries; the names begin as a real test's does."""
-    last = re.split(r"::|\.", next(iter(listed), "test").partition("[")[0])[-1]
+    found = (test.partition("[")[0] for test in listed if not _doctest(test))
+    last = re.split(r"::|\.", next(found, "test"))[-1]
     stem = last[:40] if last.isidentifier() else "test"
     left, right = random.SystemRandom().sample(range(10, 99), 2)
     numbers = {"left": left, "right": right, "sum": left + right, "wrong": left + right + right % 7 + 1}
     names = {kind: f"{stem}_{secrets.token_hex(4)}" for kind in ("fails", "passes", "breaks")}
     return {**names, **{name: str(value) for name, value in numbers.items()}, "index": str(2 + right % 5)}
+
+
+def _doctest(test: str) -> bool:
+    """Whether an id of pytest's is that of a doctest: no function could be collected by its name."""
+    file, _, name = test.partition("[")[0].rpartition("::")
+    return bool(file) and ("." in name or name == PurePosixPath(file).stem)
 
 
 def _shuffled(tests: tuple[str, ...], words: Mapping[str, str]) -> str:

@@ -196,7 +196,8 @@ class Environments:
         self.tree(instance, after)
         if instance.test_patch.strip():
             try:
-                git(after, "apply", "-", data=instance.test_patch.encode())
+                # as the harness, which ends it with a newline: data sets have been stripped of the last one
+                git(after, "apply", "-", data=f"{instance.test_patch}\n".encode())
             except UserError as error:
                 raise EnvironmentFailed(f"instance `{instance.id}`: its test_patch fails: {error}") from None
         paths = [path for path in changes(base, after) if path.partition("/")[0] != ".git"]

@@ -21,7 +21,7 @@ import shutil
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -31,7 +31,7 @@ from sparring.tools.sandbox import Limits, Sandbox
 from sparring.tools.sandbox.folders import remove
 
 from .canaries import Plan, named_files, plan
-from .environments import EnvironmentFailed, Environments, Interpreter, Tests, needed, tree_key
+from .environments import PATH, EnvironmentFailed, Environments, Interpreter, Tests, needed, tree_key
 from .grades import Grade, GradeStatus, judged, one_line
 from .guards import content, guarded, put
 from .instances import Environment, Instance, row_of
@@ -41,7 +41,7 @@ from .results import REPORTER, Results, read_results, report_command
 
 __all__ = ["Grade", "GradeStatus", "Grader"]
 
-VERSION = 1
+VERSION = 2
 """Counted up whenever a grade may come out otherwise for the same patch."""
 LIMITS = Limits(cpu=7200, memory=4 << 30, processes=256, file_size=256 << 20, open_files=1024)
 """Of a run of tests; `wall` is the instance's."""
@@ -59,6 +59,11 @@ class _Ready:
     base: Path
     tests: Tests
     box: Sandbox
+
+    def path(self) -> dict[str, str]:
+        """Where tests find programs; without a word, where an image finds its own interpreter."""
+        python = self.interpreter.path
+        return {"PATH": f"{python.parent}:{PATH}"} if python.is_absolute() else {}
 
 
 class Grader:
@@ -101,8 +106,15 @@ class Grader:
         row = {name: value for name, value in row.items() if name not in ("source", "environment")}
         said = [tree_key(instance), json.dumps(row, sort_keys=True, default=str)]
         patched = hashlib.sha256((patch or "").encode(errors="surrogatepass")).hexdigest()
-        parts = [*said, patched, self.environments.digest(instance), str(VERSION)]
+        parts = [*said, patched, self._environment(instance), str(VERSION)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def _environment(self, instance: Instance) -> str:
+        """What tests run in, as a text for the key."""
+        containers = self._sandbox.containers
+        if containers is None:
+            return self.environments.digest(instance)
+        return json.dumps([containers.image, asdict(needed(instance))])
 
     async def grade(self, instance: Instance, patch: str | None) -> Grade:
         """The grade of a patch; it never raises for what the patch is or does."""
@@ -123,6 +135,7 @@ class Grader:
             found = Grade(GradeStatus.INFRA, reason=one_line(str(error) or type(error).__name__))
         finally:
             if folder is not None:
+                await asyncio.to_thread(ready.box.forget, folder)
                 await asyncio.to_thread(remove, folder)
         return replace(found, seconds=round(time.monotonic() - began, 3))
 
@@ -172,6 +185,7 @@ class Grader:
             box = self._sandbox.with_folders(read=[*read, self._own / "program"])
             with tempfile.TemporaryDirectory(dir=self._own) as folder:
                 ran = box.run([str(interpreter.path), "-I", "-c", f"import {runner}"], work=folder)
+                box.forget(folder)
             if ran.returncode:
                 said = (ran.stderr.strip().splitlines() or [f"it ended with {ran.returncode}"])[-1]
                 raise EnvironmentFailed(
@@ -199,7 +213,7 @@ class Grader:
             cwd="tree",
             limits=replace(self._limits, wall=ready.env.timeout, cpu=max(self._limits.cpu, cpu)),
             stdin=key,
-            env={"PATH": f"{ready.interpreter.path.parent}:/usr/local/bin:/usr/bin:/bin"},
+            env=ready.path(),
         )
         results = await asyncio.to_thread(read_results, report, key)
         kept = frozenset(applied.changed) - frozenset(restored)

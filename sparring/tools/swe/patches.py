@@ -240,6 +240,6 @@ def through_link(tree: Path, patch: bytes, changed: Collection[str]) -> str | No
         plain = name[2:] if name[:2] in (b"a/", b"b/") else name  # renames come without
         path = os.fsdecode(plain)
         above = [str(parent) for parent in PurePosixPath(path).parents][:-1]
-        if path not in changed and any((tree / parent).is_symlink() for parent in above):
+        if path not in changed and any(os.path.islink(tree / parent) for parent in above):
             return f"the patch writes through a link: `{path}`"
     return None

@@ -187,7 +187,8 @@ def _results(events: list[dict[str, Any]], problem: str | None = None, forged: b
                     exit_code = int(event["exit_code"])
                 case _:
                     raise ValueError
-        except (KeyError, ValueError, TypeError):  # authentic, so our reporter was made to write it
+        # authentic, so our reporter was made to write it
+        except (KeyError, ValueError, TypeError, OverflowError, RecursionError):
             problem, forged = f"line {place + 1} of the report is not as the reporter writes it", True
             break
     return Results(tuple(found), exit_code, running, problem, forged)

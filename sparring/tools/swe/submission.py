@@ -14,7 +14,9 @@ import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from .objects import LINK, PLAIN, PROGRAM, Entry, Objects
+from sparring.errors import UserError
+
+from .objects import LINK, PLAIN, PROGRAM, Entry, Objects, TreeFailed
 from .sources import git
 
 CACHES = ("__pycache__/", "*.py[co]", ".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".hypothesis/")
@@ -29,7 +31,7 @@ def patch(objects: Objects, base: str, tree: str) -> str:
     """The unified diff that makes `tree` of `base`, by their hashes; empty where nothing is changed.
 
     Raises:
-        TreeFailed: an object of the two is missing or damaged.
+        TreeFailed: an object of the two is missing or damaged, or git fails.
     """
     changed = objects.changed(base, tree)
     if not changed:
@@ -59,9 +61,18 @@ def left_out(objects: Objects, tree: str, paths: Collection[bytes]) -> set[bytes
                 with open(where, "wb") as file:
                     file.write(objects.get("blob", entry.hash))
         place = (f"--git-dir={objects.folder}", f"--work-tree={folder}", "-c", f"core.excludesFile={caches}")
-        asked = b"\0".join([SENTINEL, *paths])
-        said = git(folder, *place, "check-ignore", "--no-index", "-z", "--stdin", data=asked)
-    return set(os.fsencode(said).split(b"\0"))
+        # below `.`, or a name like `:!a` would be a pattern
+        asked = b"\0".join(b"./" + path for path in (SENTINEL, *paths))
+        said = _git(folder, *place, "check-ignore", "--no-index", "-z", "--stdin", data=asked)
+    return {path.removeprefix(b"./") for path in os.fsencode(said).split(b"\0")}
+
+
+def _git(folder: Path, *arguments: str, data: bytes | None = None) -> str:
+    """What git says of a stranger's tree; what it will not say fails this attempt, and not the whole run."""
+    try:
+        return git(folder, *arguments, data=data)
+    except UserError as error:
+        raise TreeFailed(str(error)) from None
 
 
 def _is_text(objects: Objects, both: Change) -> bool:
@@ -83,7 +94,7 @@ def _diff(objects: Objects, changed: Mapping[bytes, Change], *options: str) -> s
         return ""
     old = objects.build({path: before for path, (before, _) in changed.items() if before})
     new = objects.build({path: after for path, (_, after) in changed.items() if after})
-    return git(objects.folder, *options, *DIFF, old, new)
+    return _git(objects.folder, *options, *DIFF, old, new)
 
 
 def _unreadable(objects: Objects) -> Path:

@@ -85,7 +85,10 @@ class WorkTree:
         if depth > self.room.depth:
             raise TreeTooLarge(f"folders lie in one another more than {self.room.depth} deep")
         tree = Tree()
-        with _opened(folder, os.scandir) as entries:
+        mode = stat.S_IMODE(os.lstat(folder).st_mode)
+        if mode & stat.S_IRWXU != stat.S_IRWXU:  # at the top nobody but us could open it again
+            os.chmod(folder, mode | stat.S_IRWXU)
+        with os.scandir(folder) as entries:
             for one in entries:
                 if is_git(one.name):
                     continue

@@ -94,8 +94,10 @@ class Workshop:
 
     async def leave(self, name: str) -> None:
         """Delete the tree of an attempt that is over."""
-        bench = self._benches.pop(name, None)
-        await asyncio.to_thread(clear, self.folder / "work" / name if bench is None else bench.place)
+        if (bench := self._benches.pop(name, None)) is not None:
+            await asyncio.to_thread(bench.clear)
+        else:
+            await asyncio.to_thread(clear, self.folder / "work" / name)
 
     def close(self) -> None:
         """End sandboxes and grader. Trees of attempts that go on stay, and are made anew when they do."""
@@ -129,8 +131,14 @@ class Bench:
         self._state = self._base = await asyncio.to_thread(self._fresh)
         return self._state
 
-    def _fresh(self) -> str:
+    def clear(self) -> None:
+        """Delete the tree, and the container that has it."""
+        if self._box is not None:
+            self._box.forget(self.folder)
         clear(self.place)
+
+    def _fresh(self) -> str:
+        self.clear()
         self.place.mkdir(parents=True)
         environments = self._shop.environments
         try:
