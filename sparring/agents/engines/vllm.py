@@ -310,8 +310,8 @@ def _on_cpu() -> bool:
         from vllm.platforms import current_platform
     except ModuleNotFoundError as error:
         raise UserError(
-            "engine `vllm:` needs vLLM: pip install 'sparring[vllm]' beside a GPU; docs/scale.md says how to "
-            "install it for a CPU"
+            "engine `vllm:` needs vLLM: pip install 'sparring[vllm]' beside a GPU; docs/engines.md says how "
+            "to install it for a CPU"
         ) from error
     return bool(current_platform.is_cpu())
 

@@ -49,26 +49,29 @@ async def load_adapter(endpoint: Endpoint, name: str, folder: str) -> None:
 async def tempers(endpoint: Endpoint, model: str) -> bool:
     """Whether log-probabilities are of logits / temperature (`--logprobs-mode processed_logprobs`).
 
-    Measured: at half the temperature the two likeliest first tokens are then twice as far apart. Where they
-    are too close to tell, the answer is no, which refuses nothing but training on what was drawn.
+    Measured: at half the temperature two first tokens are then twice as far apart. Where they cannot be told
+    apart the answer is no, which refuses nothing but training on what was drawn.
     """
-    apart = [await _gap(endpoint, model, temperature) for temperature in (1.0, 0.5)]
+    warm, cold = [await _likeliest(endpoint, model, temperature) for temperature in (1.0, 0.5)]
+    both = sorted(warm.keys() & cold.keys(), key=lambda token: warm[token])
+    if len(both) < 2:
+        return False
+    apart = [held[both[-1]] - held[both[0]] for held in (warm, cold)]
     return apart[0] > 1e-2 and apart[1] > 1.5 * apart[0]
 
 
-async def _gap(endpoint: Endpoint, model: str, temperature: float) -> float:
+async def _likeliest(endpoint: Endpoint, model: str, temperature: float) -> dict[str, float]:
+    """Log-probabilities of some first tokens, the one that was drawn among them."""
     reply = await endpoint.client.chat.completions.create(
         model=model,
         messages=_QUESTION,  # type: ignore[arg-type]  # a plain dict is what it sends
         temperature=temperature,
         max_tokens=1,
         logprobs=True,
-        top_logprobs=2,
+        top_logprobs=5,
     )
     held = reply.choices[0].logprobs
-    first = held.content[0].top_logprobs if held and held.content else []
-    top = sorted((one.logprob for one in first), reverse=True)
-    return top[0] - top[1] if len(top) > 1 else 0.0
+    return {one.token: one.logprob for one in held.content[0].top_logprobs} if held and held.content else {}
 
 
 async def score(endpoint: Endpoint, model: str, request: ScoreRequest) -> Scored:
