@@ -136,7 +136,7 @@ def table(run: Run, model: Model, gpu: Gpu, measured: Measured) -> str:
             *rows,
             f"| one after the other | {_time(wall)} | | |",
             "",
-            f"over the whole {needed:,.1f} turns a second; one process plays {measured.turns_per_s:,.0f} at most",
+            f"{needed:,.1f} turns a second over all; one process plays up to {measured.turns_per_s:,.0f}",
             f"journal: {journal_bytes(run, measured) / 1e9:,.1f} GB, "
             f"{journal_bytes(run, measured) / run.turns:,.0f} bytes a turn",
             f"CPU of protocol and journal: {_time(run.turns * measured.turn_cpu_s)} of one core",
