@@ -131,10 +131,9 @@ async def test_adapters_are_loaded_at_run_time_on_every_endpoint(
     tempering, plain, smol_embedded, smol_adapters
 ):
     engine = make_engine(spec(tempering, plain))
-    asked = [ask(version=version, temperature=1.0) for version in smol_adapters * 4]
-    for (one,), version in zip(
-        await asyncio.gather(*map(engine.generate, asked)), smol_adapters * 4, strict=True
-    ):
+    versions = [version for version in smol_adapters for _ in range(4)]  # so that each endpoint gets each
+    said = await asyncio.gather(*(engine.generate(ask(version=one, temperature=1.0)) for one in versions))
+    for (one,), version in zip(said, versions, strict=True):
         own = await behaviour(smol_embedded, one, version, 1.0)
         np.testing.assert_allclose(one.logprobs, own, atol=5e-3)
     assert [len(endpoint.adapters) for endpoint in engine.inner._endpoints.all] == [2, 2]
