@@ -5,7 +5,7 @@ READY := .venv/.ready
 SRC := sparring tests benchmarks scripts examples
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-debate swe-demo learn test test-slow test-postgres test-docker lint format bench clean
+.PHONY: help setup demo demo-debate swe-demo learn test test-slow test-postgres test-docker faults lint format bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,17 @@ test-slow: $(READY) ## the long ones: 100 kills, real servers, large inputs
 
 test-postgres: $(READY) ## the journal's tests on a private PostgreSQL server (Debian: postgresql)
 	scripts/with_postgres.sh $(BIN)/python -m pytest -q tests/memory tests/graphs/test_kill.py
+
+KILLS ?= 6
+SEED ?= 0
+FAULTS := tests/memory/test_postgres.py tests/memory/test_crowd.py tests/memory/test_clock.py \
+  tests/memory/test_lost_answers.py tests/graphs/test_bad_engine.py
+faults: $(READY) ## kills and faults with a seed, on SQLite and PostgreSQL; KILLS=100 SEED=1 for longer
+	$(BIN)/python benchmarks/kill.py --work play,tournament,evolve,swe --kills $(KILLS) --seed $(SEED)
+	scripts/with_postgres.sh sh -c 'for cut in "" --cut; do $(BIN)/python benchmarks/kill.py $$cut \
+	  --work play,tournament,evolve,swe --kills $(KILLS) --seed $(SEED) --memory $$SPARRING_TEST_DATABASE || exit 1; done'
+	scripts/with_postgres.sh $(BIN)/python -m pytest -q -m "" $(FAULTS)
+	$(BIN)/python -m pytest -q -m "" $(FAULTS) tests/cli/test_cli_faults.py tests/graphs/test_many_at_once.py
 
 test-docker: $(READY) ## the container sandbox under a private daemon (Debian: docker.io, busybox-static; root)
 	scripts/with_docker.sh $(BIN)/python -m pytest -q -m "" tests/tools/test_sandbox_container.py

@@ -106,5 +106,7 @@ def _converter(column: Any) -> Callable[[Any], Any] | None:
 
 
 def codecs(dialect: str) -> dict[str, Codec]:
-    """A codec for each table, those that are referred to first."""
-    return {table.name: Codec(table, dialect) for table in Base.metadata.sorted_tables}
+    """A codec for each table, those that are referred to first, and tasks before agents as in an export: an
+    import and a driver that write the same ones take them in one order."""
+    tables = sorted(Base.metadata.sorted_tables, key=lambda table: table.name != "tasks")
+    return {table.name: Codec(table, dialect) for table in tables}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import os
 import random
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 from journal_helpers import QUESTION, Model, drive, version
@@ -44,3 +47,23 @@ def live(memory: str, number: int, together: Any, calls: Any) -> None:
     with Journal.open(memory) as journal:
         together.wait(60)
         calls.put(asyncio.run(_play(journal, number)))
+
+
+def begin(memory: str) -> None:
+    """A play that is to be killed."""
+    from sparring.graphs.play import play
+
+    tasks = [{"id": f"q{n}", "question": f"{n}?", "answer": str(n)} for n in range(8)]
+    play("du", tasks, engine="scripted:hash?delay_s=0.4", memory=memory, run="r", concurrency=2, rounds=2)
+
+
+def resume(memory: str, together: Any, told: Any) -> None:
+    """`sparring resume`, by one of several at once; tells its status, its process and what it said."""
+    import sparring.graphs.play  # noqa: F401 - all are to be ready before anyone begins
+    from sparring import cli
+
+    said = io.StringIO()
+    with redirect_stderr(said), redirect_stdout(io.StringIO()):
+        together.wait(100)
+        status = cli.main(["resume", "r", "--memory", memory, "--quiet"])
+    told.put((status, os.getpid(), said.getvalue()))
