@@ -102,7 +102,7 @@ class Reference:
         if process.exitcode != 0:
             raise SystemExit(f"the undisturbed run of `{work.name}` ended with status {process.exitcode}")
         self.seconds = time.monotonic() - started
-        with Reader(work.memory) as reader:
+        with Reader(work.memory, work.shared) as reader:
             self.end = reader.snapshot()
         self.needs = work.needs(self.end)
         calls = work.calls()
@@ -125,7 +125,7 @@ def endure(work: Work, reference: Reference, tally: Tally, rng: random.Random, m
     """Play one life to its end with at most `most` kills, and check everything about it."""
     work.prepare()
     kills, problems = 0, Problems(work, reference)
-    with Reader(work.memory) as reader:
+    with Reader(work.memory, work.shared) as reader:
         while True:
             started = time.monotonic()
             process = START.Process(target=live, args=(work,))
@@ -168,7 +168,7 @@ def sever(work: Work, reference: Reference, tally: Tally, rng: random.Random, mo
     work.prepare()
     cuts, problems = 0, Problems(work, reference)
     most = min(most, MOST_CUTS)
-    with Reader(work.memory) as reader:
+    with Reader(work.memory, work.shared) as reader:
         process = START.Process(target=live, args=(work,))
         process.start()
         while process.is_alive():
@@ -216,8 +216,9 @@ class Problems:
 
     def see(self, now: Snapshot) -> None:
         """What was visible must stay, and nothing is visible without what it depends on."""
-        self.lost += [f"{self.work.name}: {what}" for what in differences(self._seen, now)]
-        self.lost += [f"{self.work.name}: {what}" for what in now.orphans(self.reference.needs)]
+        wrong = [*differences(self._seen, now), *now.orphans(self.reference.needs)]
+        told = [f"{self.work.name}: {what}" for what in wrong]
+        self.lost += [what for what in told if what not in self.lost]  # it is seen again at every look
         self._seen = now
 
     def after_kill(self, now: Snapshot, pid: int) -> None:

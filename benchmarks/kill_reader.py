@@ -143,7 +143,9 @@ def _round(key: str) -> int:
 class Reader:
     """A connection that only looks."""
 
-    def __init__(self, memory: str) -> None:
+    def __init__(self, memory: str, shared: tuple[str, ...] = ()) -> None:
+        """`shared` names kinds of events that any of a task's episodes may have, whichever comes first."""
+        self._shared = shared
         self._engine = connect(memory)
         self._postgres = self._engine.dialect.name == "postgresql"
         self._begun = False
@@ -159,7 +161,7 @@ class Reader:
         options = {"isolation_level": "REPEATABLE READ"} if self._postgres else {}
         with self._engine.connect().execution_options(**options) as connection, connection.begin():
             try:
-                seen = _read(connection)
+                seen = _read(connection, self._shared)
                 self._begun = True
                 return seen
             except (OperationalError, ProgrammingError):
@@ -193,7 +195,7 @@ class Reader:
             time.sleep(0.01)
 
 
-def _read(connection: Connection) -> Snapshot:
+def _read(connection: Connection, shared: tuple[str, ...]) -> Snapshot:
     episodes = select(
         Episode.number,
         Episode.run_id,
@@ -220,6 +222,9 @@ def _read(connection: Connection) -> Snapshot:
     for row in connection.execute(select(Event)):
         if row.episode_number is None:
             seen.facts["event", row.run_id, row.kind, row.key] = row.payload
+        elif row.kind in shared:
+            task = places[row.episode_number].rpartition("/")[0]
+            seen.facts["event", task, row.kind, row.key] = row.payload
         else:
             seen.events[places[row.episode_number], row.kind, row.key] = row.payload
     seen.facts.update(_facts(connection, called))

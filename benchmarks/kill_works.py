@@ -67,6 +67,8 @@ class Work:
     """Episodes that are played side by side."""
     rule: ClassVar[str] = "any"
     """What a turn depends on within its episode (`kill_reader.dependencies`)."""
+    shared: ClassVar[tuple[str, ...]] = ()
+    """Kinds of events that any episode of a task may have, whichever comes first."""
     preload: ClassVar[tuple[str, ...]] = ("sparring.graphs.play",)
 
     def prepare(self) -> None:
@@ -248,6 +250,7 @@ class Swe(Work):
     """`sparring swe`: three repositories, two copies, commands in a sandbox, patches graded."""
 
     name, in_flight, at_once, rule = "swe", 6, 6, "line"
+    shared = ("grade",)
     preload = ("sparring.cli", "sparring.graphs.play", "sparring.graphs.protocols.software")
 
     def prepare(self) -> None:
