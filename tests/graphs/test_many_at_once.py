@@ -14,17 +14,26 @@ from sparring.agents.engines.base import Request
 from sparring.agents.engines.scripted import ScriptedEngine
 from sparring.graphs.play import aplay, plan
 from sparring.graphs.player import Player
+from sparring.memory.writer import Writer
 
 START = multiprocessing.get_context("forkserver")
 TEXT = 4000
 """Characters of a reply; an episode is six of them."""
-FINISHED_KB, AT_ONCE_KB = 12, 150
+FINISHED_KB, AT_ONCE_KB = 12, 800
 """At most: of a finished episode, and of one that is played."""
 
 
 def crowded(folder: Path, episodes: int, at_once: int, leak: bool, told: Any) -> None:
     """The whole of a process; tells its peak in kB above what it began with, and the most calls in flight."""
     flying, kept = [0, 0], []
+    connect = Writer._connect
+
+    def small_cache(self: Writer) -> Any:
+        connection = connect(self)
+        connection.connection.execute("PRAGMA cache_size=-2048")  # its 64 MB would hide what is held
+        return connection
+
+    Writer._connect = small_cache  # type: ignore[method-assign]  # a process of its own
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     async def reply(request: Request, seed: int) -> str:

@@ -49,7 +49,7 @@ def test_shared_rows_go_in_one_order_and_children_behind_their_parents() -> None
     named = (("c", None), ("a", "c"), ("b", None))
     given = [tasks.encode({**row, "id": name, "parent_id": parent}) for name, parent in named]
     assert [values[0] for values in tasks.in_order(given)] == ["b", "c", "a"]
-    assert list(codecs("postgresql"))[0] == "tasks", "as in an export"
+    assert next(iter(codecs("postgresql"))) == "tasks", "as in an export"
 
 
 @pytest.mark.timeout(300)
