@@ -144,7 +144,7 @@ class Reader:
     """A connection that only looks."""
 
     def __init__(self, memory: str, shared: tuple[str, ...] = ()) -> None:
-        """`shared` names kinds of events that any of a task's episodes may have, whichever comes first."""
+        """`shared` names kinds of events that any of a task's episodes may have: they stay, and need not be."""
         self._shared = shared
         self._engine = connect(memory)
         self._postgres = self._engine.dialect.name == "postgresql"
@@ -223,8 +223,7 @@ def _read(connection: Connection, shared: tuple[str, ...]) -> Snapshot:
         if row.episode_number is None:
             seen.facts["event", row.run_id, row.kind, row.key] = row.payload
         elif row.kind in shared:
-            task = places[row.episode_number].rpartition("/")[0]
-            seen.facts["event", task, row.kind, row.key] = row.payload
+            seen.facts["event", places[row.episode_number], row.kind, row.key] = row.payload
         else:
             seen.events[places[row.episode_number], row.kind, row.key] = row.payload
     seen.facts.update(_facts(connection, called))

@@ -29,7 +29,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("a disk of its own needs the right to mount one")
     yield folder
@@ -67,7 +67,7 @@ def fill(file: Path, leave: int) -> None:
     """Take all the room on the disk but `leave` bytes."""
     with file.open("wb", buffering=0) as out:
         try:
-            while out.write(b"x" * 4096):
+            while out.write(b"x" * 65_536):
                 pass
         except OSError:
             out.truncate(out.tell() - leave)
