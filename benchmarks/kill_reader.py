@@ -144,7 +144,7 @@ class Reader:
     """A connection that only looks."""
 
     def __init__(self, memory: str, shared: tuple[str, ...] = ()) -> None:
-        """`shared` names kinds of events that any of a task's episodes may have: they stay, and need not be."""
+        """`shared` names kinds of events that an episode may have or not; one that is there stays."""
         self._shared = shared
         self._engine = connect(memory)
         self._postgres = self._engine.dialect.name == "postgresql"
