@@ -69,7 +69,8 @@ class Work:
     """What a turn depends on within its episode (`kill_reader.dependencies`)."""
     shared: ClassVar[tuple[str, ...]] = ()
     """Kinds of events that any episode of a task may have, whichever comes first."""
-    preload: ClassVar[tuple[str, ...]] = ("sparring.graphs.play",)
+    preload: ClassVar[tuple[str, ...]] = ("sparring.graphs.play", "sparring.graphs.protocols.debate")
+    """Modules that are imported once for all processes: a kill in them would say nothing."""
 
     def prepare(self) -> None:
         """Write the files that it needs into its folder."""
@@ -180,7 +181,7 @@ class Tournament(Work):
     """Three players in Swiss rounds, in which later pairings hang on earlier games."""
 
     name, in_flight, at_once = "tournament", 3, 3
-    preload = ("sparring.training.league.tournament", "openskill.models")
+    preload = (*Work.preload, "sparring.training.league.tournament", "openskill.models")
 
     def prepare(self) -> None:
         from league_support import small
@@ -208,7 +209,14 @@ class Evolve(Work):
     """Steps of play, reward, training, evaluation and gate of a tiny model; equal to float32's precision."""
 
     name, in_flight, at_once = "evolve", 4, 1
-    preload = ("sparring.training.evolve", "sparring.agents.engines.transformers.engine")
+    preload = (
+        *Work.preload,
+        "sparring.training.evolve",
+        "sparring.training.team",
+        "sparring.graphs.protocols.sample",
+        "sparring.agents.engines.transformers.engine",
+        "peft",
+    )
 
     def prepare(self) -> None:
         from evolve_support import save_model, small
