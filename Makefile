@@ -5,8 +5,8 @@ READY := .venv/.ready
 SRC := sparring tests benchmarks scripts examples
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-debate swe-demo learn test test-slow test-postgres test-docker vllm-cpu test-vllm lint \
-  format bench clean
+.PHONY: help setup demo demo-debate swe-demo learn test test-slow test-postgres test-docker vllm-cpu test-vllm \
+  faults lint format bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -64,6 +64,17 @@ vllm-cpu: .venv-vllm/.ready ## an environment with vLLM's CPU build: .venv-vllm/
 
 test-vllm: .venv-vllm/.ready ## the vLLM engine and `vllm serve` for real, on the CPU (some minutes)
 	.venv-vllm/bin/python -m pytest -q -m vllm tests/agents/test_vllm_engine.py tests/agents/test_vllm_server.py
+
+KILLS ?= 6
+SEED ?= 0
+FAULTS := tests/memory/test_postgres.py tests/memory/test_crowd.py tests/memory/test_clock.py \
+  tests/memory/test_lost_answers.py tests/graphs/test_bad_engine.py
+faults: $(READY) ## kills and faults with a seed, on SQLite and PostgreSQL; KILLS=100 SEED=1 for longer
+	$(BIN)/python benchmarks/kill.py --work play,tournament,evolve,swe --kills $(KILLS) --seed $(SEED)
+	scripts/with_postgres.sh sh -c 'for cut in "" --cut; do $(BIN)/python benchmarks/kill.py $$cut \
+	  --work play,tournament,evolve,swe --kills $(KILLS) --seed $(SEED) --memory $$SPARRING_TEST_DATABASE || exit 1; done'
+	scripts/with_postgres.sh $(BIN)/python -m pytest -q -m "" $(FAULTS)
+	$(BIN)/python -m pytest -q -m "" $(FAULTS) tests/cli/test_cli_faults.py tests/graphs/test_many_at_once.py
 
 lint: $(READY) ## ruff, mypy in strict mode, and how many exceptions to them there are
 	$(BIN)/ruff check $(SRC)

@@ -1,34 +1,36 @@
-"""The kill test: `play` is killed with SIGKILL at random instants, again and again, until it is complete.
+"""The kill test: commands are killed with SIGKILL at random instants, again and again, until they are done.
 
-    python benchmarks/kill.py [--kills 100] [--seed 0] [--memory postgresql://USER@HOST/NAME] [--out FILE]
+    python benchmarks/kill.py [--work play,tournament,evolve,swe] [--kills 100] [--seed 0] [--cut]
+                              [--memory postgresql://USER@HOST/NAME] [--out FILE]
 
-Each life is a run of `du` or `mad` in a process of its own: several episodes in flight, durability full,
-answered by a scripted engine with small delays whose text depends on the whole request and the seed, and
-which writes every call to an append-only log outside the journal before it answers. The process is
-killed after a delay drawn uniformly from the wall time of an undisturbed process, and started again, until
-the run is complete; lives follow one another until `--kills` kills were made. Meanwhile a reader with a
-connection of its own polls the journal.
+Each life is a run in a process of its own (`kill_works.py`), whose engines write every call to an append-only
+log outside the journal before they answer. The process is killed after a delay drawn uniformly from the wall
+time of an undisturbed process, and started again, until the run is complete; lives follow one another until
+`--kills` kills were made of each command. Meanwhile a reader with a connection of its own polls the journal
+(`kill_reader.py`). `--cut` spares the process and ends its connections instead, on PostgreSQL.
 
-    lost      a turn, event or closed episode that the reader once saw is missing or changed; or, in anything
-              the reader ever saw, one exists without what it depends on (earlier turns of the protocol,
-              its messages, its events, its episode); or an output line without a closed episode
+    lost      a turn, event, closed episode, reward, game or version that the reader once saw is missing or
+              changed; or, in anything the reader ever saw, one exists without what it depends on (earlier
+              turns by the protocol's rule, its messages, its episode); or an output line without a closed
+              episode
     doubled   a key was called in a process that began after the key's final turn was committed, or twice
               in one process
     calls     of a life: at most those of the undisturbed run + kills x calls in flight
-    results   equal to the undisturbed run's: texts, seeds, parsed results, events, outcomes, output lines
+    results   equal to the undisturbed run's: texts, seeds, parsed results, decisions, ratings, weights, files
 
 Every kill is classed by what it hit, from call log and journal: `before-commit` (a call is logged, its turn
 is not in the journal), `after-commit` (an open episode whose logged calls are all committed),
-`between-episodes` (a place in flight whose last episode is closed and whose next has not called yet),
-`start-up` (the process had not called yet). A kill counts once in each class that it hits.
+`between-episodes` (an episode that the undisturbed run has is neither closed nor begun to be called by this
+process, and there is room for it), `start-up` (the process had not called yet). A kill counts once in each
+class that it hits.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import multiprocessing
+import os
 import random
 import signal
 import sys
@@ -37,92 +39,24 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kill_reader import Key, Reader, Snapshot, dependencies, differences
-
-from sparring.agents.engines.base import Request
-from sparring.agents.engines.scripted import ScriptedEngine, digest
-from sparring.graphs.play import Play, aplay, plan
+from kill_places import place
+from kill_reader import Key, Reader, Snapshot, differences
+from kill_works import TESTS, WORKS, Work, live
 
 CLASSES = ("before-commit", "after-commit", "between-episodes", "start-up")
-SPEAK_AT_ONCE = {"du": 3, "mad": 1}
-ROUNDS = {"du": 3, "mad": 3}
 START = multiprocessing.get_context("forkserver")
-
-
-# --- the process that is killed ---------------------------------------------------------------------
-
-
-async def reply(request: Request, seed: int) -> str:
-    """A text that every parser of the two protocols accepts, after 5 to 36 ms; some moderators decide."""
-    value = digest(request, seed)
-    await asyncio.sleep(0.005 + value % 32 / 1000)
-    answer = str(value % 5)
-    fields = {
-        "preference": "Yes" if value % 7 == 0 else "No",
-        "side": "none",
-        "reason": f"{value:016x}",
-        "answer": answer,
-        "candidates": [answer],
-    }
-    return f"{json.dumps(fields)}\nAnswer: {answer}"
-
-
-@dataclass(frozen=True)
-class Life:
-    """One run to be played to its end, however often it is killed."""
-
-    protocol: str
-    run: str
-    memory: str
-    folder: Path
-    tasks: int = 24
-    concurrency: int = 4
-
-    @property
-    def call_log(self) -> Path:
-        return self.folder / f"{self.run}.calls"
-
-    @property
-    def out(self) -> Path:
-        return self.folder / f"{self.run}.jsonl"
-
-    @property
-    def in_flight(self) -> int:
-        """The most calls that can be unanswered or uncommitted in one instant."""
-        return self.concurrency * SPEAK_AT_ONCE[self.protocol]
-
-    def play(self) -> Play:
-        tasks = [{"id": f"q{n}", "question": f"What is {n}?", "answer": n % 5} for n in range(self.tasks)]
-        engine = ScriptedEngine(reply, call_log=self.call_log)
-        return plan(self.protocol, tasks, rounds=ROUNDS[self.protocol], engine=engine, seed=7)
-
-    def calls(self) -> list[dict[str, Any]]:
-        """The call log; a line cut off by a kill would be an error here, since each is one write."""
-        if not self.call_log.exists():
-            return []
-        return [json.loads(line) for line in self.call_log.read_text().splitlines()]
-
-
-def live(life: Life) -> None:
-    """The whole of a process: play, or go on playing, then write the output lines."""
-    result = asyncio.run(
-        aplay(life.play(), life.memory, run=life.run, concurrency=life.concurrency, durability="full")
-    )
-    with life.out.open("w") as file:
-        for line in result:
-            file.write(json.dumps(line.to_json()) + "\n")
-
-
-# --- the one who kills and watches ------------------------------------------------------------------
+MOST_CUTS = 10
+"""Of one life, whose connections are cut."""
 
 
 @dataclass
 class Tally:
-    """What all lives came to."""
+    """What all lives of a command came to."""
 
     kills: int = 0
     lives: int = 0
@@ -157,71 +91,70 @@ class Tally:
 
 
 class Reference:
-    """The undisturbed run of a protocol: what must come out, and what each row depends on."""
+    """The undisturbed run: what must come out, and what each row depends on."""
 
-    def __init__(self, life: Life) -> None:
+    def __init__(self, work: Work) -> None:
+        work.prepare()
         started = time.monotonic()
-        process = START.Process(target=live, args=(life,))
+        process = START.Process(target=live, args=(work,))
         process.start()
         process.join()
         if process.exitcode != 0:
-            raise SystemExit(f"the undisturbed run of `{life.protocol}` ended with status {process.exitcode}")
+            raise SystemExit(f"the undisturbed run of `{work.name}` ended with status {process.exitcode}")
         self.seconds = time.monotonic() - started
-        with Reader(life.memory) as reader:
-            self.end = reader.snapshot(life.run)
-        self.needs = dependencies(life.protocol, self.end)
-        self.calls = len(life.calls())
-        self.lines = output(life)
-        self.keys: dict[int, Key] = {turn.seed: key for key, turn in self.end.turns.items()}
-        if not len(self.keys) == len(self.end.turns) == self.calls:
-            raise SystemExit("the undisturbed run called twice, or two of its turns share a seed")
+        with Reader(work.memory, work.shared) as reader:
+            self.end = reader.snapshot()
+        self.needs = work.needs(self.end)
+        calls = work.calls()
+        self.calls = len(calls)
+        self.results = work.results(self.end)
+        self.keys: dict[tuple[str, int], Key] = {(k[0], turn.seed): k for k, turn in self.end.turns.items()}
+        if not len(self.keys) == len(self.end.turns) == len({_name(call) for call in calls}) == self.calls:
+            raise SystemExit("the undisturbed run called twice, or two turns of an episode share a seed")
+
+    def key(self, call: dict[str, Any]) -> Key | None:
+        """The turn that a call was for."""
+        return self.keys.get(_name(call))
 
 
-def output(life: Life) -> list[dict[str, Any]]:
-    """Output lines without the episode's id, which depends on the run's name."""
-    lines = [json.loads(line) for line in life.out.read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "episode"} for line in lines]
+def _name(call: dict[str, Any]) -> tuple[str, int]:
+    return call["place"], call["seed"]
 
 
-def endure(life: Life, reference: Reference, tally: Tally, rng: random.Random, most: int) -> None:
+def endure(work: Work, reference: Reference, tally: Tally, rng: random.Random, most: int) -> None:
     """Play one life to its end with at most `most` kills, and check everything about it."""
-    kills, problems = 0, Problems(life, reference)
-    with Reader(life.memory) as reader:
+    work.prepare()
+    kills, problems = 0, Problems(work, reference)
+    with Reader(work.memory, work.shared) as reader:
         while True:
             started = time.monotonic()
-            process = START.Process(target=live, args=(life,))
+            process = START.Process(target=live, args=(work,))
             process.start()
             killed = threading.Event()
             timer = threading.Timer(rng.uniform(0, reference.seconds), _kill, (process, killed))
             if kills < most:
                 timer.start()
             while process.is_alive():
-                problems.see(reader.snapshot(life.run))
+                problems.see(reader.snapshot())
                 tally.polls += 1
                 process.join(0.01)
             timer.cancel()
             if timer.ident is not None:
                 timer.join()
             reader.settle()
-            seen = reader.snapshot(life.run)
+            seen = reader.snapshot()
             problems.see(seen)
             if process.exitcode == 0:
                 if kills == 0:  # the machine is as busy now as it is: the latest undisturbed time is the best
                     reference.seconds = time.monotonic() - started
                 break
             if not killed.is_set() or process.exitcode != -signal.SIGKILL:
-                raise SystemExit(f"life {life.run} ended by itself with status {process.exitcode}")
+                raise SystemExit(f"a life of `{work.name}` ended by itself with status {process.exitcode}")
             kills += 1
-            tally.classes.update(classify(life, reference, seen, process.pid or 0))
+            tally.classes.update(classify(work, reference, seen, process.pid or 0))
             problems.after_kill(seen, process.pid or 0)
     problems.at_end(seen, kills)
-    tally.kills += kills
-    tally.lives += 1
-    tally.calls += len(life.calls())
-    tally.undisturbed += reference.calls
-    tally.lost += problems.lost
-    tally.doubled += problems.doubled
-    tally.wrong += problems.wrong
+    problems.count(tally, kills)
 
 
 def _kill(process: Any, killed: threading.Event) -> None:
@@ -229,9 +162,33 @@ def _kill(process: Any, killed: threading.Event) -> None:
     process.kill()
 
 
-def classify(life: Life, reference: Reference, seen: Snapshot, pid: int) -> set[str]:
+def sever(work: Work, reference: Reference, tally: Tally, rng: random.Random, most: int) -> None:
+    """Play one life whose connections are all cut at random instants, at most `most` times. It must not
+    notice: the process lives, so nothing may be lost and no call made twice."""
+    work.prepare()
+    cuts, problems = 0, Problems(work, reference)
+    most = min(most, MOST_CUTS)
+    with Reader(work.memory, work.shared) as reader:
+        process = START.Process(target=live, args=(work,))
+        process.start()
+        while process.is_alive():
+            process.join(rng.uniform(0, 2 * reference.seconds / most))
+            if cuts < most and process.is_alive() and reader.cut():
+                cuts += 1
+            problems.see(reader.snapshot())
+            tally.polls += 1
+        reader.settle()
+        seen = reader.snapshot()
+        problems.see(seen)
+        if process.exitcode != 0:
+            raise SystemExit(f"a life of `{work.name}` ended with status {process.exitcode}")
+    problems.at_end(seen, 0)
+    problems.count(tally, cuts)
+
+
+def classify(work: Work, reference: Reference, seen: Snapshot, pid: int) -> set[str]:
     """The classes that a kill of process `pid` hit."""
-    keys = [reference.keys.get(call["seed"]) for call in life.calls() if call["pid"] == pid]
+    keys = [reference.key(call) for call in work.calls() if call["pid"] == pid]
     if not keys:
         return {"start-up"}
     called = {key for key in keys if key is not None}
@@ -239,7 +196,8 @@ def classify(life: Life, reference: Reference, seen: Snapshot, pid: int) -> set[
     closed = {place for place, (status, _) in seen.episodes.items() if status != "open"}
     resting = {key[0] for key in called} - closed - waiting
     hit = {name for name, places in (("before-commit", waiting), ("after-commit", resting)) if places}
-    if len(waiting | resting) < min(life.concurrency, life.tasks - len(closed)):
+    left = len(reference.end.episodes) - len(closed)
+    if len(waiting | resting) < min(work.at_once, left):
         hit.add("between-episodes")
     return hit or {"after-commit"}  # all is closed, the process had only its output left to write
 
@@ -247,8 +205,8 @@ def classify(life: Life, reference: Reference, seen: Snapshot, pid: int) -> set[
 class Problems:
     """Everything that is wrong with one life."""
 
-    def __init__(self, life: Life, reference: Reference) -> None:
-        self.life, self.reference = life, reference
+    def __init__(self, work: Work, reference: Reference) -> None:
+        self.work, self.reference = work, reference
         self.lost: list[str] = []
         self.doubled: list[str] = []
         self.wrong: list[str] = []
@@ -258,32 +216,38 @@ class Problems:
 
     def see(self, now: Snapshot) -> None:
         """What was visible must stay, and nothing is visible without what it depends on."""
-        self.lost += [f"{self.life.run}: {what}" for what in differences(self._seen, now)]
-        self.lost += [f"{self.life.run}: {what}" for what in now.orphans(self.reference.needs)]
+        wrong = [*differences(self._seen, now), *now.orphans(self.reference.needs)]
+        told = [f"{self.work.name}: {what}" for what in wrong]
+        self.lost += [what for what in told if what not in self.lost]  # it is seen again at every look
         self._seen = now
 
     def after_kill(self, now: Snapshot, pid: int) -> None:
         self._dead[pid] = set(now.turns)
-        mine = {self.reference.keys.get(call["seed"]) for call in self.life.calls() if call["pid"] == pid}
-        if len(open_calls := mine - now.turns.keys()) > self.life.in_flight:
-            self.wrong.append(f"{self.life.run}: {len(open_calls)} calls lost by one kill")
-        if self.life.out.exists():  # killed while it wrote its last lines: each needs a closed episode
-            for line in self.life.out.read_text().splitlines(keepends=True):
-                place = line.endswith("\n") and f"{json.loads(line)['task_id']}/{json.loads(line)['copy']}"
-                if place and now.episodes.get(place, ("open", None))[0] == "open":
-                    self.lost.append(f"{self.life.run}: output line of {place} without its episode")
+        mine = {self.reference.key(call) for call in self.work.calls() if call["pid"] == pid}
+        if len(open_calls := mine - now.turns.keys()) > self.work.in_flight:
+            self.wrong.append(f"{self.work.name}: {len(open_calls)} calls lost by one kill")
+        early = self.work.early(now)  # killed while it wrote its last lines: each needs a closed episode
+        self.lost += [f"{self.work.name}: output line of {place} without its episode" for place in early]
 
     def at_end(self, now: Snapshot, kills: int) -> None:
         """The finished life against the undisturbed one."""
-        calls = self.life.calls()
-        self.doubled += [f"{self.life.run}: {what}" for what in self._doubled(calls, now)]
-        if len(calls) > (most := self.reference.calls + kills * self.life.in_flight):
-            self.wrong.append(f"{self.life.run}: {len(calls)} calls, at most {most} expected")
-        if output(self.life) != self.reference.lines:
-            self.wrong.append(f"{self.life.run}: other output lines than the undisturbed run's")
-        same = self.reference.end.results() == now.results()
-        if not same:
-            self.wrong.append(f"{self.life.run}: another journal than the undisturbed run's")
+        calls = self.work.calls()
+        self.doubled += [f"{self.work.name}: {what}" for what in self._doubled(calls, now)]
+        if len(calls) > (most := self.reference.calls + kills * self.work.in_flight):
+            self.wrong.append(f"{self.work.name}: {len(calls)} calls, at most {most} expected")
+        where = self.work.differs(self.work.results(now), self.reference.results)
+        if where is not None:
+            self.wrong.append(f"{self.work.name}: not what the undisturbed run came to: {where}")
+
+    def count(self, tally: Tally, kills: int) -> None:
+        """Add this life to the tally of all."""
+        tally.kills += kills
+        tally.lives += 1
+        tally.calls += len(self.work.calls())
+        tally.undisturbed += self.reference.calls
+        tally.lost += self.lost
+        tally.doubled += self.doubled
+        tally.wrong += self.wrong
 
     def _doubled(self, calls: list[dict[str, Any]], now: Snapshot) -> Iterator[str]:
         once: set[tuple[int, Key]] = set()
@@ -294,9 +258,9 @@ class Problems:
             done[pid] = committed
             committed = committed | keys
         for call in calls:
-            key = self.reference.keys.get(call["seed"])
+            key = self.reference.key(call)
             if key is None:
-                yield f"a call with seed {call['seed']}, which no turn has"
+                yield f"a call at {call['place']} with seed {call['seed']}, which no turn has"
             elif key in done.get(call["pid"], committed):
                 yield f"{key} was called again after its turn was committed"
             elif (call["pid"], key) in once:
@@ -308,43 +272,71 @@ class Problems:
 # --- a campaign -------------------------------------------------------------------------------------
 
 
-def campaign(memory: str, folder: Path, kills: int, seed: int, tasks: int = 24) -> Tally:
-    """Lives of the protocols in turn until `kills` kills were made."""
-    START.set_forkserver_preload(["sparring.graphs.play", "sparring.graphs.protocols.debate"])
+def campaign(
+    name: str, server: str | None, folder: Path, kills: int, seed: int, size: int = 0, *, cut: bool = False
+) -> Tally:
+    """Lives of a command's works in turn until `kills` kills (or cuts) were made.
+
+    Args:
+        server: URL of a PostgreSQL server that databases can be made in; None is SQLite in `folder`.
+        size: tasks, or steps, of a run; 0 is what each work takes by default.
+    """
+    sys.path[:0] = [p for p in (str(TESTS / room) for room in ROOMS) if p not in sys.path]
+    works = WORKS[name]
+    START.set_forkserver_preload(["kill_works", *(module for work in works for module in work.preload)])
     warm = START.Process(target=time.time)  # the server's own start must not count as play
     warm.start()
     warm.join()
-    rng, tally, mark = random.Random(seed), Tally(), f"{time.time_ns():x}"
-    references: dict[str, Reference] = {}
-    for protocol in ROUNDS:
-        life = Life(protocol, f"{protocol}-undisturbed-{mark}", memory, folder, tasks)
-        references[protocol] = Reference(life)
-    while tally.kills < kills:
-        protocol = list(ROUNDS)[tally.lives % len(ROUNDS)]
-        life = Life(protocol, f"{protocol}-{tally.lives}-{mark}", memory, folder, tasks)
-        endure(life, references[protocol], tally, rng, kills - tally.kills)
-        print(f"\r{tally.kills} of {kills} kills, {tally.lives} lives", end="", file=sys.stderr)
+    rng, tally = random.Random(seed), Tally()
+    folder.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        references = []
+        for kind in works:
+            own, memory = stack.enter_context(place(server, folder, f"{kind.name}-undisturbed"))
+            references.append(Reference(kind(own, memory, size)))
+        while tally.kills < kills:
+            which = tally.lives % len(works)
+            with place(server, folder, f"{works[which].name}-{tally.lives}") as (own, memory):
+                work = works[which](own, memory, size)
+                (sever if cut else endure)(work, references[which], tally, rng, kills - tally.kills)
+            print(f"\r{name}: {tally.kills} of {kills} kills, {tally.lives} lives", end="", file=sys.stderr)
     print(file=sys.stderr)
     return tally
+
+
+ROOMS = ("training", "agents", "graphs", "tools", "cli")
 
 
 def main() -> None:
     """Kill, print, judge."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--work", default="play", help=f"some of: {','.join(WORKS)}")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--memory", help="journal; by default a SQLite file in a temporary folder")
+    parser.add_argument("--size", type=int, default=0)
+    parser.add_argument("--cut", action="store_true", help="cut connections instead (PostgreSQL)")
+    parser.add_argument("--memory", help="PostgreSQL server; by default SQLite files in a temporary folder")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        memory = options.memory or str(Path(name) / "journal.db")
-        tally = campaign(memory, Path(name), options.kills, options.seed)
-    print(json.dumps(tally.to_json(), indent=2))
-    for problem in (*tally.lost, *tally.doubled, *tally.wrong):
-        print(problem, file=sys.stderr)
+    names = options.work.split(",")
+    if strange := [name for name in names if name not in WORKS]:
+        parser.error(f"no such work: {', '.join(strange)}; known: {', '.join(WORKS)}")
+    if options.cut and not options.memory:
+        parser.error("--cut needs --memory: only a server's connections can be cut")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    clean, told = True, {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            asked = (options.kills, options.seed, options.size)
+            tally = campaign(name, options.memory, Path(folder) / name, *asked, cut=options.cut)
+            told[name] = tally.to_json()
+            print(json.dumps({name: told[name]}, indent=2), flush=True)
+            for problem in (*tally.lost, *tally.doubled, *tally.wrong):
+                print(problem, file=sys.stderr)
+            clean &= tally.clean
     if options.out:
-        options.out.write_text(json.dumps({"seed": options.seed, **tally.to_json()}, indent=2) + "\n")
-    sys.exit(not tally.clean)
+        options.out.write_text(json.dumps({"seed": options.seed, **told}, indent=2) + "\n")
+    sys.exit(not clean)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What an onlooker sees of a run: snapshots of its rows through a connection of its own.
 
-Places are `TASK/COPY`, not episode ids, so that runs of different names can be compared.
+A journal holds one run with all that was begun for it. Places are `RUN TASK/ITERATION/COPY`, not ids, so that
+runs of different journals can be compared.
 """
 
 from __future__ import annotations
@@ -10,15 +11,28 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import select, text
+from sqlalchemy import Connection, select, text
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from sparring.memory.database import connect
-from sparring.memory.schema import Episode, Event, Message, Task, Turn
+from sparring.memory.schema import (
+    Episode,
+    Event,
+    Match,
+    Message,
+    PolicyVersion,
+    Rating,
+    Reward,
+    Task,
+    Turn,
+    Update,
+)
 
 Key = tuple[str, str, int]
 """Place, key, attempt."""
 Item = tuple[str, ...]
 """What can depend or be depended on: ("turn", place, key), ("event", place, kind, key), ("closed", place)."""
+Facts = dict[tuple[Any, ...], Any]
 Needs = Mapping[Item, frozenset[Item]]
 
 
@@ -42,6 +56,8 @@ class Snapshot:
     """(place, kind, key) -> payload."""
     episodes: dict[str, tuple[str, Any]] = field(default_factory=dict)
     """Place -> status and outcome."""
+    facts: Facts = field(default_factory=dict)
+    """What else was decided, by name: events of runs, games, ratings, rewards, updates, versions."""
     dangling: list[str] = field(default_factory=list)
     """Turns whose messages or whose prefix turn are not there."""
 
@@ -62,9 +78,12 @@ class Snapshot:
         yield from self.dangling
 
     def results(self) -> tuple[Any, ...]:
-        """What two runs of the same play must have in common."""
-        turns = {key: turn[1:] for key, turn in self.turns.items()}
-        return turns, self.events, self.episodes
+        """What two runs of the same work must have in common."""
+        return self.turns_only(), self.events, self.episodes
+
+    def turns_only(self) -> dict[Key, tuple[Any, ...]]:
+        """The turns without their ids."""
+        return {key: turn[1:] for key, turn in self.turns.items()}
 
 
 def differences(before: Snapshot, now: Snapshot) -> Iterator[str]:
@@ -78,14 +97,18 @@ def differences(before: Snapshot, now: Snapshot) -> Iterator[str]:
     for place, state in before.episodes.items():
         if place not in now.episodes or (state[0] != "open" and now.episodes[place] != state):
             yield f"episode {place} was visible as {state[0]} and is {now.episodes.get(place, 'missing')}"
+    for name, value in before.facts.items():
+        if name not in now.facts or now.facts[name] != value:
+            yield f"{name} was visible and is {'changed' if name in now.facts else 'missing'}"
 
 
-def dependencies(protocol: str, end: Snapshot) -> Needs:
-    """What each row of a run depends on, from its protocol's rules and the undisturbed run's rows.
+def dependencies(rule: str, end: Snapshot) -> Needs:
+    """What each row of a run depends on, from its protocol's rule and the undisturbed run's rows.
 
-    `du`: a statement needs all of the rounds before it. `mad`: every turn needs all before it, and after
-    a round's verdict also that event. A vote or decision needs all turns, the verdict needs that, and a
-    closed episode everything.
+    `du`: a statement needs all of the rounds before it. `line`: every turn needs all before it, and after
+    a debate's verdict of a round also that event. `any`: turns of an episode do not depend on one another.
+    In `du` and in debates of `line` a vote or decision needs all turns, the verdict needs that. A closed
+    episode needs everything.
     """
     needs: dict[Item, frozenset[Item]] = {}
     for place in end.episodes:
@@ -93,17 +116,20 @@ def dependencies(protocol: str, end: Snapshot) -> Needs:
         keys = [key for _, key in ordered]
         turns = {key: ("turn", place, key) for key in keys}
         events = [("event", *name) for name in end.events if name[0] == place]
+        rounds = [event for event in events if event[2] == "verdict_round"]
+        debate = rule == "du" or bool(rounds)
         for number, key in enumerate(keys):
-            before = keys[:number] if protocol == "mad" else [k for k in keys if _round(k) < _round(key)]
-            needs[turns[key]] = frozenset(turns[k] for k in before) | {
-                event for event in events if event[2] == "verdict_round" and int(event[3]) < _round(key)
-            }
+            before = {"line": keys[:number], "du": [k for k in keys if _round(k) < _round(key)]}.get(rule, [])
+            heard = {event for event in rounds if int(event[3]) < _round(key)}
+            needs[turns[key]] = frozenset(turns[k] for k in before) | heard
         for event in events:
-            if event[2] == "verdict_round":
+            if event in rounds:
                 needs[event] = frozenset({turns[f"{event[3]}/moderator"]})
-            else:
+            elif debate:
                 decided = {e for e in events if event[2] == "verdict" and e != event}
                 needs[event] = frozenset(turns.values()) | decided
+            else:
+                needs[event] = frozenset()
         needs["closed", place] = frozenset([*turns.values(), *events])
     return needs
 
@@ -117,9 +143,12 @@ def _round(key: str) -> int:
 class Reader:
     """A connection that only looks."""
 
-    def __init__(self, memory: str) -> None:
+    def __init__(self, memory: str, shared: tuple[str, ...] = ()) -> None:
+        """`shared` names kinds of events that an episode may have or not; one that is there stays."""
+        self._shared = shared
         self._engine = connect(memory)
         self._postgres = self._engine.dialect.name == "postgresql"
+        self._begun = False
 
     def __enter__(self) -> Reader:
         return self
@@ -127,28 +156,28 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         self._engine.dispose()
 
-    def snapshot(self, run: str) -> Snapshot:
-        """The run's rows, all of one instant."""
+    def snapshot(self) -> Snapshot:
+        """All rows, of one instant; nothing where there is no journal yet."""
         options = {"isolation_level": "REPEATABLE READ"} if self._postgres else {}
         with self._engine.connect().execution_options(**options) as connection, connection.begin():
-            episodes = select(Episode.number, Task.name, Episode.copy, Episode.status, Episode.outcome)
-            rows = list(connection.execute(episodes.join(Task).where(Episode.run_id == run)))
-            places = {row.number: f"{row.name}/{row.copy}" for row in rows}
-            owned = list(places)
-            turns = list(connection.execute(select(Turn).where(Turn.episode_number.in_(owned))))
-            events = list(connection.execute(select(Event).where(Event.episode_number.in_(owned))))
-            said = list(connection.execute(select(Message).where(Message.episode_number.in_(owned))))
-        contents = {row.id: row.content for row in said}
-        parents = {row.id: row.parent_id for row in said}
-        seen = Snapshot(episodes={places[row.number]: (row.status, row.outcome) for row in rows})
-        known = {row.id for row in turns}
-        for row in turns:
-            key = (places[row.episode_number], row.key, row.attempt)
-            seen.turns[key] = SeenTurn(row.id, row.seed, row.status, contents.get(row.output_id), row.parsed)
-            if not _whole(row, parents) or row.prefix_turn_id not in {None, *known}:
-                seen.dangling.append(f"turn {key} without all of its messages or its prefix")
-        seen.events = {(places[row.episode_number], row.kind, row.key): row.payload for row in events}
-        return seen
+            try:
+                seen = _read(connection, self._shared)
+                self._begun = True
+                return seen
+            except (OperationalError, ProgrammingError):
+                if self._begun:
+                    raise
+                return Snapshot()  # a journal that is being made has no tables for a moment
+
+    def cut(self) -> int:
+        """End every other session of this database; how many there were."""
+        others = text(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() "
+            "AND backend_type = 'client backend'"
+        )
+        with self._engine.connect() as connection:
+            return int(connection.execute(others).scalar_one())
 
     def settle(self, seconds: float = 5.0) -> None:
         """Wait until a server has noticed that a killed client is gone: its last commit may be under way."""
@@ -164,6 +193,55 @@ class Reader:
                 if connection.execute(others).scalar_one() == 0:
                     return
             time.sleep(0.01)
+
+
+def _read(connection: Connection, shared: tuple[str, ...]) -> Snapshot:
+    episodes = select(
+        Episode.number,
+        Episode.run_id,
+        Task.name,
+        Episode.iteration,
+        Episode.copy,
+        Episode.status,
+        Episode.outcome,
+    )
+    rows = list(connection.execute(episodes.join(Task)))
+    places = {row.number: f"{row.run_id} {row.name}/{row.iteration}/{row.copy}" for row in rows}
+    turns = list(connection.execute(select(Turn)))
+    said = list(connection.execute(select(Message)))
+    contents = {row.id: row.content for row in said}
+    parents = {row.id: row.parent_id for row in said}
+    seen = Snapshot(episodes={places[row.number]: (row.status, row.outcome) for row in rows})
+    known = {row.id for row in turns}
+    called: dict[int, Key] = {}
+    for row in turns:
+        key = called[row.id] = (places[row.episode_number], row.key, row.attempt)
+        seen.turns[key] = SeenTurn(row.id, row.seed, row.status, contents.get(row.output_id), row.parsed)
+        if not _whole(row, parents) or row.prefix_turn_id not in {None, *known}:
+            seen.dangling.append(f"turn {key} without all of its messages or its prefix")
+    for row in connection.execute(select(Event)):
+        if row.episode_number is None:
+            seen.facts["event", row.run_id, row.kind, row.key] = row.payload
+        elif row.kind in shared:
+            seen.facts["event", places[row.episode_number], row.kind, row.key] = row.payload
+        else:
+            seen.events[places[row.episode_number], row.kind, row.key] = row.payload
+    seen.facts.update(_facts(connection, called))
+    return seen
+
+
+def _facts(connection: Connection, called: Mapping[int, Key]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    for row in connection.execute(select(Match).where(Match.result.is_not(None))):
+        yield ("match", row.run_id, row.position), (row.players, row.result, row.status)
+    for row in connection.execute(select(Rating)):
+        yield ("rating", row.run_id, row.player, row.system, row.after_position), row.value
+    for row in connection.execute(select(Reward)):
+        name = (*called[row.turn_id], row.span_start, row.function, row.version, row.config_hash)
+        yield ("reward", *name), row.value
+    for row in connection.execute(select(Update).where(Update.status != "open")):
+        yield ("update", row.run_id, row.policy, row.step), (row.status, row.to_version_id)
+    for row in connection.execute(select(PolicyVersion)):
+        yield ("version", row.policy, row.number), (row.base_hash, row.adapter_hash)
 
 
 def _whole(turn: Any, parents: Mapping[int, int]) -> bool:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Run a command beside a private PostgreSQL: scripts/with_postgres.sh pytest tests/memory
 # A server on a free loopback port, in a temporary folder, stopped and removed whatever the command does.
-# It never waits for the disk: its data is thrown away. SPARRING_TEST_DATABASE is its URL. PG_BIN names the folder of initdb and pg_ctl where it is not found.
+# It never waits for the disk: its data is thrown away. SPARRING_TEST_DATABASE is its URL, SPARRING_TEST_PG_CTL the
+# pg_ctl that restarts it. PG_BIN names the folder of initdb and pg_ctl where it is not found.
 set -eu
 [ $# -gt 0 ] || { echo "usage: $0 COMMAND [ARGUMENT ...]" >&2; exit 2; }
 
@@ -9,6 +10,7 @@ bin=${PG_BIN:-$(dirname "$(command -v initdb || ls -d /usr/lib/postgresql/*/bin/
 [ -x "$bin/initdb" ] || { echo "$0: no PostgreSQL server here (initdb not found); set PG_BIN" >&2; exit 2; }
 
 folder=$(mktemp -d)
+owner=
 as_owner() { "$@"; }
 if [ "$(id -u)" = 0 ]; then  # the server refuses to run as root
     owner=${PG_USER:-postgres}
@@ -36,6 +38,7 @@ start() {  # a port may be taken between choosing it and listening on it
 start || start || start || { cat "$folder/log" >&2; exit 1; }
 
 export SPARRING_TEST_DATABASE="postgresql://sparring@127.0.0.1:$port/postgres"
+export SPARRING_TEST_PG_CTL="${owner:+runuser -u $owner -- }$bin/pg_ctl -D $folder/data -l $folder/log -w -t 60"
 "$@" &
 child=$!
 wait "$child" && status=0 || status=$?

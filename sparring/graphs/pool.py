@@ -111,8 +111,7 @@ def _final_calls(journal: Journal, run: str) -> dict[str, int]:
         .where(Episode.run_id == run, Turn.final)
         .group_by(Episode.id)
     )
-    with journal.engine.connect() as connection:
-        return {episode: count for episode, count in connection.execute(query)}
+    return {episode: count for episode, count in journal.read(query)}
 
 
 def pools_of(journal: Journal, runs: Sequence[str]) -> tuple[dict[str, Samples], int]:
@@ -133,10 +132,9 @@ def pools_of(journal: Journal, runs: Sequence[str]) -> tuple[dict[str, Samples],
     )
     asked = select(Task).join(Episode, Episode.task_id == Task.id).where(Episode.run_id.in_(runs))
     rows: dict[str, list[Any]] = defaultdict(list)
-    with journal.engine.connect() as connection:
-        for row in connection.execute(query):
-            rows[row.task_id].append(row)
-        tasks = {task.id: task for task in connection.execute(asked)}
+    for row in journal.read(query):
+        rows[row.task_id].append(row)
+    tasks = {task.id: task for task in journal.read(asked)}
     pools, missing = {}, 0
     for key, turns in rows.items():
         task = tasks[key]

@@ -220,21 +220,19 @@ def _listed(names: list[str]) -> str:
 
 def _references(journal: Journal, run: str) -> dict[str, Any]:
     query = select(Task.name, Task.answer).join(Episode, Episode.task_id == Task.id)
-    with journal.engine.connect() as connection:
-        return {name: answer for name, answer in connection.execute(query.where(Episode.run_id == run))}
+    return {name: answer for name, answer in journal.read(query.where(Episode.run_id == run))}
 
 
 def _engines(journal: Journal, run: str) -> list[str]:
     query = select(Turn.engine).join(Episode, Episode.number == Turn.episode_number)
-    with journal.engine.connect() as connection:
-        return sorted(connection.execute(query.where(Episode.run_id == run).distinct()).scalars())
+    return sorted(row.engine for row in journal.read(query.where(Episode.run_id == run).distinct()))
 
 
 def _spent(journal: Journal, run: str, sums: Totals) -> Usage:
     """The sums over a run's turns, with how its latencies are spread."""
     of_run = Turn.episode_number.in_(select(Episode.number).where(Episode.run_id == run))
-    with journal.engine.connect() as connection:
-        times = np.fromiter(connection.execute(select(Turn.latency_s).where(of_run)).scalars(), np.float64)
+    taken = journal.read(select(Turn.latency_s).where(of_run))
+    times = np.array([row.latency_s for row in taken], np.float64)
     mean, median, late = (
         (float(times.mean()), *map(float, np.percentile(times, (50, 95)))) if len(times) else (0.0, 0.0, 0.0)
     )
@@ -262,11 +260,10 @@ def _changes(journal: Journal, run: str) -> Changes | None:
         .where(Episode.run_id == run, Episode.status.in_(FINISHED), Turn.final, Agent.role.in_(SPEAKERS))
     )
     said: dict[tuple[str, str], list[tuple[int, Any]]] = defaultdict(list)
-    with journal.engine.connect() as connection:
-        for row in connection.execute(query):
-            number, _, seat = row.key.partition("/")
-            if number.isdigit() and "/" not in seat and row.answer is not None:  # `ROUND/SEAT`
-                said[row.episode_number, seat].append((int(number), row))
+    for row in journal.read(query):
+        number, _, seat = row.key.partition("/")
+        if number.isdigit() and "/" not in seat and row.answer is not None:  # `ROUND/SEAT`
+            said[row.episode_number, seat].append((int(number), row))
     pairs = [(min(turns)[1], max(turns)[1]) for turns in _spoke_twice(said.values())]
     if not pairs:
         return None

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
+from sparring.memory.database import transact
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Episode, Event, Task, Turn
 
@@ -64,9 +65,12 @@ def read_results(journal: Journal, run: str) -> list[Result]:
         .where(Episode.run_id == run, Event.kind == "verdict")
         .order_by(Event.id)
     )
-    with journal.engine.connect() as connection:
-        correct = {row.episode_number: row.payload["correct"] for row in connection.execute(verdicts)}
-        rows = list(connection.execute(query))
+
+    def both(connection: Connection) -> tuple[list[Any], list[Any]]:
+        return list(connection.execute(verdicts)), list(connection.execute(query))
+
+    judged, rows = transact(journal.engine, both, write=False)
+    correct = {row.episode_number: row.payload["correct"] for row in judged}
     order = {task["id"]: place for place, task in enumerate(journal.run_row(run).config.get("tasks", []))}
     results = [_result(row, correct) for row in rows]
     return sorted(results, key=lambda r: (order.get(r.task_id, len(order)), r.task_id, r.copy))

@@ -1,7 +1,7 @@
 """Open a journal's database: SQLite by default, PostgreSQL by URL; create or check its schema.
 
 `PATH`, `sqlite:///PATH` and `sqlite://` (in memory) are SQLite; `postgresql://USER@HOST/NAME` is
-PostgreSQL through psycopg (extra `postgres`).
+PostgreSQL through psycopg (extra `postgres`), with the time-outs of `postgres.py`.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from ..errors import JournalError, UserError
+from .away import Patience, cause
+from .postgres import connect_postgres, unhurried
 
 T = TypeVar("T")
 Durability = Literal["full", "normal"]
@@ -96,15 +97,7 @@ def _shown(url: URL) -> str:
 
 
 def _postgres(url: URL, durability: Durability) -> Engine:
-    engine = create_engine(url, pool_pre_ping=True, pool_size=4, connect_args={"connect_timeout": 10})
-    synchronous = "on" if durability == "full" else "off"
-
-    @event.listens_for(engine, "connect")
-    def prepare(dbapi: Any, _: Any) -> None:
-        dbapi.execute(f"SET synchronous_commit = {synchronous}")
-        dbapi.commit()
-
-    return engine
+    return connect_postgres(url, {"synchronous_commit": "on" if durability == "full" else "off"})
 
 
 def _sqlite(url: URL, durability: Durability) -> Engine:
@@ -143,9 +136,9 @@ def _probe(path: Path) -> None:
         raise UserError(f"memory `{path}` cannot be opened: folder `{path.parent}` does not exist")
     if path.is_dir():
         raise UserError(f"memory `{path}` is a folder; name a file in it")
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise UserError(f"memory `{path}` cannot be opened: it, or its folder, is read-only")
     if path.exists() and path.stat().st_size:
-        if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
-            raise UserError(f"memory `{path}` cannot be opened: it, or its folder, is read-only")
         with path.open("rb") as file:
             if file.read(16) != b"SQLite format 3\x00":
                 raise UserError(f"memory `{path}` is no SQLite file")
@@ -157,16 +150,15 @@ def transact(engine: Engine, work: Callable[[Connection], T], *, write: bool = T
     Raises:
         JournalError: the database refused it.
     """
-    for pause in (0.1, 0.5, 2.0, None):
+    patience = Patience()
+    while True:
         try:
             with engine.connect().execution_options(sparring_write=write) as connection, connection.begin():
                 return work(connection)
         except DBAPIError as error:
-            if pause is None or not isinstance(error, OperationalError):
-                cause = (str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0]
-                raise JournalError(f"the journal refused a {'write' if write else 'read'}: {cause}") from None
-            time.sleep(pause)
-    raise AssertionError("unreachable")
+            if not patience.again(error):
+                what = "write" if write else "read"
+                raise JournalError(f"the journal refused a {what}: {cause(error)}") from None
 
 
 def revision(engine: Engine) -> str | None:
@@ -197,6 +189,7 @@ def upgrade(engine: Engine) -> str | None:
     config.set_main_option("script_location", str(MIGRATIONS))
     with engine.connect().execution_options(sparring_write=True) as connection, connection.begin():
         if engine.dialect.name == "postgresql":  # two processes may create one journal
+            unhurried(connection)
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('sparring schema'))"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

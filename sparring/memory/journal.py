@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy import Executable, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -25,7 +26,7 @@ from .. import __version__
 from ..errors import JournalError, UserError, unknown
 from .database import Durability, in_memory, open_database, parse_url, transact
 from .ids import Ids
-from .lock import acquire, driver_info
+from .lock import Lock, acquire, driver_info
 from .records import VersionRecord
 from .run import RunHandle
 from .schema import Policy, PolicyVersion, Run
@@ -49,7 +50,8 @@ class Journal:
         self.durability = durability
         self.engine = open_database(memory, durability)
         self.ids = Ids(self.engine)
-        self.writer = Writer(self.engine, self.ids.refill)
+        self._locks: WeakSet[Lock] = WeakSet()
+        self.writer = Writer(self.engine, self._look_after)
 
     @classmethod
     def open(cls, memory: str | Path, durability: Durability = "full") -> Journal:
@@ -88,6 +90,12 @@ class Journal:
         self.engine.dispose()
         if self._temporary is not None:
             self._temporary.cleanup()
+
+    def _look_after(self) -> None:
+        """In the writer's thread after each commit."""
+        self.ids.refill()
+        for lock in list(self._locks):
+            lock.keep()
 
     def execute(self, statement: Executable, rows: Any = None) -> Any:
         """Run one statement in a write transaction of its own, outside the hot path."""
@@ -172,12 +180,18 @@ class Journal:
                 "durability": self.durability,
                 "finished_at": None,
             }
-            if self.execute(taken.values(values)).rowcount != 1:
+            if self.execute(taken.values(values)).rowcount != 1 and not self._drives(run, values):
                 raise JournalError(f"run `{run}` was taken over by another driver in this instant; try again")
+            self._locks.add(lock)
             return RunHandle(self, run, int(stored.seed), epoch, lock)
         except BaseException:
             lock.release()
             raise
+
+    def _drives(self, run: str, values: dict[str, Any]) -> bool:
+        """Whether a take-over was stored, though the answer that said so was lost."""
+        stored = self.run_row(run)
+        return bool((stored.epoch, stored.driver) == (values["epoch"], values["driver"]))
 
     def version(self, record: VersionRecord) -> int:
         """The row id of a policy version; registered under the next number if it is new."""

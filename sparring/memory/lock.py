@@ -12,25 +12,35 @@ import json
 import os
 import re
 import socket
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 from weakref import WeakSet
 
-from sqlalchemy import Connection, Engine, create_engine, select, text
+from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from ..errors import RunLocked, UserError
+from ..errors import JournalError, RunLocked, UserError
+from .away import cause
+from .postgres import connect_postgres
 from .schema import Run
 from .types import digest
+
+KEEP_S = 5.0
+"""How often a lock that can be lost is looked after."""
 
 
 class Lock(Protocol):
     """A held run lock."""
 
     def release(self) -> None: ...
+
+    def keep(self) -> None:
+        """See to it that it is still held; called now and then, in the writer's thread."""
+        ...
 
 
 def driver_info() -> dict[str, Any]:
@@ -102,6 +112,9 @@ class FileLock:
         """Let go of the file without the lock: a forked child must not keep its parent's lock alive."""
         self._file.close()
 
+    def keep(self) -> None:
+        """The kernel keeps it."""
+
     def release(self) -> None:
         _held.discard(self)
         if self._file.closed:
@@ -124,18 +137,58 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class AdvisoryLock:
-    """A PostgreSQL session lock on a connection of its own, outside the pool."""
+    """A PostgreSQL session lock on a connection of its own, outside the pool.
+
+    It ends with its session, as in a restart of the server; `keep` takes it again. Where another driver was
+    quicker, that one raises the run's epoch before it reads, and our writes are refused from then on.
+    """
 
     def __init__(self, engine: Engine, run: str) -> None:
-        key = int.from_bytes(digest("sparring", run, size=8), "little", signed=True)
-        own = create_engine(engine.url, poolclass=NullPool, connect_args={"connect_timeout": 10})
-        self._connection: Connection = own.connect().execution_options(isolation_level="AUTOCOMMIT")
-        taken = self._connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar()
-        if not taken:
-            holder = self._connection.execute(select(Run.driver).where(Run.id == run)).scalar_one_or_none()
+        self._key = int.from_bytes(digest("sparring", run, size=8), "little", signed=True)
+        self._own = connect_postgres(engine.url, {}, NullPool)
+        self._guard = threading.Lock()
+        self._released = False
+        self._seen = time.monotonic()
+        self._connection: Connection | None = None
+        holder = None
+        try:
+            connection = self._take()
+            if not self._held:
+                holder = connection.execute(select(Run.driver).where(Run.id == run)).scalar_one_or_none()
+        except SQLAlchemyError as error:
+            self.release()
+            raise JournalError(f"run `{run}` cannot be locked: {cause(error)}") from None
+        if not self._held:
             self.release()
             raise _refuse(run, holder)
 
+    def _take(self) -> Connection:
+        self._connection = self._own.connect().execution_options(isolation_level="AUTOCOMMIT")
+        attempt = text("SELECT pg_try_advisory_lock(:key)")
+        self._held = bool(self._connection.execute(attempt, {"key": self._key}).scalar())
+        return self._connection
+
+    def keep(self) -> None:
+        with self._guard, suppress(SQLAlchemyError):  # a server that is away is asked after a later commit
+            if self._released or time.monotonic() - self._seen < KEEP_S:
+                return
+            self._seen = time.monotonic()
+            try:
+                if self._connection is not None and self._held:
+                    self._connection.exec_driver_sql("SELECT 1")
+                    return
+            except SQLAlchemyError:
+                pass
+            self._close()
+            self._take()
+
     def release(self) -> None:
-        with suppress(SQLAlchemyError):  # without a pool this ends the session, and the lock with it
-            self._connection.close()
+        with self._guard:
+            self._released = True
+            self._close()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            with suppress(SQLAlchemyError):  # without a pool this ends the session, and the lock with it
+                self._connection.close()
+        self._connection = None

@@ -17,6 +17,7 @@ from ..errors import UserError
 from .heads import EVENT
 from .lock import acquire
 from .merge_heads import HeadsOfFile
+from .postgres import unhurried
 from .rows import codecs
 from .schema import Base
 from .seeds import episode_id
@@ -96,6 +97,7 @@ class Merge:
         self._map: dict[str, dict[Any, Any]] = {name: {} for name in ("episode_ids", *TABLES)}
         self._later: list[tuple[str, Any, str, str, Any]] = []
         """(table, id, column, table pointed to, id there in the file): set at the end."""
+        self._new_policies: set[str] = set()
         self._heads = HeadsOfFile()
         self.added: dict[str, int] = {}
 
@@ -105,6 +107,7 @@ class Merge:
             connection = self._journal.engine.connect().execution_options(sparring_write=True)
             self._connection = self._stack.enter_context(connection)
             self._transaction = self._stack.enter_context(connection.begin())
+            unhurried(connection)
             self._stack = self._stack.pop_all()
         return self
 
@@ -173,6 +176,9 @@ class Merge:
         known = parent and self._connection.execute(select(tasks.id).where(tasks.id == parent)).one_or_none()
         if row["source_turn_id"] is not None:
             self._later.append(("tasks", row["id"], "source_turn_id", "turns", row["source_turn_id"]))
+        if parent is not None and not known:  # it may follow: tasks come in the order of their ids
+            self._later.append(("tasks", row["id"], "parent_id", "tasks", parent))
+        self._map["tasks"][row["id"]] = row["id"]
         self._add("tasks", [row | {"source_turn_id": None, "parent_id": parent if known else None}])
 
     def _row_agents(self, row: Row) -> None:
@@ -203,6 +209,7 @@ class Merge:
             "policy_versions", [row | {"id": new, "number": number, "parent_id": parent, "update_id": None}]
         )
         if not known:
+            self._new_policies.add(row["policy"])
             policies = TABLES["policies"]
             first = update(policies).where(
                 policies.c.name == row["policy"], policies.c.live_version_id.is_(None)
@@ -210,6 +217,10 @@ class Merge:
             self._connection.execute(first.values(live_version_id=new, training_version_id=new))
 
     def _row_policies(self, row: Row) -> None:
+        if row["name"] in self._new_policies:
+            policies = TABLES["policies"]
+            mine = update(policies).where(policies.c.name == row["name"])
+            self._connection.execute(mine.values(created_at=row["created_at"]))
         self._heads.stand(row, self._map["policy_versions"])
 
     def _row_updates(self, row: Row) -> None:
@@ -227,7 +238,7 @@ class Merge:
             versions = self._map["policy_versions"]
             ends = {end: versions.get(row["payload"][end]) for end in ("from", "to")}
             row = row | {"payload": row["payload"] | ends}
-            self._heads.moved(self._map["runs"][row["run_id"]], row["payload"], row["created_at"])
+            self._heads.moved(self._map["runs"][row["run_id"]], row["payload"])
         self._of_run("events", row)
 
     def _row_matches(self, row: Row) -> None:

@@ -22,8 +22,8 @@ class HeadsOfFile:
     def __init__(self) -> None:
         self._stand: dict[str, dict[str, int]] = {}
         """Policy -> head -> the version it stood at, if that travelled."""
-        self._led: defaultdict[str, dict[str, tuple[float, int]]] = defaultdict(dict)
-        """Policy -> head -> when the last move was that travelled, and where it led."""
+        self._led: defaultdict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
+        """Policy -> head -> the number of the last move that travelled, and where it led."""
         self._known: set[tuple[str, str, str, int]] = set()
         """(run, policy, head, number) of all moves in the file."""
 
@@ -32,12 +32,12 @@ class HeadsOfFile:
         ends = {head: versions.get(row[f"{head}_version_id"]) for head in HEADS}
         self._stand[row["name"]] = {head: version for head, version in ends.items() if version is not None}
 
-    def moved(self, run: str, move: Row, at: float) -> None:
+    def moved(self, run: str, move: Row) -> None:
         """A move, with versions as they are called here; those that did not travel are None."""
         self._known.add((run, move["policy"], move["head"], move["move"]))
         led = self._led[move["policy"]]
         if move["to"] is not None:
-            led[move["head"]] = max(led.get(move["head"], (0.0, 0)), (at, move["to"]))
+            led[move["head"]] = max(led.get(move["head"], (0, 0)), (move["move"], move["to"]))
 
     def settle(self, connection: Connection) -> None:
         """Move the heads; to a version that did not travel none, but to where the last move led that did."""

@@ -56,8 +56,7 @@ def episodes(journal: Journal, run: str) -> Iterator[Any]:
             .join(Task, Task.id == Episode.task_id)
             .where(Episode.id.in_(ids))
         )
-        with journal.engine.connect() as connection:
-            rows = {row.id: row for row in connection.execute(query)}
+        rows = {row.id: row for row in journal.read(query)}
         yield from (rows[episode] for episode in ids if episode in rows)
 
 
@@ -100,18 +99,16 @@ def turns(journal: Journal, run: str) -> Iterator[Any]:
             .join(Agent, Agent.id == Turn.agent_id)
         )
         by_episode: dict[str, list[Any]] = {episode: [] for episode in ids}
-        with journal.engine.connect() as connection:
-            for row in connection.execute(query.where(Episode.id.in_(ids)).order_by(Turn.id)):
-                by_episode[row.episode_id].append(row)
+        for row in journal.read(query.where(Episode.id.in_(ids)).order_by(Turn.id)):
+            by_episode[row.episode_id].append(row)
         for rows in by_episode.values():
             yield from rows
 
 
 def _episode_ids(journal: Journal, run: str) -> Iterator[list[str]]:
     query = select(Episode.id).join(Task, Task.id == Episode.task_id).where(Episode.run_id == run)
-    with journal.engine.connect() as connection:
-        order = query.order_by(Episode.iteration, Task.name, Episode.copy, Episode.id)
-        ids = list(connection.execute(order).scalars())
+    order = query.order_by(Episode.iteration, Task.name, Episode.copy, Episode.id)
+    ids = [row.id for row in journal.read(order)]
     for start in range(0, len(ids), AHEAD):
         yield ids[start : start + AHEAD]
 
@@ -135,13 +132,12 @@ def transcript(journal: Journal, episode: str) -> list[Said]:
         UserError: there is no such episode.
     """
     light = select(*LIGHT, Agent.role).join(Agent, Agent.id == Turn.agent_id)
-    with journal.engine.connect() as connection:
-        number = connection.execute(select(Episode.number).where(Episode.id == episode)).scalar_one_or_none()
-        if number is None:
-            raise UserError(f"there is no episode `{episode}`")
-        messages = select(Message).where(Message.episode_number == number)
-        said = {row.id: row for row in connection.execute(messages)}
-        rows = list(connection.execute(light.where(Turn.episode_number == number).order_by(Turn.id)))
+    numbers = journal.read(select(Episode.number).where(Episode.id == episode))
+    if not numbers:
+        raise UserError(f"there is no episode `{episode}`")
+    number = numbers[0].number
+    rows = journal.read(light.where(Turn.episode_number == number).order_by(Turn.id))
+    said = {row.id: row for row in journal.read(select(Message).where(Message.episode_number == number))}
     return [Said(row, _conversation(said, row.input_id), _text(said, row.output_id)) for row in rows]
 
 
@@ -203,15 +199,14 @@ def usage(journal: Journal, run: str) -> Usage:
         .order_by(Agent.role, Turn.status)
     )
     used = Usage()
-    with journal.engine.connect() as connection:
-        for role, status, turns_, *values in connection.execute(query):
-            part = Totals(int(turns_))
-            for name, value in zip(names, values, strict=True):
-                setattr(part, name, value if isinstance(value, float) else int(value))
-            for sum_ in (used.total, used.roles.setdefault(role, Totals())):
-                sum_.add(part)
-            used.statuses.setdefault(status, Totals()).add(part)
-            used.turns.setdefault(role, {})[status] = part.turns
+    for role, status, turns_, *values in journal.read(query):
+        part = Totals(int(turns_))
+        for name, value in zip(names, values, strict=True):
+            setattr(part, name, value if isinstance(value, float) else int(value))
+        for sum_ in (used.total, used.roles.setdefault(role, Totals())):
+            sum_.add(part)
+        used.statuses.setdefault(status, Totals()).add(part)
+        used.turns.setdefault(role, {})[status] = part.turns
     return used
 
 
@@ -239,5 +234,4 @@ def taught(journal: Journal, run: str) -> bool:
 def statuses(journal: Journal, run: str) -> Counter[str]:
     """How many of a run's episodes have each status."""
     query = select(Episode.status, func.count()).where(Episode.run_id == run).group_by(Episode.status)
-    with journal.engine.connect() as connection:
-        return Counter({status: count for status, count in connection.execute(query)})
+    return Counter({status: count for status, count in journal.read(query)})

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Text, delete, select, type_coerce, update
 
 from .database import transact
 from .lock import acquire
+from .postgres import unhurried
 from .schema import (
     Base,
     Blob,
@@ -108,6 +109,7 @@ class _Removal:
         self._removed = Removed()
 
     def run(self, runs: list[str], force: bool) -> Removed:
+        unhurried(self._connection)
         needed = set() if force else lineage(self._connection)
         mine = select(Episode.id).where(Episode.run_id.in_(runs))
         episodes = set(self._connection.execute(mine).scalars())

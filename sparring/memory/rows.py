@@ -23,6 +23,8 @@ Row = dict[str, Any]
 Values = tuple[Any, ...]
 MOST_ROWS = 64
 """Rows of one statement, a power of two; 64 x 31 columns stays below every database's limit on variables."""
+SHARED = ("agents", "blobs", "tasks")
+"""Tables whose rows are named by their content, so that several processes may write the same one at once."""
 BY_ID = ("episodes", "turns", "messages")
 """Tables other rows point into: a clash that is not the very same row must be an error, never ignored."""
 
@@ -70,6 +72,20 @@ class Codec:
                     ) from None
         return tuple(values)
 
+    def in_order(self, rows: list[Values]) -> list[Values]:
+        """Rows that others may be writing too, in one order everywhere: two transactions that wait for each
+        other's rows would block each other. A row that names a parent stays behind it."""
+        if self.name not in SHARED:
+            return rows
+        key = 0  # the first column of each
+        parent = self._columns.index("parent_id") if "parent_id" in self._known else None
+
+        def place(row: Values) -> tuple[bool, str]:
+            child = parent is not None and row[parent] is not None
+            return child, "" if child else row[key]
+
+        return sorted(rows, key=place)
+
     def statements(self, rows: Sequence[Values]) -> Iterator[tuple[str, Values]]:
         """Inserts of all rows, in few sizes, so that the driver prepares each once."""
         start = 0
@@ -90,5 +106,7 @@ def _converter(column: Any) -> Callable[[Any], Any] | None:
 
 
 def codecs(dialect: str) -> dict[str, Codec]:
-    """A codec for each table, those that are referred to first."""
-    return {table.name: Codec(table, dialect) for table in Base.metadata.sorted_tables}
+    """A codec for each table, those that are referred to first, and tasks before agents as in an export: an
+    import and a driver that write the same ones take them in one order."""
+    tables = sorted(Base.metadata.sorted_tables, key=lambda table: table.name != "tasks")
+    return {table.name: Codec(table, dialect) for table in tables}

@@ -60,10 +60,9 @@ class RunHandle:
         self._load()
 
     def _load(self) -> None:
-        with self.journal.engine.connect() as connection:
-            columns = (Episode.id, Episode.number, Episode.status, Episode.seats, Episode.outcome)
-            for row in connection.execute(select(*columns).where(Episode.run_id == self.id)):
-                self.episodes[row.id] = EpisodeState(row.number, row.status, row.seats, row.outcome)
+        columns = (Episode.id, Episode.number, Episode.status, Episode.seats, Episode.outcome)
+        for row in self.journal.read(select(*columns).where(Episode.run_id == self.id)):
+            self.episodes[row.id] = EpisodeState(row.number, row.status, row.seats, row.outcome)
 
     def write(self) -> Write:
         """An empty write that carries this driver's epoch."""
@@ -101,10 +100,10 @@ class RunHandle:
     def agent_fields(self, agent_id: str) -> dict[str, Any]:
         """A journaled agent's fields, for saying how a request differs."""
         self.journal.writer.flush()
-        with self.journal.engine.connect() as connection:
-            row = connection.execute(select(Agent).where(Agent.id == agent_id)).one_or_none()
-        if row is None:
+        rows = self.journal.read(select(Agent).where(Agent.id == agent_id))
+        if not rows:
             return {}
+        [row] = rows
         return {
             "role": row.role,
             "prompt": row.prompt_hash,
@@ -226,8 +225,11 @@ class RunHandle:
             ending.status = "interrupted"
             raise
         finally:
-            self.finish(ending.status)
-            self.release()
+            try:
+                if not self.journal.writer.gone:  # it has just waited in vain
+                    self.finish(ending.status)
+            finally:
+                self.release()
 
     def finish(self, status: str) -> None:
         """Record how the run ended: done, interrupted or failed."""

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Select, select, type_coerce
 from sqlalchemy import LargeBinary as Bytes
 
 from ..errors import UserError
+from .database import transact
 from .schema import Episode, Turn
 from .tokens import Ids, StoredTurn, resolve
 
@@ -99,12 +100,15 @@ def training_turns(
         query = query.where(Turn.policy_version_id == policy_version)
     if run is not None:
         query = query.where(Episode.run_id == run)
-    with journal.engine.connect() as connection:
+
+    def work(connection: Connection) -> list[TrainingTurn]:
         if turn_ids is None:
             rows = list(connection.execute(query.order_by(Turn.id).limit(limit)))
         else:
             rows = _named(connection, query, turn_ids)[:limit]
         return complete(connection, rows)
+
+    return transact(journal.engine, work, write=False)
 
 
 def complete(connection: Connection, rows: Sequence[Any]) -> list[TrainingTurn]:

@@ -25,6 +25,7 @@ from .. import __version__
 from ..errors import JournalError, UserError
 from .database import HEAD
 from .merge import Merge
+from .postgres import unhurried
 from .removal import Removed, family, remove
 from .schema import Base
 from .types import Packed, dumps
@@ -44,6 +45,7 @@ def stats(journal: Journal) -> dict[str, Any]:
     """Rows of each table, runs with their status, tokens, bytes of the database."""
     turns = TABLES["turns"].c
     with journal.engine.connect() as connection:
+        unhurried(connection)
         rows = {
             name: int(connection.execute(select(func.count()).select_from(table)).scalar_one())
             for name, table in TABLES.items()
@@ -93,6 +95,7 @@ def export(journal: Journal, run: str | None, path: str | Path) -> dict[str, int
             with _packed(raw, target) as file, journal.engine.connect() as connection:
                 # One state of the journal, whatever is written meanwhile.
                 connection = connection.execution_options(isolation_level=level)
+                unhurried(connection)
                 counts = _Out(file).write(connection, run)
             raw.flush()
             os.fsync(raw.fileno())
@@ -161,9 +164,7 @@ class _Out:
         named = select(c["policy_versions"].policy).where(c["policy_versions"].id.in_(versions))
         self._table(connection, "policies", *(() if all_of else (c["policies"].name.in_(named),)))
         self._table(connection, "updates", *(() if all_of else (c["updates"].run_id.in_(runs),)))
-        episodes = list(
-            connection.execute(mine.order_by(c["episodes"].started_at, c["episodes"].id)).scalars()
-        )
+        episodes = _parents_first(connection, runs)
         hashes: set[str] = set()
         for start in range(0, len(episodes), AHEAD):
             self._episodes(connection, episodes[start : start + AHEAD], hashes)
@@ -194,6 +195,21 @@ class _Out:
                 lines[owner[row["turn_id"]]].setdefault(table, []).append(row)
         for number in numbers:
             self._line(lines[number])
+
+
+def _parents_first(connection: Connection, runs: Sequence[str]) -> list[int]:
+    """Numbers of the runs' episodes, those that others were forked from or played within before these."""
+    columns = TABLES["episodes"].c
+    query = select(columns.number, columns.id, columns.parent_id).where(columns.run_id.in_(runs))
+    rows = {row.id: row for row in connection.execute(query.order_by(columns.number))}
+    depth: dict[str | None, int] = {None: -1}
+    for row in rows.values():
+        line = [row]
+        while (above := rows.get(line[-1].parent_id)) is not None and above.id not in depth:
+            line.append(above)
+        for one in reversed(line):
+            depth[one.id] = depth.get(one.parent_id, -1) + 1
+    return [row.number for row in sorted(rows.values(), key=lambda row: (depth[row.id], row.number))]
 
 
 def _with_ancestors(connection: Connection, queries: list[Any]) -> set[int]:

@@ -97,6 +97,8 @@ def open_update(
     def write(connection: Connection) -> None:
         fence(connection, run)
         lock(connection, policy)
+        if connection.execute(select(Update.id).where(Update.id == number)).one_or_none() is not None:
+            return  # it was stored, and the answer that said so was lost
         if not again:
             _free(connection, policy, turns)
         connection.execute(insert(Update).values(values))

@@ -19,9 +19,10 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import JournalError, StaleEpoch
+from .away import Patience, cause, is_away
 from .rows import Row, Values, codecs
 from .types import dumps
 
@@ -29,8 +30,6 @@ Claim = tuple[str, int]
 """A run and the epoch a writer believes it is at."""
 MAX_BATCH = 2048
 LINGER_S = 0.002
-RETRY_S = 20.0
-"""How long a database that is away (restarting, locked, full) is asked again before callers are told."""
 CLOSED = ("status", "outcome", "error", "finished_at", "number")
 
 
@@ -67,6 +66,8 @@ class Writer:
         self._guard = threading.Lock()
         self.closed = False
         self.commits = 0
+        self.gone = False
+        """Whether the last batch waited in vain for the database: then the next ones do not wait again."""
 
     def submit(self, write: Write) -> None:
         """Queue a write without waiting; it is committed before or with every later one.
@@ -160,8 +161,8 @@ class Writer:
         try:
             connection, stale = self._commit(batch, connection)
         except Exception as error:
-            if len(batch) == 1 or _is_away(error):
-                _wake(batch, JournalError(f"the journal refused a write: {_cause(error)}"))
+            if len(batch) == 1 or is_away(error):
+                _wake(batch, JournalError(f"the journal refused a write: {cause(error)}"))
                 return None
             middle = len(batch) // 2
             return self._settle(batch[middle:], self._settle(batch[:middle], None))
@@ -176,7 +177,7 @@ class Writer:
         return connection
 
     def _commit(self, batch: list[Write], connection: Connection | None) -> tuple[Connection, set[Claim]]:
-        deadline, pause = 0.0, 0.05
+        patience = Patience(self.gone)
         while True:
             try:
                 if connection is None:
@@ -184,6 +185,7 @@ class Writer:
                 with connection.begin():
                     stale = self._stale(connection, batch)
                     self._write(connection, [w for w in batch if (w.run, w.epoch) not in stale])
+                self.gone = False
                 return connection, stale
             except BaseException as error:
                 if connection is not None:
@@ -193,11 +195,9 @@ class Writer:
                         connection.close()
                     connection = None
                 # Busy, connection cut, server restarting: the same rows once more.
-                deadline = deadline or time.monotonic() + RETRY_S
-                if not _is_away(error) or time.monotonic() > deadline:
+                if not patience.again(error):
+                    self.gone = is_away(error)
                     raise
-                time.sleep(pause)
-                pause = min(2 * pause, 2.0)
 
     def _connect(self) -> Connection:
         connection = self._engine.connect().execution_options(sparring_write=True)
@@ -223,23 +223,10 @@ class Writer:
                 tables[table].append(values)
             closes += [tuple(row[name] for name in CLOSED) for row in write.closes]
         for table, codec in self._codecs.items():  # in the order of foreign keys
-            for sql, values in codec.statements(tables.get(table, ())):
+            for sql, values in codec.statements(codec.in_order(tables.get(table, []))):
                 connection.exec_driver_sql(sql, values)
         if closes:
             connection.exec_driver_sql(self._close, closes)
-
-
-def _is_away(error: BaseException) -> bool:
-    """Whether the database, not a row, is at fault: then asking again can help and splitting cannot."""
-    if not isinstance(error, OperationalError):
-        return isinstance(error, DBAPIError) and error.connection_invalidated
-    # PostgreSQL's class 54: a row is too large for an index.
-    return not str(getattr(error.orig, "sqlstate", None) or "").startswith("54")
-
-
-def _cause(error: BaseException) -> str:
-    lines = str(getattr(error, "orig", error)).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _wake(batch: list[Write], error: Exception | None) -> None:

@@ -17,40 +17,19 @@ from typing import Any
 
 import pytest
 
-TESTS = Path(__file__).parents[1]
-sys.path.append(str(TESTS / "tools"))
-from example_scripts import script  # noqa: E402 - the paths first
-from swe_tasks import task  # noqa: E402 - the paths first
+sys.path.append(str(Path(__file__).parent))
+from swe_life import FILES, run_command
+from swe_life import prepare as place
 
-from sparring import cli  # noqa: E402 - the paths first
-from sparring.tools.swe.instances import save_instances  # noqa: E402 - the paths first
+from sparring import cli
 
 START = multiprocessing.get_context("forkserver")
-NAMES = ("larder", "parking", "shelfmark")
-FILES = ("p.jsonl", "p.1.jsonl", "r.json", "r.1.json")
 
 
 def live(folder: Path) -> None:
     """One process that runs the command, whatever is left to do of it."""
     os.chdir(folder)
-    for stream in (1, 2):
-        os.dup2(os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
-    files = ("--out", "p.jsonl", "--report", "r.json", "--memory", "j.db", "--run", "r", "--copies", "2")
-    options = ("--set", "sandbox=landlock", "--durability", "normal")
-    sys.exit(cli.main(["swe", "instances.jsonl", "--engine", "scripted:script.jsonl", *files, *options]))
-
-
-def place(folder: Path) -> Path:
-    """Three instances: one is mended, one gets a patch that mends nothing, one gets none."""
-    folder.mkdir()
-    engineers = script("swe/engineer.py")
-    found = [task(name) for name in NAMES]
-    save_instances(folder / "instances.jsonl", found)
-    rules = list(engineers.recorded(found))
-    for rule, command in zip(rules[2:], ("touch junk; sleep 0.2", "sleep 0.1"), strict=False):
-        rule["replies"] = [engineers.said("Hm.", f"{command}  {engineers.FIXED}")]
-    (folder / "script.jsonl").write_text("".join(json.dumps(rule) + "\n" for rule in rules))
-    return folder
+    run_command()
 
 
 def begin(folder: Path) -> BaseProcess:

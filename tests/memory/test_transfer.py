@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from full_journal import everything, evolved, fill, play
 from journal_helpers import AGENT, TASK, Model, drive, made, one, version
 from sqlalchemy import insert, select, update
 
@@ -17,75 +17,19 @@ from sparring.errors import RunLocked, UserError
 from sparring.memory.heads import move_head, rollback
 from sparring.memory.journal import Journal
 from sparring.memory.queries import training_turns, transcript
-from sparring.memory.records import Ask, Place, Produced, TaskRecord, VersionRecord
+from sparring.memory.records import Ask, TaskRecord, VersionRecord
 from sparring.memory.schema import (
     Base,
-    Blob,
     Episode,
     Policy,
     PolicyVersion,
     Reward,
-    Score,
     Turn,
     Update,
     UpdateTurn,
 )
 from sparring.memory.transfer import delete, export, import_, stats
 from sparring.memory.versions import heads
-
-
-def answer(place: Place) -> Produced:
-    """Ids that grow with the turn, so that later prompts refer to earlier ones."""
-    number = int(place.key.split("/")[1])
-    return made(
-        place,
-        text=f"{place.key} \x00\ud800 {place.seed}",
-        prompt_ids=np.arange(8 * (number + 1), dtype=np.int32),
-    )
-
-
-async def play(journal: Journal, name: str = "r", turns: int = 3, copies: int = 2, **options: Any) -> None:
-    """A run with history, blobs, verdicts, rewards and scores."""
-    run = drive(journal, name, **options)
-    for copy in range(copies):
-        episode = run.episode(TaskRecord(f"q{copy}", f"{copy}?", "4"), 0, copy, seats={"s": AGENT.id})
-        said: list[dict[str, Any]] = [
-            {"role": "user", "content": [{"type": "text", "text": "Look:"}, {"type": "blob", "hash": "b1"}]}
-        ]
-        for number in range(turns):
-            [turn] = await episode.turns([f"s/{number}"], Ask(AGENT, version(journal), said), Model(answer))
-            said = [
-                *said,
-                {"role": "assistant", "content": turn.text},
-                {"role": "user", "content": f"Go on {number}"},
-            ]
-            if not turn.replayed:
-                _judge(journal, turn.id)
-        await episode.close("done", {"answer": "4"}, verdict={"correct": True})
-    await run.event("report", "0", {"n": 1})
-    run.finish("done")
-    run.release()
-
-
-def _judge(journal: Journal, turn: int) -> None:
-    reward = {
-        "id": journal.ids.take("rewards"),
-        "turn_id": turn,
-        "span_start": -1,
-        "span_end": -1,
-        "function": "f",
-    }
-    rest = {"version": "1", "config_hash": "c", "value": 0.5, "reason": "", "read_ids": {"turns": [turn]}}
-    journal.execute(insert(Reward).values(**reward, **rest))
-    score = {
-        "id": journal.ids.take("scores"),
-        "turn_id": turn,
-        "scorer": "prm",
-        "version": "1",
-        "value": None,
-    }
-    journal.execute(insert(Score).values(**score, evidence={"x": 1}))
-    journal.execute(journal.insert(Blob).values(hash="b1", media_type="image/png", data=b"\x00\xff"))
 
 
 def rows(journal: Journal) -> dict[str, int]:
@@ -144,31 +88,29 @@ def _episode(journal: Journal) -> str:
         return str(connection.exec_driver_sql("SELECT id FROM episodes WHERE copy = 0").scalars().first())
 
 
-async def test_sqlite_to_postgresql_and_back(journal: Journal, postgres_only: None, tmp_path: Path) -> None:
-    await play(journal, "other", copies=1)  # ids of the journals differ
-    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+@pytest.mark.parametrize("compressed", [False, True])
+async def test_between_the_databases_every_table_says_the_same(
+    journal: Journal, database: Callable[[], str], tmp_path: Path, compressed: bool
+) -> None:
+    """From SQLite into the database that is tested, beside what is there, and back into SQLite."""
+    first, second = (tmp_path / f"{name}.jsonl{'.gz' * compressed}" for name in ("first", "second"))
     with Journal.open(tmp_path / "a.db") as a, Journal.open(tmp_path / "b.db") as b:
-        await play(a)
-        export(a, "r", first)
-        before = rows(journal)
-        assert import_(journal, first)["turns"] == 6
-        assert content(journal, "r") == content(a, "r")
-        assert rows(journal)["messages"] == before["messages"] + rows(a)["messages"]
-        export(journal, "r", second)
+        await fill(a)
+        wanted = everything(a)
+        assert all(wanted.values()), "each table has rows"
+        export(a, None, first)
+        import_(journal, first)
+        assert everything(journal) == wanted
+        export(journal, None, second)
         import_(b, second)
-        assert rows(b) == rows(a) and content(b, "r") == content(a, "r")
-        assert _columns(b) == _columns(a)
+        assert everything(b) == wanted and rows(b) == rows(a)
         assert sum(import_(a, second).values()) == 0  # it is what it was
-
-
-def _columns(journal: Journal) -> list[Any]:
-    """Every column of the turns but those that an import gives anew."""
-    anew = ("id", "episode_number", "policy_version_id", "input_id", "output_id", "prefix_turn_id")
-    columns = [column for column in Turn.__table__.columns if column.name not in anew]
-    query = select(Episode.id, *columns).join(Episode, Episode.number == Turn.episode_number)
-    with journal.engine.connect() as connection:
-        found = connection.execute(query.order_by(Episode.id, Turn.key, Turn.attempt)).all()
-    return [[v.tolist() if isinstance(v, np.ndarray) else v for v in row] for row in found]
+    with Journal.open(database()) as other:
+        await play(other, "before", copies=1)  # ids of the journals differ
+        before = rows(other)
+        import_(other, first)
+        now = rows(other)
+        assert all(now[t] == before[t] + len(wanted[t]) for t in ("turns", "messages", "episodes", "rewards"))
 
 
 async def test_everything_at_once(journal: Journal, database: Callable[[], str], tmp_path: Path) -> None:
@@ -180,25 +122,6 @@ async def test_everything_at_once(journal: Journal, database: Callable[[], str],
         assert rows(other) == rows(journal)
         assert other.run_row("child").parent_id == "r" and other.run_row("r").status == "done"
         assert [run["id"] for run in stats(other)["runs"]] == ["r", "child"] and stats(other)["bytes"] > 0
-
-
-def evolved(journal: Journal) -> list[int]:
-    """Versions 0 to 2 of a policy and a run that led its training head to 2 and its live head to 1."""
-    base, run = version(journal), drive(journal, "evolve")
-    ids = [base, *(journal.version(VersionRecord("base", "hash", "s", f"f{n}", f"a{n}")) for n in (1, 2))]
-    for number, made_of in ((1, base), (2, ids[1])):
-        made_by = {"id": number, "run_id": "evolve", "policy": "base", "step": number, "status": "done"}
-        ends = {"from_version_id": made_of, "to_version_id": ids[number]}
-        journal.execute(insert(Update).values(**made_by, **ends, config={}, created_at=0.0))
-        journal.execute(
-            update(PolicyVersion).where(PolicyVersion.id == ids[number]).values(parent_id=made_of)
-        )
-        move_head(journal, "base", "training", ids[number], by="trainer", reason="", run=run)
-    move_head(journal, "base", "live", ids[2], by="gate", reason="", run=run)
-    move_head(journal, "base", "live", ids[1], by="gate", reason="", run=run)
-    run.finish("done")
-    run.release()
-    return ids
 
 
 async def test_heads_stand_where_they_stood(

@@ -14,7 +14,7 @@ from sqlalchemy import event as events
 from sqlalchemy import func, select, text, update
 
 from sparring.errors import JournalError, StaleEpoch
-from sparring.memory import writer as writer_module
+from sparring.memory import away as away_module
 from sparring.memory.database import connect
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
@@ -156,7 +156,7 @@ async def test_a_database_that_stays_away_fails_the_write_and_nothing_is_kept(
 ) -> None:
     from sqlalchemy.exc import OperationalError
 
-    monkeypatch.setattr(writer_module, "RETRY_S", 0.2)
+    monkeypatch.setattr(away_module, "RETRY_S", 0.2)
     run = drive(journal)
     episode = run.episode(TASK, seats={})
     journal.writer.flush()

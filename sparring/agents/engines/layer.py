@@ -26,6 +26,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from sparring.agents.engines.answers import check_completions, check_scores
 from sparring.agents.engines.base import (
     Capabilities,
     Completion,
@@ -139,7 +140,7 @@ class ManagedEngine:
 
     async def score(self, request: ScoreRequest) -> Scored:
         async def call() -> Scored:
-            return await self.inner.score(request)
+            return check_scores(await self.inner.score(request), request, self.spec)
 
         tokens = len(request.prompt_ids) + len(request.continuation_ids)
         scored, _ = await self._tried(call, request.version.label, tokens)
@@ -211,9 +212,11 @@ class ManagedEngine:
     async def _call(self, request: Request) -> list[Completion]:
         label = request.version.label
         tokens = 0 if self._tokens is None else _estimate(request)
-        completions, retries = await self._tried(lambda: self.inner.generate(request), label, tokens)
-        if len(completions) != len(request.seeds):
-            raise EngineError(f"{self.spec}: {len(completions)} answers to {len(request.seeds)} seeds")
+
+        async def call() -> list[Completion]:
+            return check_completions(await self.inner.generate(request), request, self.spec)
+
+        completions, retries = await self._tried(call, label, tokens)
         tally = self.ledger.of(label)
         tally.calls += 1
         for completion in completions:

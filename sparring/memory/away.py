@@ -1,0 +1,58 @@
+"""A database that is away for a moment (restarting, locked, full) is asked again, and how long."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+RETRY_S = 20.0
+"""How long it is asked again before those who wait are told."""
+FOR_GOOD = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY)
+"""SQLite's operational errors that stay: a statement that is wrong, a file that cannot be written."""
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the database, not a row, is at fault: then asking again can help and splitting cannot."""
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    # PostgreSQL's class 54: a row is too large for an index.
+    if not isinstance(error, OperationalError) or str(_sqlstate(error) or "").startswith("54"):
+        return False
+    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF not in FOR_GOOD
+
+
+def cause(error: BaseException) -> str:
+    """What the database said, in one line, with what to do where that is known."""
+    lines = str(getattr(error, "orig", error)).strip().splitlines()
+    said = lines[0] if lines else type(error).__name__
+    for name in ("statement timeout", "lock timeout"):
+        if said.endswith(name):
+            said += f"; the URL can give more time (`?{name.replace(' ', '_')}=SECONDS`)"
+    return said
+
+
+def _sqlstate(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)
+
+
+class Patience:
+    """The waits between the attempts of one piece of work: from 0.05 s to 2 s, `RETRY_S` in all."""
+
+    def __init__(self, spent: bool = False) -> None:
+        """`spent`: one attempt and no more."""
+        self._deadline = float("-inf") if spent else None
+        self._pause = 0.05
+
+    def again(self, error: BaseException) -> bool:
+        """Whether to try again after this error; waits before it says so."""
+        if self._deadline is None:
+            self._deadline = time.monotonic() + RETRY_S
+        if not is_away(error) or time.monotonic() > self._deadline:
+            return False
+        time.sleep(self._pause)
+        self._pause = min(2 * self._pause, 2.0)
+        return True
