@@ -14,7 +14,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
-from urllib.parse import urlsplit
 
 import openai
 
@@ -35,8 +34,8 @@ from sparring.agents.engines.base import (
 from sparring.agents.engines.chat import demonstration
 from sparring.agents.engines.checkpoints import Checkpoint, read_checkpoint
 from sparring.agents.engines.endpoints import Endpoint, Endpoints
-from sparring.agents.engines.http_status import DOWN
 from sparring.agents.engines.openai_replies import classify, filtered, read_completion
+from sparring.agents.engines.openai_requests import client, extra_fields, is_down
 from sparring.errors import CapabilityError, EngineError, SparringError, UserError
 
 T = TypeVar("T")
@@ -89,7 +88,7 @@ class OpenAIEngine:
         self.model = model
         self.spec = f"{','.join(urls)}#{model}"
         key = api_key or os.environ.get(api_key_env) or "none"
-        self._endpoints = Endpoints([Endpoint(url, _client(url, key)) for url in urls])
+        self._endpoints = Endpoints([Endpoint(url, client(url, key)) for url in urls])
         self._wants: dict[str, bool | None] = {
             "logprobs": wants.get("logprobs"),
             "return_token_ids": wants.get("token_ids"),
@@ -123,6 +122,8 @@ class OpenAIEngine:
     async def generate(self, request: Request) -> list[Completion]:
         if not self._asked:
             await self._look()
+        if request.version.adapter is not None and not self._vllm:
+            raise CapabilityError(f"{self.spec} does not load adapter {request.version.label}; vLLM does")
         return list(await asyncio.gather(*(self._sample(request, seed) for seed in request.seeds)))
 
     async def score(self, request: ScoreRequest) -> Scored:
@@ -145,6 +146,11 @@ class OpenAIEngine:
         Raises:
             CapabilityError: without `base` its tokenizer is not known here.
         """
+        if self.checkpoint is None:
+            raise CapabilityError(
+                f"engine `{self.spec}` cannot take demonstrations; use an embedded model, or name "
+                "the checkpoint that it serves with ?base=MODEL"
+            )
         return demonstration(self._local().tokenizer, messages, reply)
 
     def _local(self) -> Checkpoint:
@@ -297,7 +303,7 @@ class OpenAIEngine:
             # Sent even at 1: a server's default may come from the model's own generation settings.
             "top_p": sampling.top_p,
             self._length_field: sampling.max_tokens,
-            "extra_body": _extra_fields(sampling, everything=self._vllm),
+            "extra_body": extra_fields(sampling, everything=self._vllm),
         }
         if sampling.stop:
             body["stop"] = list(sampling.stop)
@@ -376,33 +382,3 @@ class OpenAIEngine:
 
     def _unknown_model(self, endpoint: Endpoint, known: Sequence[str]) -> UserError:
         return UserError(f"{endpoint.url} has no model `{self.model}`; it has: {', '.join(sorted(known))}")
-
-
-def _client(url: str, key: str) -> openai.AsyncOpenAI:
-    """A client without retries and time-outs of its own: the engine layer has them, once for all."""
-    limits = openai.Timeout(None, connect=20.0)
-    # A proxy named in the environment cannot reach this machine's own loopback.
-    loopback = urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
-    http = openai.DefaultAsyncHttpxClient(trust_env=False, timeout=limits) if loopback else None
-    return openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=0, timeout=limits, http_client=http)
-
-
-def is_down(error: openai.APIError) -> bool:
-    """The server is not there, so another endpoint may answer; a slow one is there."""
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code in DOWN
-    return isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError)
-
-
-def _extra_fields(sampling: Sampling, *, everything: bool) -> dict[str, Any]:
-    """Sampling fields beyond OpenAI's own, under vLLM's names, which other servers share.
-
-    `everything` sends them at their neutral values too: vLLM takes what is missing from the model's
-    generation settings, and a hidden top-k would make a lie of the log-probability's kind.
-    """
-    fields = {
-        "top_k": (sampling.top_k or -1, sampling.top_k > 0),
-        "min_p": (sampling.min_p, sampling.min_p > 0),
-        "repetition_penalty": (sampling.repetition_penalty, sampling.repetition_penalty != 1),
-    }
-    return {name: value for name, (value, used) in fields.items() if used or everything}
