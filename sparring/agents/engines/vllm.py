@@ -303,6 +303,7 @@ async def _shut(llm: Any) -> None:
     if llm.output_handler is not None:
         llm.output_handler.cancel()
     await asyncio.to_thread(llm.shutdown)
+    llm.shutdown = lambda *_: None  # its end calls it once more, when Python has let go of what it needs
 
 
 def _on_cpu() -> bool:
