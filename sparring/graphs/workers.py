@@ -204,7 +204,7 @@ class Crew:
             UserError: an engine is a Python object, or does not work where a worker is.
             WorkerLost: none of them could be started.
         """
-        _refuse_objects(play)
+        refuse_objects(play)
         about = {"protocol": play.protocol, "seed": play.seed, "kind": play.kind, "parent_id": play.parent}
         self._rows[name] = {"id": name, "config": play.to_json(), **about}
         manned = (self._man(place) for place in self.places)
@@ -411,7 +411,7 @@ async def hired(
         yield None
         return
     count = able(workers, journal)
-    _refuse_objects(play)
+    refuse_objects(play)
     with _cluster(count or 1) as ray:
         machines = sum(node["Alive"] for node in ray.nodes())
         gpus = int(ray.cluster_resources().get("GPU", 0))
@@ -431,7 +431,8 @@ async def hired(
             await crew.close()
 
 
-def _refuse_objects(play: Play) -> None:
+def refuse_objects(play: Play) -> None:
+    """Raise `UserError` where a seat's engine is no spec: nothing but specs reaches another process."""
     named = (engine for engine in (play.engine, *play.roles.values()) if engine is not None)
     if (thing := next((engine for engine in named if not isinstance(engine, str)), None)) is not None:
         raise UserError(
