@@ -134,7 +134,7 @@ def play(  # noqa: PLR0913 - a parameter for each option
 
 
 @app.command()
-def resume(
+def resume(  # noqa: PLR0913 - a parameter for each option
     run: RunName,
     memory: Memory = DEFAULT_MEMORY,
     concurrency: Concurrency = 64,

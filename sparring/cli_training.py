@@ -55,7 +55,6 @@ def evolve(
     from sparring.training.config import load_config
     from sparring.training.console import Watch, readability, summary
     from sparring.training.evolve import aevolve
-
     from sparring.training.ranks import together
 
     chosen = load_config(config)

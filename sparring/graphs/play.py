@@ -297,8 +297,8 @@ def play(
         concurrency: Episodes at a time.
         durability: `full`, the default, survives a power cut, `normal` a killed process (SQLite); of an open
             journal it is what it was opened with.
-        workers: `ray` or `ray:N`, to have N processes of a Ray cluster play (`graphs.workers`); `memory` is then
-            PostgreSQL and every engine a spec. None: this process.
+        workers: `ray` or `ray:N`, to have N processes of a Ray cluster play (`graphs.workers`); then `memory`
+            is PostgreSQL and every engine a spec. None: this process.
         options: `engine`, `roles`, `seed`, `copies`, `limits`, `limit`, options of the protocol, sampling.
 
     Raises:
@@ -319,9 +319,7 @@ def resume(
     workers: str | None = None,
 ) -> PlayResult:
     """Continue a run from the journal alone."""
-    return run_now(
-        aresume(run, memory, concurrency=concurrency, on_progress=on_progress, workers=workers)
-    )
+    return run_now(aresume(run, memory, concurrency=concurrency, on_progress=on_progress, workers=workers))
 
 
 USE = "`await sparring.aplay(sparring.plan(...))` or `aresume`"

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("sparring")
 FINISHED = ("done", "capped")
 REPLAYED, HELD = "replayed", "held"
-"""What becomes of an episode that was finished before, and of one that has to wait for the rest of its run."""
+"""What becomes of an episode that was finished before, and of one that waits for the rest of its run."""
 FACTS = "facts"
 """Kind of the event that keeps what a run knows."""
 TICK_S = 0.5

@@ -67,7 +67,8 @@ def able(workers: str | None, memory: str | Path | Journal) -> int | None:
     if url.get_backend_name() != "postgresql":
         raise UserError(
             f"workers `{workers}` write one journal from several processes, which needs PostgreSQL: give "
-            "`--memory postgresql://USER@HOST/NAME` (`sparring memory export` and `import` carry a journal there)"
+            "`--memory postgresql://USER@HOST/NAME` (`sparring memory export` and `import` carry a journal "
+            "there)"
         )
     if find_spec("ray") is None:
         raise UserError(f"workers `{workers}` need Ray: pip install 'sparring[ray]'")
@@ -244,8 +245,8 @@ class Crew:
         open_ = [place for place in self.places if place.misses < TRIES]
         if not open_:
             raise NoWorkers(
-                f"workers did not start, {TRIES} times in a row each: Ray's logs say why (/tmp/ray/session_latest"
-                "/logs on their machines); what was said is in the journal"
+                f"workers did not start, {TRIES} times in a row each: Ray's logs say why "
+                "(/tmp/ray/session_latest/logs on their machines); what was said is in the journal"
             )
         return min(open_, key=lambda place: place.busy)
 
@@ -330,9 +331,7 @@ class NoWorkers(SparringError):
 class Foreman(Player):
     """Plays a run by handing its episodes out."""
 
-    def __init__(
-        self, crew: Crew, play: Play, run: RunHandle, pool: EnginePool, concurrency: int
-    ) -> None:
+    def __init__(self, crew: Crew, play: Play, run: RunHandle, pool: EnginePool, concurrency: int) -> None:
         self._crew = crew
         self._numbers = {task.key: number for number, task in enumerate(play.tasks)}
         self._lost: list[Booking] = []
@@ -422,8 +421,9 @@ async def hired(
             "max_restarts": 0,
             "max_concurrency": max(1000, 2 * concurrency),
             "scheduling_strategy": "SPREAD",
-            "runtime_env": {"env_vars": {n: os.environ[n] for n in HANDED_ON if n in os.environ}},
         }
+        if environment := {name: os.environ[name] for name in HANDED_ON if name in os.environ}:
+            options["runtime_env"] = {"env_vars": environment}
         crew = Crew(ray, count, journal, options)
         try:
             yield crew
@@ -436,8 +436,8 @@ def refuse_objects(play: Play) -> None:
     named = (engine for engine in (play.engine, *play.roles.values()) if engine is not None)
     if (thing := next((engine for engine in named if not isinstance(engine, str)), None)) is not None:
         raise UserError(
-            f"engine `{type(thing).__name__}` was handed in as a Python object, which workers in other processes "
-            "cannot have: give a spec, such as `scripted:FILE` or `http://HOST:PORT/v1#MODEL`"
+            f"engine `{type(thing).__name__}` was handed in as a Python object, which workers in other "
+            "processes cannot have: give a spec, such as `scripted:FILE` or `http://HOST:PORT/v1#MODEL`"
         )
 
 
@@ -467,8 +467,12 @@ def _start(ray: Any, count: int) -> None:
         ray.init(
             address="local", num_cpus=count, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet
         )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise UserError(f"Ray cannot be reached or started: {' '.join(str(error).split())}") from None
+    except Exception as error:  # Ray has no class of its own for it
+        ray.shutdown()
+        raise UserError(
+            f"Ray cannot be reached or started: {' '.join(str(error).split())[:300]}; on a busy machine (it gives "
+            "its parts 15 s) try again, or start a cluster with `ray start --head` and name it in RAY_ADDRESS"
+        ) from None
 
 
 @contextmanager

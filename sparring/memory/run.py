@@ -283,11 +283,11 @@ class RunHandle:
 
 
 class JoinedRun(RunHandle):
-    """A run that another process drives: this one writes those of its episodes that it was handed, under the
-    driver's epoch and only as long as that one holds."""
+    """A run that another process drives: this one writes episodes that it was handed, under the driver's
+    epoch and only as long as that one holds."""
 
     def _load(self) -> None:
-        """Nothing: what is known of an episode is asked when it comes, for others may have played it before."""
+        """Nothing: what is known of an episode is asked when it comes, others may have played it before."""
 
     def state(self, task: TaskRecord, iteration: int = 0, copy: int = 0) -> EpisodeState | None:
         name = episode_id(self.id, task.key, iteration, copy)

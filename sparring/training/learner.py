@@ -21,8 +21,8 @@ from sparring.training.experience import Sample
 from sparring.training.forward import all_logprobs, takes_trees
 from sparring.training.full_weights import FullWeights
 from sparring.training.losses import PolicyLoss
-from sparring.training.trainer import Execution, TrainSettings, UpdateStopped, prepare, train
 from sparring.training.ranks import others
+from sparring.training.trainer import Execution, TrainSettings, UpdateStopped, prepare, train
 from sparring.training.weights import (
     Adapters,
     LoraSettings,

@@ -2,10 +2,10 @@
 
     accelerate launch --num_processes 2 -m sparring evolve CONFIG.yaml
 
-Rank 0 does all that a run of one process does: it plays, keeps the journal, publishes versions. The other ranks
+Rank 0 does all that a run of one process does: it plays, keeps the journal, publishes versions. The others
 wait for its updates: each is sent whole (samples with their advantages, settings, the optimizer's state), is
 cut into the same steps and micro-batches everywhere, and every rank takes its share of them. The adapter that
-is trained is rank 0's; the others get it with the first step. What is sent is JSON and safetensors.
+is trained is rank 0's; the others get it before the first step. What is sent is JSON and safetensors.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,6 @@ from sparring.training.weights import (
     Adapters,
     LoraSettings,
     adamw,
-    optimizer_tensors,
     set_optimizer_tensors,
 )
 
@@ -46,6 +45,7 @@ WAIT = timedelta(days=365)
 """How long the others wait for an update: as long as is played. Who dies is noticed at once."""
 ARRAYS = ("old", "weights", "reference", "advantages")
 ORDER = "order"
+SHARDED = ("FSDP", "DEEPSPEED")
 _ranks: list[Ranks] = []
 
 
@@ -59,6 +59,12 @@ class Ranks:
     """The processes of this launch, seen from one of them."""
 
     def __init__(self) -> None:
+        for kind in SHARDED:
+            if os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() in ("1", "true"):
+                raise UserError(
+                    f"weights that are spread over devices ({kind}) cannot be updated yet: a rank looks at and saves "
+                    "the whole policy; launch with `--multi_gpu`, every device holding the base (docs/scale.md)"
+                )
         state = PartialState(cpu=not torch.cuda.is_available())
         self.rank, self.size = state.process_index, state.num_processes
         self._group = dist.new_group(backend="gloo", timeout=WAIT)
@@ -119,10 +125,8 @@ class Ranks:
             key = (order["spec"], order["lora"] is None)
             if key not in bases:
                 bases[key] = _weights(order)
-            try:
+            with suppress(UpdateStopped):  # who drives the run comes to the same
                 _work(order, tensors, bases[key])
-            except UpdateStopped:
-                pass  # who drives the run has come to the same
 
     def _receive(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         size = torch.zeros(1, dtype=torch.int64)
@@ -155,7 +159,9 @@ def _work(order: dict[str, Any], tensors: dict[str, Tensor], weights: Adapters |
     weights.activate(policy)
     named = weights.named(policy)
     optimizer = adamw(named, settings)
-    held = {name.removeprefix("optimizer|"): t for name, t in tensors.items() if name.startswith("optimizer|")}
+    held = {
+        name.removeprefix("optimizer|"): t for name, t in tensors.items() if name.startswith("optimizer|")
+    }
     set_optimizer_tensors(optimizer, [name for name, _ in named], held)
     for group in optimizer.param_groups:
         group["lr"] = order["rate"]
@@ -198,9 +204,9 @@ def others() -> Ranks | None:
 def together() -> Iterator[bool]:
     """Whether this process is to drive the run; in one that helps, that has been done when this yields.
 
-        with together() as drives:
-            if drives:
-                sparring.evolve("digits.yaml", memory="digits.db")
+    with together() as drives:
+        if drives:
+            sparring.evolve("digits.yaml", memory="digits.db")
     """
     if launched() < 2:
         yield True

@@ -222,8 +222,8 @@ def _member(
         raise UserError(f"policy `{name}`: {policy.objective} trains adapters; give `lora` settings")
     if launched() > 1:
         raise UserError(
-            f"policy `{name}`: {policy.objective} is trained by one process, and this command was launched as "
-            f"{launched()}; run it without `accelerate launch`"
+            f"policy `{name}`: {policy.objective} is trained by one process, and this command was launched "
+            f"as {launched()}; run it without `accelerate launch`"
         )
     preference = made(PreferenceSettings, policy.train, where)
     chosen = Preference(journal, policy, learner, preference, ref)

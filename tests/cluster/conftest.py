@@ -6,11 +6,11 @@ Ray's tests need PostgreSQL: `make test-ray` starts one and runs them.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,19 +24,47 @@ template, databases, database = _fixtures.template, _fixtures.databases, _fixtur
 memory, postgres_only = _fixtures.memory, _fixtures.postgres_only
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Any]:
-    """Two nodes, and this process connected as a driver."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    import ray
-    from ray.cluster_utils import Cluster
+NODES = """
+import socket, sys
+from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": 1, "node_ip_address": "127.0.0.1"}
-    nodes = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+PORTS = ("metrics_agent_port", "metrics_export_port", "runtime_env_agent_port", "dashboard_agent_listen_port")
+
+def node():  # where Ray has to find ports by itself it waits 15 s for that, too little where tests run side by side
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in PORTS]
+    found = {name: one.getsockname()[1] for name, one in zip(PORTS, held)}
+    for one in held:
+        one.close()
+    return {"num_cpus": 1, "node_ip_address": "127.0.0.1", **found}
+
+nodes = Cluster(initialize_head=True, head_node_args={**node(), "include_dashboard": False})
+nodes.add_node(**node())
+print(nodes.address, flush=True)
+sys.stdin.read()
+nodes.shutdown()
+"""
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """The address of two nodes, which this process is connected to as a driver."""
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", NODES],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdin is not None and process.stdout is not None
     try:
-        nodes.add_node(**node)
-        ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
-        yield nodes
-    finally:
+        address = process.stdout.readline().strip()
+        assert address, "the nodes did not start"
+        import ray
+
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        yield address
         ray.shutdown()
-        nodes.shutdown()
+    finally:
+        process.communicate("", timeout=120)

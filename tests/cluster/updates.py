@@ -10,16 +10,16 @@ from typing import Any
 HERE = Path(__file__).parents[1]
 sys.path[:0] = [str(HERE / "training"), str(HERE / "agents")]
 
-import numpy as np
-import torch
-from safetensors.torch import save_file
-from trainer_support import mixed_samples, roughen, tiny_adapters
+import numpy as np  # noqa: E402 - the paths first
+import torch  # noqa: E402 - the paths first
+from safetensors.torch import save_file  # noqa: E402 - the paths first
+from trainer_support import mixed_samples, roughen, tiny_adapters  # noqa: E402 - the paths first
 
-from sparring.training.experience import Sample
-from sparring.training.losses import make_loss
-from sparring.training.steps import TrainSettings, plan_steps
-from sparring.training.trainer import UpdateStopped, train
-from sparring.training.weights import adamw
+from sparring.training.experience import Sample  # noqa: E402 - the paths first
+from sparring.training.losses import make_loss  # noqa: E402 - the paths first
+from sparring.training.steps import TrainSettings, plan_steps  # noqa: E402 - the paths first
+from sparring.training.trainer import UpdateStopped, train  # noqa: E402 - the paths first
+from sparring.training.weights import adamw  # noqa: E402 - the paths first
 
 FREE = {"max_grad_norm": 1e9, "max_norm": 1e9, "max_kl": 1e9}
 WIDE = {"clip_low": 0.9, "clip_high": 40.0}
@@ -27,8 +27,8 @@ ALONE = {"tokens": 1, "row_tokens": 1, "predictions": 1}
 """A micro-batch for each sequence."""
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "one micro-batch, so one process has none": ("grpo", {}, {}),
-    "unequal shares": ("grpo", {"entropy_bonus": 0.03}, {"tokens": 60, "row_tokens": 30}),
-    "a mean over tokens": ("dapo", {}, {"tokens": 60, "row_tokens": 30}),
+    "unequal shares": ("grpo", {"entropy_bonus": 0.03}, {"tokens": 30, "row_tokens": 15}),
+    "a mean over tokens": ("dapo", {}, {"tokens": 30, "row_tokens": 15}),
     "a constant divisor": ("dr_grpo", {}, ALONE),
     "a ratio of sequences": ("gspo", {}, ALONE),
     "a reference": ("grpo", {"beta": 0.1}, ALONE),
@@ -60,7 +60,7 @@ def batches(case: str) -> list[int]:
 
 
 def update(case: str, rank: int = 0) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-    """The adapter after an update that begins with momentum, and its figures; none of the optimizer is new."""
+    """The adapter after an update that begins with momentum, and its figures."""
     name, options, _ = CASES[case]
     adapters, settings = tiny_adapters("policy", "other"), settings_of(case)
     if rank:
@@ -69,7 +69,11 @@ def update(case: str, rank: int = 0) -> tuple[dict[str, torch.Tensor], dict[str,
     optimizer = adamw(adapters.named("policy"), settings)
     for _, tensor in adapters.named("policy"):
         moment = torch.full_like(tensor, 1e-3)
-        optimizer.state[tensor] = {"step": torch.tensor(4.0), "exp_avg": moment, "exp_avg_sq": moment.square()}
+        optimizer.state[tensor] = {
+            "step": torch.tensor(4.0),
+            "exp_avg": moment,
+            "exp_avg_sq": moment.square(),
+        }
     loss = make_loss(name, **{**WIDE, **options})
     try:
         figures = train(adapters, samples_of(case), loss, settings, optimizer, seed=3)
@@ -83,7 +87,9 @@ def main() -> None:
     out, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     for number, case in enumerate(CASES):
         tensors, figures = update(case, rank)
-        found = {f"figure.{name}": torch.tensor(value, dtype=torch.float64) for name, value in figures.items()}
+        found = {
+            f"figure.{name}": torch.tensor(value, dtype=torch.float64) for name, value in figures.items()
+        }
         save_file(tensors | found, out / f"{number}-{rank}.safetensors")
 
 
