@@ -127,7 +127,7 @@ def play(  # noqa: PLR0913 - a parameter for each option
     name = run or planned.default_name
 
     def job(display: Display) -> Coroutine[Any, Any, PlayResult]:
-        how = {"concurrency": concurrency, "durability": durability, "workers": workers}
+        how: dict[str, Any] = {"concurrency": concurrency, "durability": durability, "workers": workers}
         return aplay(planned, memory, run=name, on_progress=display, **how)
 
     conduct(job, name, memory, quiet=quiet, deliver=lambda result: hand_over(result, memory, out, table))
@@ -153,7 +153,7 @@ def resume(  # noqa: PLR0913 - a parameter for each option
 
     def job(display: Display) -> Coroutine[Any, Any, PlayResult]:
         asked: dict[str, Any] | None = {} if baseline else None
-        how = {"concurrency": concurrency, "workers": workers}
+        how: dict[str, Any] = {"concurrency": concurrency, "workers": workers}
         return aresume(run, memory, baseline=asked, on_progress=display, **how)
 
     conduct(job, run, memory, quiet=quiet, deliver=lambda result: hand_over(result, memory, out, table))

@@ -185,7 +185,7 @@ class Crew:
     """The workers of a driver."""
 
     def __init__(self, ray: Any, count: int, journal: Journal, options: dict[str, Any]) -> None:
-        self._ray, self._hire = ray, ray.remote(Worker).options(**options).remote
+        self._ray, self._worker, self._options = ray, ray.remote(Worker), options
         url = journal.engine.url.render_as_string(hide_password=False)
         self._opening = (url, journal.durability, os.getcwd(), count)
         self._rows: dict[str, dict[str, Any]] = {}
@@ -255,7 +255,7 @@ class Crew:
         async with place.lock:
             try:
                 if place.actor is None:
-                    place.actor = self._hire()
+                    place.actor = self._hire(self.places.index(place))
                     await asyncio.wait_for(self._ask(place, "open", *self._opening), START_S)
                 for name in self._rows.keys() - place.prepared:
                     await self._ask(place, "prepare", self._rows[name])
@@ -268,6 +268,16 @@ class Crew:
                 self._leave(place, place.actor)
                 raise WorkerLost("a worker did not start") from None
             place.misses = 0
+
+    def _hire(self, number: int) -> Any:
+        """A new worker: for one without a GPU the machines take turns, as long as they are there."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        where: Any = "SPREAD"
+        if not self._options["num_gpus"]:
+            alive = sorted(node["NodeID"] for node in self._ray.nodes() if node["Alive"])
+            where = NodeAffinitySchedulingStrategy(alive[number % len(alive)], soft=True)
+        return self._worker.options(**self._options, scheduling_strategy=where).remote()
 
     async def _ask(self, place: Place, verb: str, *given: Any) -> Any:
         """The answer of the worker at a place.
@@ -415,12 +425,11 @@ async def hired(
         machines = sum(node["Alive"] for node in ray.nodes())
         gpus = int(ray.cluster_resources().get("GPU", 0))
         count = count or gpus or machines
-        options = {
+        options: dict[str, Any] = {
             "num_cpus": 0,
             "num_gpus": 1 if gpus >= count else 0,
             "max_restarts": 0,
             "max_concurrency": max(1000, 2 * concurrency),
-            "scheduling_strategy": "SPREAD",
         }
         if environment := {name: os.environ[name] for name in HANDED_ON if name in os.environ}:
             options["runtime_env"] = {"env_vars": environment}
@@ -470,8 +479,8 @@ def _start(ray: Any, count: int) -> None:
     except Exception as error:  # Ray has no class of its own for it
         ray.shutdown()
         raise UserError(
-            f"Ray cannot be reached or started: {' '.join(str(error).split())[:300]}; on a busy machine (it gives "
-            "its parts 15 s) try again, or start a cluster with `ray start --head` and name it in RAY_ADDRESS"
+            f"Ray cannot be reached or started: {' '.join(str(error).split())[:300]}; on a busy machine (its "
+            "parts have 15 s) try again, or begin a cluster by `ray start --head` and name it in RAY_ADDRESS"
         ) from None
 
 

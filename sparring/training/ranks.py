@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from accelerate import PartialState
+from accelerate import PartialState  # type: ignore[import-untyped]  # it ships no types
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -62,8 +62,8 @@ class Ranks:
         for kind in SHARDED:
             if os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() in ("1", "true"):
                 raise UserError(
-                    f"weights that are spread over devices ({kind}) cannot be updated yet: a rank looks at and saves "
-                    "the whole policy; launch with `--multi_gpu`, every device holding the base (docs/scale.md)"
+                    f"{kind}: weights spread over devices cannot be updated yet, for rank 0 looks at "
+                    "and saves the whole policy; launch with `--multi_gpu`, the base on every device"
                 )
         state = PartialState(cpu=not torch.cuda.is_available())
         self.rank, self.size = state.process_index, state.num_processes

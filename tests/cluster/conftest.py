@@ -30,7 +30,7 @@ from ray.cluster_utils import Cluster
 
 PORTS = ("metrics_agent_port", "metrics_export_port", "runtime_env_agent_port", "dashboard_agent_listen_port")
 
-def node():  # where Ray has to find ports by itself it waits 15 s for that, too little where tests run side by side
+def node():  # where Ray finds ports by itself it gives each 15 s, too few on a busy machine
     held = [socket.create_server(("127.0.0.1", 0)) for _ in PORTS]
     found = {name: one.getsockname()[1] for name, one in zip(PORTS, held)}
     for one in held:
@@ -48,10 +48,11 @@ nodes.shutdown()
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
     """The address of two nodes, which this process is connected to as a driver."""
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # or 127.0.0.1 is read as this machine's address
+    os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112 - so it is called; others may use it up
     process = subprocess.Popen(
         [sys.executable, "-c", NODES],
-        env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -64,6 +65,7 @@ def cluster() -> Iterator[str]:
         import ray
 
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        assert sum(node["Alive"] for node in ray.nodes()) == 2, "a node did not live"
         yield address
         ray.shutdown()
     finally:

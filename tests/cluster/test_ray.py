@@ -21,7 +21,7 @@ import psutil
 import pytest
 from sqlalchemy import select
 
-from sparring.errors import UserError
+from sparring.errors import StaleEpoch, UserError
 from sparring.graphs import workers
 from sparring.graphs.play import PlayResult, aplay, plan
 from sparring.memory.journal import Journal
@@ -153,14 +153,14 @@ async def test_a_killed_worker_loses_and_doubles_nothing(cluster: str, stand: St
 async def test_a_worker_that_is_only_thought_lost_is_refused(
     cluster: str, stand: Stand, alone: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The driver is cut off from a worker, which lives on and keeps playing."""
+    """The driver is cut off from a worker, which is still playing when its episode is played again."""
     asked, cut = workers.Crew._ask, dict[str, Any]()
 
     async def ask(self: workers.Crew, place: workers.Place, verb: str, *given: Any) -> Any:
-        if verb == "play" and not cut and len(stand.calls()) > 20:
+        if verb == "play" and not cut and given[0] == COUNT - 1:
             cut["actor"] = place.actor
-            zombie = place.actor.play.remote(*given)  # it goes on with this one
-            cut["said"] = asyncio.ensure_future(zombie)
+            await asyncio.sleep(1)  # the others of its time are over when it has half of its turns
+            cut["said"] = cut["actor"].play.remote(*given)
             place.actor = place.begun = None
             place.prepared = set()
             raise workers.WorkerLost("cut off")
@@ -169,8 +169,10 @@ async def test_a_worker_that_is_only_thought_lost_is_refused(
         return await asked(self, place, verb, *given)
 
     monkeypatch.setattr(workers.Crew, "_ask", ask)
-    found = same(stand, await stand.play(delay=0.3), alone)
+    found = same(stand, await stand.play(delay=1), alone)
     assert found["epoch"] == 2
+    with pytest.raises(StaleEpoch):
+        await cut["said"]
     with Journal.open(stand.memory) as journal:
         epochs = {row.epoch for row in journal.read(select(Turn.epoch))}
     assert epochs == {1, 2}
@@ -242,7 +244,7 @@ def test_ctrl_c_stops_the_workers_of_a_cluster_of_our_own(stand: Stand, alone: A
     assert all("--disable-frontend" in words for words in boards)  # Ray keeps the process for other ends
     first.send_signal(signal.SIGINT)
     said, errors = first.communicate(timeout=120)
-    assert first.returncode == 130 and said == "" and "nothing is lost" in errors, errors
+    assert first.returncode == 130 and said == "" and "continue with `sparring resume" in errors, errors
     assert stand.journal()["status"] == "interrupted"
     assert not [process for process in processes if process.is_running() and process.status() != "zombie"]
     done = subprocess.run(
@@ -265,7 +267,7 @@ async def test_failures_are_data_and_a_pool_is_drawn_beside(cluster: str, stand:
     """A scripted engine that breaks on one question; and the baseline on the same workers."""
     script = stand.log.parent / "script.jsonl"
     script.write_text(
-        '{"match": "What is 3", "error": "engine_error"}\n{"text": ["Answer: 1", "Answer: 2"]}\n'
+        '{"match": "What is 3", "error": "engine_error"}\n{"replies": ["Answer: 1", "Answer: 2"]}\n'
     )
     engine = f"scripted:{script}?tries=1"
     planned = plan("du", TASKS[:6], engine=engine, rounds=ROUNDS, seed=5, baseline=True)
