@@ -13,12 +13,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import signal
-import sys
-import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from sparring.agents.engines.registry import EnginePool
 from sparring.errors import SparringError, UserError
+from sparring.graphs.cluster import connected
 from sparring.graphs.player import TICK_S, Booking, OnProgress, Player, log
+from sparring.graphs.worker import Usage, Worker
 from sparring.memory.database import parse_url
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
@@ -42,8 +41,6 @@ START_S = 300.0
 STOP_S = 15.0
 HANDED_ON = ("SPARRING_STORE", "SPARRING_DEBUG")
 """Variables of the environment that a worker has from the driver."""
-Usage = tuple[int, int]
-"""Samples and completion tokens."""
 
 
 class WorkerLost(SparringError):
@@ -73,93 +70,6 @@ def able(workers: str | None, memory: str | Path | Journal) -> int | None:
     if find_spec("ray") is None:
         raise UserError(f"workers `{workers}` need Ray: pip install 'sparring[ray]'")
     return int(match[1]) if match[1] else None
-
-
-# --- a worker: one process of the cluster ---------------------------------------------------------------
-
-
-class Worker:
-    """A Ray actor that plays the episodes it is handed, several at a time."""
-
-    async def open(self, url: str, durability: Any, folder: str, parts: int) -> None:
-        """Reach the journal. Relative names mean what they mean to the driver, where its folder is there.
-
-        Args:
-            parts: workers that share the limits of the engines.
-        """
-        if Path(folder).is_dir():
-            os.chdir(folder)
-        self._journal = await asyncio.to_thread(Journal.open, url, durability)
-        self._pool = EnginePool(parts)
-        self._prepared: dict[str, Any] = {}
-        self._player: Player | None = None
-        self._end = asyncio.Event()
-        self._playing: set[asyncio.Task[str]] = set()
-
-    async def prepare(self, row: dict[str, Any]) -> None:
-        """Have the engines of a play ready, before its run has a row or an episode."""
-        from types import SimpleNamespace
-
-        from sparring.graphs.play import Play
-
-        play = Play.from_row(SimpleNamespace(**row))
-        cast = play.cast()
-        agents = await cast.agents(self._pool, self._journal)
-        await asyncio.to_thread(cast.protocol.ready)
-        self._prepared[row["id"]] = play, agents
-
-    async def begin(self, run: str, epoch: int) -> None:
-        """Be at work for a run, and for no other, until told otherwise."""
-        await self.rest()
-        play, agents = self._prepared[run]
-        joined = await asyncio.to_thread(self._journal.join, run, epoch)
-        player, ready = Player(play, joined, self._pool, agents=agents), asyncio.Event()
-
-        async def work() -> None:
-            async with player.at_work():
-                ready.set()
-                await self._end.wait()
-
-        self._working = asyncio.create_task(work())
-        waiting = asyncio.create_task(ready.wait())
-        await asyncio.wait([self._working, waiting], return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        if self._working.done():
-            self._working.result()
-        self._player = player
-
-    async def play(self, place: int, iteration: int, copy: int) -> str:
-        """Play an episode, its task by its place in the play; the status, see `Player.one`."""
-        assert self._player is not None
-        task = asyncio.create_task(self._player.one(self._player.play.tasks[place], iteration, copy))
-        self._playing.add(task)
-        try:
-            return await task
-        except asyncio.CancelledError:
-            return "interrupted"
-        finally:
-            self._playing.discard(task)
-
-    async def usage(self) -> Usage:
-        """What the engines gave so far."""
-        totals = [snapshot["total"] for snapshot in self._pool.ledgers().values()]
-        return sum(int(t["samples"]) for t in totals), sum(int(t["completion_tokens"]) for t in totals)
-
-    async def rest(self) -> None:
-        """Break off what is being played; all that was said is in the journal."""
-        for task in self._playing:
-            task.cancel()
-        await asyncio.gather(*self._playing, return_exceptions=True)
-        if self._player is not None:
-            self._end.set()
-            await self._working
-            self._player, self._end = None, asyncio.Event()
-
-    async def close(self) -> None:
-        """Let go of everything."""
-        await self.rest()
-        await self._pool.close()
-        await asyncio.to_thread(self._journal.close)
 
 
 # --- the driver's side ----------------------------------------------------------------------------------
@@ -421,7 +331,7 @@ async def hired(
         return
     count = able(workers, journal)
     refuse_objects(play)
-    with _cluster(count or 1) as ray:
+    with connected(count or 1) as ray:
         machines = sum(node["Alive"] for node in ray.nodes())
         gpus = int(ray.cluster_resources().get("GPU", 0))
         count = count or gpus or machines
@@ -448,51 +358,3 @@ def refuse_objects(play: Play) -> None:
             f"engine `{type(thing).__name__}` was handed in as a Python object, which workers in other "
             "processes cannot have: give a spec, such as `scripted:FILE` or `http://HOST:PORT/v1#MODEL`"
         )
-
-
-@contextmanager
-def _cluster(count: int) -> Iterator[Any]:
-    """Ray, connected; a cluster that had to be started is ended again."""
-    with _handlers_kept():
-        import ray
-
-        mine = not ray.is_initialized()
-        if mine:
-            _start(ray, count)
-    try:
-        yield ray
-    finally:
-        if mine:
-            ray.shutdown()
-
-
-def _start(ray: Any, count: int) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}  # output belongs to results
-    try:
-        if address := os.environ.get("RAY_ADDRESS"):
-            ray.init(address=address, **quiet)
-            return
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing leaves this machine
-        ray.init(
-            address="local", num_cpus=count, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet
-        )
-    except Exception as error:  # Ray has no class of its own for it
-        ray.shutdown()
-        raise UserError(
-            f"Ray cannot be reached or started: {' '.join(str(error).split())[:300]}; on a busy machine (its "
-            "parts have 15 s) try again, or begin a cluster by `ray start --head` and name it in RAY_ADDRESS"
-        ) from None
-
-
-@contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """Ray takes over how the process is terminated; who runs it has decided that already."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    terminate, hook = signal.getsignal(signal.SIGTERM), sys.excepthook
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, terminate)
-        sys.excepthook = hook

@@ -221,6 +221,7 @@ def train(
         "loss": float(np.mean(trainer.losses)),
         "grad_norm": float(np.mean(trainer.norms)),
         "optimizer_steps": float(len(steps)),
+        "processes": float(trainer.accelerator.num_processes),
         "tokens_computed": float(computed),
         "tokens_in_batch": float(
             settings.epochs * sum(len(s.turn.prompt_ids) + len(s.turn.completion_ids) for s in samples)

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cases
 import pytest
 import torch
-import updates
 from evolve_support import Coin, save_model, small
 from safetensors.torch import load_file
 from sqlalchemy import select
@@ -64,23 +64,25 @@ def ranks(words: list[str], count: int = 2, **options: Any) -> list[subprocess.P
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_the_update_is_that_of_one_process(count: int, tmp_path: Path) -> None:
-    for process in ranks([str(HERE / "updates.py"), str(tmp_path)], count):
+    for process in ranks([str(HERE / "cases.py"), str(tmp_path)], count):
         said, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
         assert said == ""
     torch.set_num_threads(1)
-    cuts = {case: updates.batches(case) for case in updates.CASES}
+    cuts = {case: cases.batches(case) for case in cases.CASES}
     assert cuts["one micro-batch, so one process has none"] == [1]
     assert cuts["unequal shares"] == [5] and len(cuts["many steps"]) == 6
-    for number, case in enumerate(updates.CASES):
-        tensors, figures = updates.update(case)
+    for number, case in enumerate(cases.CASES):
+        tensors, figures = cases.update(case)
         for rank in range(count):
             found = load_file(tmp_path / f"{number}-{rank}.safetensors")
             for name, tensor in tensors.items():
                 assert torch.isfinite(tensor).all()
                 off = float((found[name] - tensor).abs().max())
                 assert off < 1e-5, f"{case}: rank {rank} is {off:.2g} off in {name}"
-            mine = {name: float(found[f"figure.{name}"]) for name in figures}
+            assert float(found.get("figure.processes", count)) == count
+            mine = {name: float(found[f"figure.{name}"]) for name in figures if name != "processes"}
+            figures.pop("processes", None)
             assert mine == pytest.approx(figures, rel=1e-4, abs=1e-6), case
         assert figures.get("stopped", 1.0) == 1.0
 
@@ -110,11 +112,13 @@ def learned(memory: str) -> dict[str, Any]:
     with Journal.open(memory) as journal:
         made = versions(journal, "solver")
         store = Path(f"{memory}.policies") / "solver"
+        updates = journal.read(select(Update).order_by(Update.step))
         turns = journal.read(select(Turn.key, Turn.seed, Turn.completion_ids).order_by(Turn.id))
         return {
             "status": journal.read(select(Run.status).where(Run.kind == "evolve"))[0].status,
             "numbers": [version.number for version in made],
-            "updates": [(row.step, row.status) for row in journal.read(select(Update).order_by(Update.step))],
+            "updates": [(row.step, row.status) for row in updates],
+            "processes": [(row.metrics or {}).get("processes") for row in updates],
             "weights": [load_file(v.adapter_path / ADAPTER) for v in made if v.adapter_path is not None],
             "moments": [load_file(folder / OPTIMIZER) for folder in sorted(store.glob("optimizer-*"))],
             "said": [(row.key, row.seed, row.completion_ids.tobytes()) for row in turns],
@@ -144,8 +148,9 @@ def test_evolve_under_accelerate_launch(alone: tuple[Path, dict[str, Any]]) -> N
     """The command of the documentation, as a user types it."""
     folder, wanted = alone
     memory = str(folder / "launched.db")
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--main_process_port", free_port(), "--mixed_precision", "no", "--dynamo_backend", "no"]
+    shipped = HERE.parents[1] / "examples" / "accelerate" / "ddp_cpu.yaml"
+    launch = ["-m", "accelerate.commands.launch", "--config_file", str(shipped)]
+    launch += ["--main_process_port", free_port()]
     words = ["-m", "sparring", "evolve", str(written(folder)), "--memory", memory, "--quiet", "--json"]
     done = subprocess.run(
         [sys.executable, *launch, *words], env=environment(), capture_output=True, text=True, timeout=600
@@ -154,6 +159,7 @@ def test_evolve_under_accelerate_launch(alone: tuple[Path, dict[str, Any]]) -> N
     assert len(done.stdout.splitlines()) == 1, "one process speaks"
     found = learned(memory)
     assert found["status"] == "done" and found["updates"] == [(0, "done"), (1, "done")]
+    assert wanted["processes"] == [1, 1] and found["processes"] == [2, 2], "or nothing was compared"
     for name in ("numbers", "updates", "said", "heads"):
         assert found[name] == wanted[name], name
     assert close(found["weights"], wanted["weights"]) < 1e-5
@@ -168,7 +174,7 @@ inner, calls = trainer.PolicyTrainer._forward, 0
 def forward(self, *given):
     global calls
     calls += 1
-    if calls == 3 and os.environ["RANK"] == {rank!r}:
+    if calls == 2 and os.environ["RANK"] == {rank!r}:
         os.kill(os.getpid(), signal.SIGKILL)
     return inner(self, *given)
 trainer.PolicyTrainer._forward = forward
