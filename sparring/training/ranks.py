@@ -1,6 +1,6 @@
 """Several processes for one update: the first drives the run, the others help to compute its gradients.
 
-    accelerate launch --num_processes 2 -m sparring evolve CONFIG.yaml
+    accelerate launch --multi_gpu --num_processes 2 -m sparring evolve CONFIG.yaml
 
 Rank 0 does all that a run of one process does: it plays, keeps the journal, publishes versions. The others
 wait for its updates: each is sent whole (samples with their advantages, settings, the optimizer's state), is

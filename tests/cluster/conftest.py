@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -65,8 +66,24 @@ def cluster() -> Iterator[str]:
         import ray
 
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        assert sum(node["Alive"] for node in ray.nodes()) == 2, "a node did not live"
+        for node in ray.nodes():
+            _reach(node["NodeID"])
+        assert len(ray.nodes()) == 2, "a node did not live"
         yield address
         ray.shutdown()
     finally:
         process.communicate("", timeout=120)
+
+
+def _reach(node: str) -> None:
+    """Return once a task was run on that node: the first knows of the second only after a while."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    where = ray.remote(lambda: ray.get_runtime_context().get_node_id())
+    there = where.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True))
+    for _ in range(60):
+        if ray.get(there.remote()) == node:
+            return
+        time.sleep(0.5)
+    raise AssertionError("a node is never reached")
