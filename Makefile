@@ -5,7 +5,7 @@ READY := .venv/.ready
 SRC := sparring tests benchmarks scripts examples
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-debate swe-demo learn test test-slow test-postgres test-docker vllm-cpu test-vllm \
+.PHONY: help setup demo demo-debate swe-demo learn test test-slow test-postgres test-ray test-docker vllm-cpu test-vllm \
   faults lint format bench clean
 
 help: ## list the targets
@@ -48,6 +48,9 @@ test-slow: $(READY) ## the long ones: 100 kills, real servers, large inputs
 
 test-postgres: $(READY) ## the journal's tests on a private PostgreSQL server (Debian: postgresql)
 	scripts/with_postgres.sh $(BIN)/python -m pytest -q tests/memory tests/graphs/test_kill.py
+
+test-ray: $(READY) ## two Ray nodes on this machine, workers and drivers that die, on a private PostgreSQL
+	scripts/with_postgres.sh $(BIN)/python -m pytest -q -m "" tests/graphs/test_workers.py tests/cluster/test_ray.py
 
 test-docker: $(READY) ## containers, software tasks in them too, under a private daemon (Debian: docker.io, busybox-static; root)
 	scripts/with_docker.sh $(BIN)/python -m pytest -q -m "" tests/tools/test_sandbox_container.py \

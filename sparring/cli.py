@@ -67,6 +67,9 @@ Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Results as JSON 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Table = Annotated[bool, typer.Option("--table", help="A table for people instead of JSON lines.")]
 Concurrency = Annotated[int, typer.Option(min=1, help="Episodes at a time.")]
+Workers = Annotated[
+    str | None, typer.Option(metavar="ray[:N]", help="Play in N processes of a Ray cluster, on PostgreSQL.")
+]
 Durability = Annotated[str, typer.Option(metavar="full|normal", help="What a commit survives on SQLite.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.")]
@@ -95,6 +98,7 @@ def play(  # noqa: PLR0913 - a parameter for each option
     seed: int = 0,
     copies: Annotated[int, typer.Option(min=1, help="Independent episodes of each task.")] = 1,
     concurrency: Concurrency = 64,
+    workers: Workers = None,
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Also draw a pool of single samples to compare with.")
     ] = False,
@@ -123,18 +127,18 @@ def play(  # noqa: PLR0913 - a parameter for each option
     name = run or planned.default_name
 
     def job(display: Display) -> Coroutine[Any, Any, PlayResult]:
-        return aplay(
-            planned, memory, run=name, concurrency=concurrency, durability=durability, on_progress=display
-        )
+        how: dict[str, Any] = {"concurrency": concurrency, "durability": durability, "workers": workers}
+        return aplay(planned, memory, run=name, on_progress=display, **how)
 
     conduct(job, name, memory, quiet=quiet, deliver=lambda result: hand_over(result, memory, out, table))
 
 
 @app.command()
-def resume(
+def resume(  # noqa: PLR0913 - a parameter for each option
     run: RunName,
     memory: Memory = DEFAULT_MEMORY,
     concurrency: Concurrency = 64,
+    workers: Workers = None,
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Draw a baseline too, if there is none.")
     ] = False,
@@ -149,7 +153,8 @@ def resume(
 
     def job(display: Display) -> Coroutine[Any, Any, PlayResult]:
         asked: dict[str, Any] | None = {} if baseline else None
-        return aresume(run, memory, baseline=asked, concurrency=concurrency, on_progress=display)
+        how: dict[str, Any] = {"concurrency": concurrency, "workers": workers}
+        return aresume(run, memory, baseline=asked, on_progress=display, **how)
 
     conduct(job, run, memory, quiet=quiet, deliver=lambda result: hand_over(result, memory, out, table))
 

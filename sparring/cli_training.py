@@ -55,10 +55,14 @@ def evolve(
     from sparring.training.config import load_config
     from sparring.training.console import Watch, readability, summary
     from sparring.training.evolve import aevolve
+    from sparring.training.ranks import together
 
     chosen = load_config(config)
     command = how_to("evolve", str(config), memory)
-    result = _to_its_end(aevolve(chosen, memory, told=Watch(quiet)), command)
+    with together() as drives:
+        if not drives:
+            return
+        result = _to_its_end(aevolve(chosen, memory, told=Watch(quiet)), command)
     if as_json:
         write_lines([result.to_json()], None)
     else:

@@ -27,6 +27,7 @@ from sparring.graphs.play import Play
 from sparring.graphs.player import FINISHED, OnProgress, taken
 from sparring.graphs.protocol import Protocol
 from sparring.graphs.results import read_results
+from sparring.graphs.workers import Crew
 from sparring.memory.journal import Journal
 from sparring.memory.seeds import derive_seed
 
@@ -126,6 +127,7 @@ async def draw(
     pool: EnginePool,
     concurrency: int,
     on_progress: OnProgress | None = None,
+    crew: Crew | None = None,
 ) -> int:
     """Draw what the pool of run `name` still lacks; how many of its episodes failed."""
     needs = {task: _dearest(rows) for task, rows in _spent(journal, name).items()}
@@ -144,7 +146,7 @@ async def draw(
     if not more:
         return 0
     _announce(journal, name, margin, set(more))
-    async with taken(journal, beside, sampler, pool, concurrency) as player:
+    async with taken(journal, beside, sampler, pool, concurrency, crew) as player:
         drawn = dict.fromkeys(wanted, 0)
         while more and not player.failed:
             upto = {task: min(sampler.copies, drawn[task] + count) for task, count in more.items()}

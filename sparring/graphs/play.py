@@ -22,6 +22,7 @@ from sparring.graphs.console import existing
 from sparring.graphs.context import Limits
 from sparring.graphs.player import FINISHED, OnProgress, taken
 from sparring.graphs.results import Result, read_results
+from sparring.graphs.workers import Crew, able, hired
 from sparring.memory.journal import CONFIGURED, Journal
 from sparring.memory.records import TaskRecord
 from sparring.memory.types import canonical, digest
@@ -208,15 +209,18 @@ async def aplay(
     concurrency: int = 64,
     durability: Any = None,
     on_progress: OnProgress | None = None,
+    workers: str | None = None,
 ) -> PlayResult:
     """Play, or continue, a run; see `play`."""
     from sparring.graphs.baseline import SUFFIX  # not on top, as above
 
+    able(workers, memory)
     with Journal.at(memory, durability) as journal:
         name = run or play.default_name
         if name.endswith(SUFFIX):
             raise UserError(f"run name `{name}`: names that end in `{SUFFIX}` belong to the pools of runs")
-        return await drive(journal, name, play, concurrency, on_progress)
+        async with hired(workers, journal, concurrency, play) as crew:
+            return await drive(journal, name, play, concurrency, on_progress, crew)
 
 
 async def aresume(
@@ -227,10 +231,12 @@ async def aresume(
     concurrency: int = 64,
     durability: Any = None,
     on_progress: OnProgress | None = None,
+    workers: str | None = None,
 ) -> PlayResult:
     """Continue a run from the journal alone; with `baseline`, settings of a pool it was begun without."""
     from sparring.graphs.baseline import suits  # not on top, as above
 
+    able(workers, memory)
     if not isinstance(memory, Journal):
         existing(str(memory))
     with Journal.at(memory, durability) as journal:
@@ -244,22 +250,28 @@ async def aresume(
             )
         if baseline is not None and stored.baseline is None:
             stored = replace(stored, baseline=dict(baseline))
-        return await drive(journal, run, stored, concurrency, on_progress)
+        async with hired(workers, journal, concurrency, stored) as crew:
+            return await drive(journal, run, stored, concurrency, on_progress, crew)
 
 
 async def drive(
-    journal: Journal, name: str, play: Play, concurrency: int, on_progress: OnProgress | None = None
+    journal: Journal,
+    name: str,
+    play: Play,
+    concurrency: int,
+    on_progress: OnProgress | None = None,
+    crew: Crew | None = None,
 ) -> PlayResult:
     """Play a run, and then the pool of samples where one was asked for, on the same engines."""
     from sparring.graphs.baseline import draw  # not on top: it plays the pool by `taken`
 
     async with EnginePool() as pool:
         play = remembered(journal, name, play)
-        async with taken(journal, name, play, pool, concurrency) as player:
+        async with taken(journal, name, play, pool, concurrency, crew) as player:
             await player(on_progress)
         lost = 0
         if play.baseline is not None:
-            lost = await draw(journal, name, play, pool, concurrency, on_progress)
+            lost = await draw(journal, name, play, pool, concurrency, on_progress, crew)
         return PlayResult(name, tuple(read_results(journal, name)), player.total, lost)
 
 
@@ -278,6 +290,7 @@ def play(
     run: str | None = None,
     concurrency: int = 64,
     durability: Any = None,
+    workers: str | None = None,
     **options: Any,
 ) -> PlayResult:
     """Play a protocol over tasks and return the results; called again, it continues the run.
@@ -290,13 +303,17 @@ def play(
         concurrency: Episodes at a time.
         durability: `full`, the default, survives a power cut, `normal` a killed process (SQLite); of an open
             journal it is what it was opened with.
+        workers: `ray` or `ray:N`, to have N processes of a Ray cluster play (`graphs.workers`); then `memory`
+            is PostgreSQL and every engine a spec. None: this process.
         options: `engine`, `roles`, `seed`, `copies`, `limits`, `limit`, options of the protocol, sampling.
 
     Raises:
         UserError: anything in the call that cannot work, before work starts.
     """
     planned = plan(protocol, tasks, **options)
-    return run_now(aplay(planned, memory, run=run, concurrency=concurrency, durability=durability))
+    return run_now(
+        aplay(planned, memory, run=run, concurrency=concurrency, durability=durability, workers=workers)
+    )
 
 
 def resume(
@@ -305,9 +322,10 @@ def resume(
     *,
     concurrency: int = 64,
     on_progress: OnProgress | None = None,
+    workers: str | None = None,
 ) -> PlayResult:
     """Continue a run from the journal alone."""
-    return run_now(aresume(run, memory, concurrency=concurrency, on_progress=on_progress))
+    return run_now(aresume(run, memory, concurrency=concurrency, on_progress=on_progress, workers=workers))
 
 
 USE = "`await sparring.aplay(sparring.plan(...))` or `aresume`"

@@ -36,9 +36,12 @@ from sparring.tools.programs import describe
 
 if TYPE_CHECKING:
     from sparring.graphs.play import Play
+    from sparring.graphs.workers import Crew
 
 log = logging.getLogger("sparring")
 FINISHED = ("done", "capped")
+REPLAYED, HELD = "replayed", "held"
+"""What becomes of an episode that was finished before, and of one that waits for the rest of its run."""
 FACTS = "facts"
 """Kind of the event that keeps what a run knows."""
 TICK_S = 0.5
@@ -100,21 +103,27 @@ class Player:
         iteration: int = 0,
     ) -> None:
         """Play what is not finished yet of `episodes` (by default all), `concurrency` at a time."""
-        if not self._agents:
-            self._agents = await self._cast.agents(self.pool, self.run.journal)
-        if self.protocol.runs_programs or any(task.check == "code" for task in self.play.tasks):
-            await note_sandbox(self.run, await asyncio.to_thread(describe))
         if episodes is None:
             episodes = [(task, copy) for copy in range(self.play.copies) for task in self.play.tasks]
         self.total += len(episodes)
-        # Facts of this very run are asked for once it has come as far: what a run that was cut off had
-        # until then is not all of it.
-        self._facts = await self._known(ask=not self.protocol.waits)
-        async with self.protocol.equipment(self.run) as self._equipment:
+        async with self.at_work():
             await self._over(episodes, iteration, on_progress)
             if self._held:
                 self._facts = await self._known(ask=True)
                 await self._over(self._held, iteration, on_progress)
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """With all that its episodes need at hand."""
+        if not self._agents:
+            self._agents = await self._cast.agents(self.pool, self.run.journal)
+        if self.protocol.runs_programs or any(task.check == "code" for task in self.play.tasks):
+            await note_sandbox(self.run, await asyncio.to_thread(describe))
+        # Facts of this very run are asked for once it has come as far: what a run that was cut off had
+        # until then is not all of it.
+        self._facts = await self._known(ask=not self.protocol.waits)
+        async with self.protocol.equipment(self.run) as self._equipment:
+            yield
 
     async def _known(self, *, ask: bool) -> Mapping[str, Any]:
         """What the run knows; the first answer of its protocol, asked where there is none, is kept."""
@@ -157,11 +166,19 @@ class Player:
         return sum(int(t["samples"]) for t in totals), sum(int(t["completion_tokens"]) for t in totals)
 
     async def _episode(self, task: TaskRecord, iteration: int, copy: int) -> None:
+        status = await self.one(task, iteration, copy)
+        if status == HELD:
+            self._held.append((task, copy))
+            return
+        self.done += 1
+        self._replayed += status == REPLAYED
+        self.failed += status == "failed"
+
+    async def one(self, task: TaskRecord, iteration: int, copy: int) -> str:
+        """Play an episode to its end; its status, `REPLAYED` or `HELD`."""
         handle = await self._open(task, iteration, copy)
         if handle is None:
-            self.done += 1
-            self._replayed += 1
-            return
+            return REPLAYED
         context = Context(
             handle, self._seated(handle) or {}, equality(task.check), Meter(self.play.limits), task
         )
@@ -175,8 +192,7 @@ class Player:
             if error := outcome.get("capped"):
                 status = "capped"
         except Pending:
-            self._held.append((task, copy))
-            return
+            return HELD
         except BudgetExceeded as reached:
             status, error = "capped", str(reached)
         except (EngineError, ToolFailed) as failure:
@@ -187,9 +203,7 @@ class Player:
             log.warning("episode %s of task `%s` failed: %r", handle.id, task.id, bug)
             log.debug("where it failed", exc_info=True)
             status, error = "failed", f"{type(bug).__name__}: {bug}"
-        status = await self._close(handle, context, (status, error), outcome)
-        self.done += 1
-        self.failed += status == "failed"
+        return await self._close(handle, context, (status, error), outcome)
 
     async def _close(
         self,
@@ -271,20 +285,31 @@ async def _ticking(tell: Callable[[], object]) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def taken(
-    journal: Journal, name: str, play: Play, pool: EnginePool, concurrency: int
+    journal: Journal,
+    name: str,
+    play: Play,
+    pool: EnginePool,
+    concurrency: int,
+    crew: Crew | None = None,
 ) -> AsyncIterator[Player]:
     """A player with the run's lock; how it ended is noted when it is let go.
 
     The engines are asked first: one that is not there fails before the run has a row.
+
+    Args:
+        crew: who plays the episodes instead of this process, on engines of their own.
     """
     if concurrency < 1:
         raise UserError(f"concurrency must be at least 1, not {concurrency}")
-    agents = await play.cast().agents(pool, journal)
+    if crew is None:
+        agents = await play.cast().agents(pool, journal)
+        await asyncio.to_thread(make_protocol(play.protocol, play.options).ready)
+    else:
+        await crew.prepare(name, play)
     config = json.loads(json.dumps(play.to_json()))
     if journal.has_run(name) and "baseline" not in (journal.run_row(name).config or {}):
         config.pop("baseline", None)  # asked for later, the run stays the same one
     protocol = make_protocol(play.protocol, play.options)
-    await asyncio.to_thread(protocol.ready)
     if not journal.has_run(name) and not protocol.waits:  # what cannot be known leaves no run in the way
         await asyncio.to_thread(protocol.facts, journal, name)
     handle = journal.drive(
@@ -301,7 +326,11 @@ async def taken(
             if play.baseline is not None and "baseline" not in config:
                 asked = update(Run).where(Run.id == name, Run.epoch == handle.epoch)
                 journal.execute(asked.values(config={**config, "baseline": play.baseline}))
-            yield (player := Player(play, handle, pool, concurrency, agents))
+            if crew is None:
+                player = Player(play, handle, pool, concurrency, agents)
+            else:
+                player = crew.player(play, handle, pool, concurrency)
+            yield player
             ending.status = "failed" if player.failed else "done"
     except BaseExceptionGroup as group:
         raise first_of(group) from None

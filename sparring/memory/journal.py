@@ -23,12 +23,12 @@ from sqlalchemy import Executable, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from .. import __version__
-from ..errors import JournalError, UserError, unknown
+from ..errors import JournalError, StaleEpoch, UserError, unknown
 from .database import Durability, in_memory, open_database, parse_url, transact
 from .ids import Ids
 from .lock import Lock, acquire, driver_info
 from .records import VersionRecord
-from .run import RunHandle
+from .run import JoinedRun, RunHandle
 from .schema import Policy, PolicyVersion, Run
 from .types import dumps
 from .writer import Writer
@@ -192,6 +192,17 @@ class Journal:
         """Whether a take-over was stored, though the answer that said so was lost."""
         stored = self.run_row(run)
         return bool((stored.epoch, stored.driver) == (values["epoch"], values["driver"]))
+
+    def join(self, run: str, epoch: int) -> JoinedRun:
+        """Help the driver of a run, who is at this epoch, to play its episodes.
+
+        Raises:
+            StaleEpoch: the run has another driver by now, or the same one at another epoch.
+        """
+        row = self.run_row(run)
+        if row.epoch != epoch:
+            raise StaleEpoch(f"run `{run}` is at epoch {row.epoch}, not {epoch}: another driver has it")
+        return JoinedRun(self, run, int(row.seed), epoch, None)
 
     def version(self, record: VersionRecord) -> int:
         """The row id of a policy version; registered under the next number if it is new."""

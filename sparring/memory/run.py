@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from sqlalchemy import select, update
 
+from ..errors import StaleEpoch
 from .episode import EpisodeHandle
 from .lock import Lock
 from .records import AgentRecord, Fork, TaskRecord
@@ -49,7 +50,7 @@ class EpisodeState:
 class RunHandle:
     """The right to write one run, held until `release`."""
 
-    def __init__(self, journal: Journal, run_id: str, seed: int, epoch: int, lock: Lock) -> None:
+    def __init__(self, journal: Journal, run_id: str, seed: int, epoch: int, lock: Lock | None) -> None:
         self.journal, self.id, self.seed, self.epoch = journal, run_id, seed, epoch
         self.ids = journal.ids
         self._lock = lock
@@ -60,8 +61,11 @@ class RunHandle:
         self._load()
 
     def _load(self) -> None:
+        self._read(Episode.run_id == self.id)
+
+    def _read(self, which: Any) -> None:
         columns = (Episode.id, Episode.number, Episode.status, Episode.seats, Episode.outcome)
-        for row in self.journal.read(select(*columns).where(Episode.run_id == self.id)):
+        for row in self.journal.read(select(*columns).where(which)):
             self.episodes[row.id] = EpisodeState(row.number, row.status, row.seats, row.outcome)
 
     def write(self) -> Write:
@@ -181,10 +185,18 @@ class RunHandle:
 
     def abandon(self, task: TaskRecord, iteration: int, copy: int, reason: str) -> None:
         """Give up an unfinished episode; its rows stay, and it is never continued."""
-        name = episode_id(self.id, task.key, iteration, copy)
-        values = {"status": "abandoned", "error": reason, "finished_at": time.time()}
-        self.journal.execute(update(Episode).where(Episode.id == name).values(values))
+        name = self._end(task, iteration, copy, ("abandoned", reason))
         self.episodes[name].status = "abandoned"
+
+    def fail(self, task: TaskRecord, iteration: int, copy: int, reason: str) -> None:
+        """Note why an episode that another process was to play came to nothing; it can be tried again."""
+        self._end(task, iteration, copy, ("failed", reason))
+
+    def _end(self, task: TaskRecord, iteration: int, copy: int, ended: tuple[str, str]) -> str:
+        name = episode_id(self.id, task.key, iteration, copy)
+        values = {"status": ended[0], "error": ended[1], "finished_at": time.time()}
+        self.journal.execute(update(Episode).where(Episode.id == name).values(values))
+        return name
 
     def closed(self, episode: str, status: str, outcome: Any) -> None:
         """Note that an episode has ended."""
@@ -242,7 +254,21 @@ class RunHandle:
 
     def release(self) -> None:
         """Give up the run; others may drive it."""
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
+
+    def renew(self) -> None:
+        """Take over from oneself: what other processes still write under the old epoch is refused.
+
+        Nothing of this handle may be on its way to the journal.
+
+        Raises:
+            StaleEpoch: another driver has taken the run over.
+        """
+        mine = update(Run).where(Run.id == self.id, Run.epoch == self.epoch)
+        if self.journal.execute(mine.values(epoch=self.epoch + 1)).rowcount != 1:
+            raise StaleEpoch(f"run `{self.id}` was taken over by another driver")
+        self.epoch += 1
 
     def _reload(self, handle: EpisodeHandle) -> None:
         self.journal.writer.flush()  # what an earlier handle of this process said may still be on its way
@@ -256,6 +282,25 @@ class RunHandle:
             handle.share(*shared_history(self.journal, stored.parent, shared))
         handle.scores.load(stored.scores)
         load_ids(handle.prefixes, stored.turns)
+
+
+class JoinedRun(RunHandle):
+    """A run that another process drives: this one writes episodes that it was handed, under the driver's
+    epoch and only as long as that one holds."""
+
+    def _load(self) -> None:
+        """Nothing: what is known of an episode is asked when it comes, others may have played it before."""
+
+    def state(self, task: TaskRecord, iteration: int = 0, copy: int = 0) -> EpisodeState | None:
+        name = episode_id(self.id, task.key, iteration, copy)
+        if name not in self.episodes:
+            self._read(Episode.id == name)
+        return self.episodes.get(name)
+
+    def closed(self, episode: str, status: str, outcome: Any) -> None:
+        """Forget it: the next to play it may be another process."""
+        self.episodes.pop(episode, None)
+        self._opened.pop(episode, None)
 
 
 def _task_row(task: TaskRecord) -> Row:

@@ -21,8 +21,16 @@ from sparring.training.experience import Sample
 from sparring.training.forward import all_logprobs, takes_trees
 from sparring.training.full_weights import FullWeights
 from sparring.training.losses import PolicyLoss
+from sparring.training.ranks import others
 from sparring.training.trainer import Execution, TrainSettings, UpdateStopped, prepare, train
-from sparring.training.weights import Adapters, LoraSettings, load_optimizer, save_optimizer
+from sparring.training.weights import (
+    Adapters,
+    LoraSettings,
+    adamw,
+    load_optimizer,
+    optimizer_tensors,
+    save_optimizer,
+)
 
 PROBE = 8
 """Samples of an update that are looked at again after its last step."""
@@ -39,6 +47,9 @@ class Base:
     trees: bool
     shared: bool
     """Whether engine and trainer hold the same weights in memory."""
+    spec: str = ""
+    """Of the engine, and the hash of its checkpoint: where other processes find the same base."""
+    checkpoint: str = ""
 
 
 def open_base(engine: ManagedEngine, *, full: bool = False) -> Base:
@@ -66,11 +77,11 @@ def open_base(engine: ManagedEngine, *, full: bool = False) -> Base:
     exact = able.dtype == "float32"
     if share is not None and exact:
         model, lock = share(), engine.inner.lock  # type: ignore[attr-defined]  # who has the one has the other
-        return Base(Adapters(model), lock, exact, takes_trees(model), shared=True)
+        return Base(Adapters(model), lock, exact, takes_trees(model), True, engine.spec, able.base)
     name = getattr(engine.inner, "checkpoint", None) or engine.spec.split("?")[0]
     model = float32_copy(name)
     weights = FullWeights(model, local_folder(name)) if full else Adapters(model)
-    return Base(weights, nullcontext(), exact, takes_trees(model), shared=False)
+    return Base(weights, nullcontext(), exact, takes_trees(model), False, name, able.base)
 
 
 class Learner:
@@ -82,7 +93,7 @@ class Learner:
         self.name, self.base, self.settings = name, base, settings
         self.store = store_folder(journal) / name
         self.version: Version | None = None
-        self._lora, self.seed = lora, seed
+        self.lora, self.seed = lora, seed
         self._written = False
         self.stop = threading.Event()
 
@@ -94,7 +105,7 @@ class Learner:
         """
         if not fresh and self.version is not None and self.version.id == version.id:
             return
-        self.base.adapters.add(self.name, self._lora, self.seed, self._weights_of(version))
+        self.base.adapters.add(self.name, self.lora, self.seed, self._weights_of(version))
         self._optimizer(None if fresh else version.update_id)
         self.version, self._written = version, False
 
@@ -149,15 +160,14 @@ class Learner:
         adapters.activate(self.name)
         named = adapters.named(self.name)
         self._names = [name for name, _ in named]
-        self.optimizer = torch.optim.AdamW(
-            [tensor for _, tensor in named],
-            lr=self.settings.learning_rate,
-            betas=self.settings.betas,
-            weight_decay=self.settings.weight_decay,
-        )
+        self.optimizer = adamw(named, self.settings)
         state = self._state_folder(update_id)
         if state is not None and state.is_dir():
             load_optimizer(self.optimizer, self._names, state)
+
+    def moments(self) -> dict[str, torch.Tensor]:
+        """The optimizer's state by name."""
+        return optimizer_tensors(self.optimizer, self._names)
 
     def folder(self, update_id: int) -> Path:
         """Where the adapter of an update lies."""
@@ -214,6 +224,8 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.version = None
+        if (ranks := others()) is not None:
+            ranks.share(self, samples, loss, learning_rate, seed)
         figures = train(
             self.base.adapters,
             samples,

@@ -30,6 +30,7 @@ from sparring.training.losses import PolicyLoss, make_loss
 from sparring.training.objectives import Asked, Material, Objective, PolicyGradient, Preference
 from sparring.training.offline import Offline, start_of
 from sparring.training.preference import PreferenceSettings
+from sparring.training.ranks import launched
 from sparring.training.retention import prune
 from sparring.training.rewards import make_reward
 from sparring.training.rewards.base import RewardFunction, RewardRef
@@ -219,6 +220,11 @@ def _member(
         return Member(name, policy, engine, learner, loss, reward, chosen, settings.learning_rate)
     if policy.lora is None:
         raise UserError(f"policy `{name}`: {policy.objective} trains adapters; give `lora` settings")
+    if launched() > 1:
+        raise UserError(
+            f"policy `{name}`: {policy.objective} is trained by one process, and this command was launched "
+            f"as {launched()}; run it without `accelerate launch`"
+        )
     preference = made(PreferenceSettings, policy.train, where)
     chosen = Preference(journal, policy, learner, preference, ref)
     return Member(name, policy, engine, learner, loss, reward, chosen, preference.learning_rate)

@@ -92,6 +92,9 @@ class PolicyTrainer(Trainer):
         )
         arguments._n_gpu = min(arguments.n_gpu, 1)  # no DataParallel: it would cut micro-batches by rows
         super().__init__(model=model, args=arguments, optimizers=(optimizer, constant))
+        # What is frozen is everywhere the same: only what is trained comes from the first process.
+        frozen = [name for name, tensor in model.named_parameters() if not tensor.requires_grad]
+        model._ddp_params_and_buffers_to_ignore = [*frozen, *(name for name, _ in model.named_buffers())]
         self.remove_callback(PrinterCallback)  # standard output belongs to results
         # Each update has an accelerator of its own, so there is nothing to free; it collects garbage, 0.3 s.
         self.accelerator.free_memory = lambda *objects: list(objects)  # of this one
@@ -174,6 +177,21 @@ def _randomness_kept() -> Iterator[None]:
             np.random.set_state(states[1])
 
 
+@contextmanager
+def _company(processes: int) -> Iterator[None]:
+    """Where other processes take part, an error of the machinery is most likely that one of them is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        if processes < 2:
+            raise
+        said = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise UpdateInterrupted(
+            f"an update over {processes} processes broke off ({said}); nothing of it is kept, and the same "
+            "command begins it again from its rows"
+        ) from error
+
+
 def train(
     weights: Adapters | FullWeights,
     samples: Sequence[Sample],
@@ -195,13 +213,15 @@ def train(
     steps = plan_steps(samples, settings, seed, trees=execution.trees)
     with _randomness_kept():
         trainer = PolicyTrainer(weights.model, steps, loss, settings, optimizer, execution)
-        trainer.train()
+        with _company(trainer.accelerator.num_processes):
+            trainer.train()
     figures = means(trainer.stats)
     computed = sum(batch.computed for step in steps for batch in step.batches)
     return figures | {
         "loss": float(np.mean(trainer.losses)),
         "grad_norm": float(np.mean(trainer.norms)),
         "optimizer_steps": float(len(steps)),
+        "processes": float(trainer.accelerator.num_processes),
         "tokens_computed": float(computed),
         "tokens_in_batch": float(
             settings.epochs * sum(len(s.turn.prompt_ids) + len(s.turn.completion_ids) for s in samples)

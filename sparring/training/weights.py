@@ -13,7 +13,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import torch
@@ -25,6 +25,9 @@ from torch import Tensor
 
 from sparring.agents.models import adapter_hash
 from sparring.errors import UserError
+
+if TYPE_CHECKING:
+    from sparring.training.steps import TrainSettings
 
 ADAPTER = "adapter_model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -216,12 +219,44 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def save_optimizer(optimizer: torch.optim.Optimizer, names: list[str], folder: Path) -> None:
-    """Write an optimizer's state by the names of its parameters, which are those of its one group."""
+def adamw(named: list[tuple[str, Tensor]], settings: TrainSettings) -> torch.optim.Optimizer:
+    """A fresh optimizer for parameters in this order."""
+    return torch.optim.AdamW(
+        [tensor for _, tensor in named],
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
+    """An optimizer's state as `NAME|KIND` -> tensor, by the names of the parameters of its one group."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in zip(names, optimizer.param_groups[0]["params"], strict=True):
         for key, value in optimizer.state.get(tensor, {}).items():
             tensors[f"{name}|{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    return tensors
+
+
+def set_optimizer_tensors(
+    optimizer: torch.optim.Optimizer, names: list[str], held: dict[str, Tensor]
+) -> None:
+    """Take back what `optimizer_tensors` gave; parameters it does not know begin anew."""
+    states: dict[str, dict[str, Tensor]] = {}
+    for key, value in held.items():
+        name, _, kind = key.rpartition("|")
+        states.setdefault(name, {})[kind] = value
+    for name, tensor in zip(names, optimizer.param_groups[0]["params"], strict=True):
+        if name in states:
+            optimizer.state[tensor] = {
+                kind: value if kind == "step" else value.to(tensor.device)
+                for kind, value in states[name].items()
+            }
+
+
+def save_optimizer(optimizer: torch.optim.Optimizer, names: list[str], folder: Path) -> None:
+    """Write an optimizer's state by the names of its parameters, which are those of its one group."""
+    tensors = optimizer_tensors(optimizer, names)
     publish(folder, lambda part: save_file(tensors, part / OPTIMIZER))
 
 
@@ -238,13 +273,4 @@ def load_optimizer(optimizer: torch.optim.Optimizer, names: list[str], folder: P
             f"optimizer state {folder} cannot be read: {error}; restore it, or delete the folder to begin "
             "with fresh moments"
         ) from error
-    states: dict[str, dict[str, Tensor]] = {}
-    for key, value in held.items():
-        name, _, kind = key.rpartition("|")
-        states.setdefault(name, {})[kind] = value
-    for name, tensor in zip(names, optimizer.param_groups[0]["params"], strict=True):
-        if name in states:
-            optimizer.state[tensor] = {
-                kind: value if kind == "step" else value.to(tensor.device)
-                for kind, value in states[name].items()
-            }
+    set_optimizer_tensors(optimizer, names, held)

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from journal_helpers import drive, python
+from journal_helpers import TASK, drive, one, python
 
-from sparring.errors import RunLocked, UserError
+from sparring.errors import RunLocked, StaleEpoch, UserError
 from sparring.memory.journal import Journal
 
 HOLD = (
@@ -106,3 +106,43 @@ def test_lock_that_cannot_be_made(memory: str, sqlite_only: None) -> None:
         Path(f"{memory}.r.lock").mkdir()
         with pytest.raises(UserError, match="cannot be locked"):
             drive(journal)
+
+
+async def test_who_helps_a_driver_writes_until_the_epoch_is_raised(memory: str) -> None:
+    """Of another process in earnest: it has a journal of its own, and no lock."""
+    with Journal.open(memory) as journal, Journal.open(memory) as other:
+        run = drive(journal)
+        helper = other.join(run.id, 1)
+        await helper.event("kind", "first", 1)
+        run.renew()
+        assert run.epoch == 2
+        with pytest.raises(StaleEpoch):
+            await helper.event("kind", "second", 2)
+        with pytest.raises(StaleEpoch, match="at epoch 2, not 1"):
+            other.join(run.id, 1)
+        await other.join(run.id, 2).event("kind", "third", 3)
+        await run.event("kind", "fourth", 4)
+        assert [run.decided("kind", key) for key in ("first", "second", "third", "fourth")] == [1, None, 3, 4]
+        run.release()
+        drive(other).release()
+        with pytest.raises(StaleEpoch):
+            run.renew()
+
+
+async def test_a_helper_goes_on_with_what_another_one_said(memory: str) -> None:
+    with Journal.open(memory) as journal, Journal.open(memory) as first, Journal.open(memory) as second:
+        run = drive(journal)
+        for number, helper in enumerate((first, second, first)):
+            joined = helper.join(run.id, 1)
+            state = joined.state(TASK)
+            assert (state is None) == (number == 0)
+            episode = joined.episode(TASK, seats={})
+            assert episode.event_payload("note", "0") == (None if number == 0 else {"by": 0})
+            await episode.event("note", "0", {"by": number})
+            assert await episode.event("note", "0", {"by": number}) == {"by": 0}
+            assert not (await one(episode, helper, f"key{number}")).replayed
+            assert [episode.turn(f"key{n}") is not None for n in range(3)] == [n <= number for n in range(3)]
+        await episode.close("done", {"answer": "1"})
+        state = second.join(run.id, 1).state(TASK)
+        assert state is not None and (state.status, state.outcome) == ("done", {"answer": "1"})
+        run.release()

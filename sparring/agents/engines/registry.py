@@ -66,6 +66,7 @@ _SERVICE: dict[str, Option] = {
     "price_out": float,
     "cache": _cache,
 }
+_RATES = {"rpm", "tpm"}
 _RATING: dict[str, Option] = {"dtype": str, "device": str, "max_batch": int}
 _ENGINE: dict[str, dict[str, Option]] = {
     "scripted": {"ids": _switch, "bytes_per_token": int, "delay_s": float, "call_log": str},
@@ -148,9 +149,14 @@ class EnginePool:
 
     Specs that differ in service options alone (`?timeout=5`) share the backend, not the policy. An engine
     object that was handed in stays open: it belongs to whoever made it.
+
+    Args:
+        parts: pools of several processes that serve one run between them: of a limit on requests or tokens a
+            minute, or on calls at a time, each takes its part.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, parts: int = 1) -> None:
+        self._parts = parts
         self._managed: dict[tuple[Any, ...], ManagedEngine] = {}
         self._engines: dict[tuple[Any, ...], Engine] = {}
 
@@ -158,7 +164,7 @@ class EnginePool:
         """The engine of `spec`, made on first use; arguments as for `make_engine`."""
         if isinstance(spec, ManagedEngine):
             return self._managed.setdefault((id(spec),), make_engine(spec, **options))
-        plan = _plan(spec, options)
+        plan = _plan(spec, options).part(self._parts)
         key = (*plan.identity, *_sorted(plan.service))
         if key not in self._managed:
             self._managed[key] = plan.managed(self._backend(plan))
@@ -224,6 +230,13 @@ class _Plan:
         """Equal for equal backends; an object is itself."""
         own = {name: value for name, value in self.own.items() if name not in _CAPACITY}
         return (self.source if isinstance(self.source, str) else id(self.source), *_sorted(own))
+
+    def part(self, parts: int) -> _Plan:
+        """The same with its part of what the backend may be asked for."""
+        service = {name: value / parts if name in _RATES else value for name, value in self.service.items()}
+        if "concurrency" in service:
+            service["concurrency"] = max(1, service["concurrency"] // parts)
+        return replace(self, service=service)
 
     def engine(self) -> Engine:
         if self.form == "engine":

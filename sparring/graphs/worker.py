@@ -1,0 +1,98 @@
+"""A worker of a Ray cluster (`graphs.workers`): one process that plays the episodes a driver hands to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from sparring.agents.engines.registry import EnginePool
+from sparring.graphs.player import Player
+from sparring.memory.journal import Journal
+
+Usage = tuple[int, int]
+"""Samples and completion tokens."""
+
+
+class Worker:
+    """A Ray actor that plays the episodes it is handed, several at a time."""
+
+    async def open(self, url: str, durability: Any, folder: str, parts: int) -> None:
+        """Reach the journal. Relative names mean what they mean to the driver, where its folder is there.
+
+        Args:
+            parts: workers that share the limits of the engines.
+        """
+        if Path(folder).is_dir():
+            os.chdir(folder)
+        self._journal = await asyncio.to_thread(Journal.open, url, durability)
+        self._pool = EnginePool(parts)
+        self._prepared: dict[str, Any] = {}
+        self._player: Player | None = None
+        self._end = asyncio.Event()
+        self._playing: set[asyncio.Task[str]] = set()
+
+    async def prepare(self, row: dict[str, Any]) -> None:
+        """Have the engines of a play ready, before its run has a row or an episode."""
+        from sparring.graphs.play import Play  # not on top: it imports who hires workers
+
+        play = Play.from_row(SimpleNamespace(**row))
+        cast = play.cast()
+        agents = await cast.agents(self._pool, self._journal)
+        await asyncio.to_thread(cast.protocol.ready)
+        self._prepared[row["id"]] = play, agents
+
+    async def begin(self, run: str, epoch: int) -> None:
+        """Be at work for a run, and for no other, until told otherwise."""
+        await self.rest()
+        play, agents = self._prepared[run]
+        joined = await asyncio.to_thread(self._journal.join, run, epoch)
+        player, ready = Player(play, joined, self._pool, agents=agents), asyncio.Event()
+
+        async def work() -> None:
+            async with player.at_work():
+                ready.set()
+                await self._end.wait()
+
+        self._working = asyncio.create_task(work())
+        waiting = asyncio.create_task(ready.wait())
+        await asyncio.wait([self._working, waiting], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if self._working.done():
+            self._working.result()
+        self._player = player
+
+    async def play(self, place: int, iteration: int, copy: int) -> str:
+        """Play an episode, its task by its place in the play; the status, see `Player.one`."""
+        assert self._player is not None
+        task = asyncio.create_task(self._player.one(self._player.play.tasks[place], iteration, copy))
+        self._playing.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            return "interrupted"
+        finally:
+            self._playing.discard(task)
+
+    async def usage(self) -> Usage:
+        """What the engines gave so far."""
+        totals = [snapshot["total"] for snapshot in self._pool.ledgers().values()]
+        return sum(int(t["samples"]) for t in totals), sum(int(t["completion_tokens"]) for t in totals)
+
+    async def rest(self) -> None:
+        """Break off what is being played; all that was said is in the journal."""
+        for task in self._playing:
+            task.cancel()
+        await asyncio.gather(*self._playing, return_exceptions=True)
+        if self._player is not None:
+            self._end.set()
+            await self._working
+            self._player, self._end = None, asyncio.Event()
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        await self.rest()
+        await self._pool.close()
+        await asyncio.to_thread(self._journal.close)
