@@ -131,6 +131,8 @@ class NullEpisode:
 
     async def __aexit__(self, *_: object) -> None: ...
 
+    def turn(self, key: str) -> None: ...
+
     async def turns(self, keys: Sequence[str], ask: Ask, produce: Any) -> list[Turn]:
         made = await produce([Place(key, 0, 0) for key in keys])
         return [
@@ -165,7 +167,9 @@ class NullRun:
 
     def state(self, *_: Any) -> None: ...
 
-    def episode(self, *_: Any, seats: dict[str, Any]) -> NullEpisode:
+    def decided(self, *_: Any) -> None: ...
+
+    def episode(self, *_: Any, seats: dict[str, Any], fork: Any) -> NullEpisode:
         return NullEpisode(next(self._numbers), seats)
 
     def version(self, record: VersionRecord) -> int:
@@ -187,8 +191,8 @@ class Swapped:
     configs: Iterator[dict[str, Any]]
     name = "du"
 
-    def seats(self) -> dict[str, Any]:
-        return self.debate.seats()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.debate, name)
 
     async def run(self, question: Any, context: Context) -> Any:
         config = {**next(self.configs), "recursion_limit": self.debate.recursion_limit}

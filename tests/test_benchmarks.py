@@ -17,6 +17,8 @@ import pytest
 from benchmarks import budgets
 from benchmarks.__main__ import BENCHMARKS, ROOT, Benchmark, Result, chosen, collected, main, report, run
 from benchmarks.budgets import BUDGETS, Budget, finish, judged
+from benchmarks.overhead import KINDS, once
+from benchmarks.overhead import table as answers
 
 ENGINE = ["at least 1.3", "at least 8", "at least 3", "at most 1.5", "under 1 s"]
 DESIGN_10 = {
@@ -150,6 +152,13 @@ def test_only_takes_a_benchmark_in_all_its_forms() -> None:
     assert chosen([]) == list(BENCHMARKS)
     with pytest.raises(ValueError, match="no benchmark kil; there are imports, "):
         chosen(["kil"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_variant_of_the_overhead_plays(kind: str) -> None:
+    """Its journal that does nothing has to have what a player asks of one."""
+    wall, cpu = once(kind, answers(2), 2)
+    assert wall > 0 and cpu > 0
 
 
 # --- each benchmark, with figures in place of what it measures ----------------------------------------
