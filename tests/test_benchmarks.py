@@ -194,7 +194,7 @@ def measured_by(module: Any) -> dict[str, Any]:
             "measure": lambda _: [{"measure": "experience", "newest_version": turns, "oldest": turns}],
         },
         "trainer_bench": lambda: {"speed": lambda *_: {"ratio": 3.1}, "memory": lambda _: {"ratio": 3.3}},
-        "kill": lambda: {"campaign": lambda *_: module.Tally(100, classes=Counter(module.CLASSES))},
+        "kill": lambda: {"campaign": lambda *_, **__: module.Tally(100, classes=Counter(module.CLASSES))},
         "swe_steps": lambda: {"measure": lambda *_: _later({"overhead": 40.0})},
         "sandbox": lambda: {
             "candidates": lambda _: ({}, {"bwrap": "not run: no namespaces"}),
