@@ -89,8 +89,9 @@ format: $(READY) ## put the code into ruff's form
 	$(BIN)/ruff check --fix $(SRC)
 	$(BIN)/ruff format $(SRC)
 
-bench: $(READY) ## the budgets of the design, as ratios, with pass or short
-	$(BIN)/python -m benchmarks
+MARKDOWN ?=
+bench: $(READY) ## every budget in one table with pass or short (hours); MARKDOWN=FILE keeps it
+	$(BIN)/python -m benchmarks $(if $(MARKDOWN),--markdown $(MARKDOWN))
 
 clean: ## remove the environment, caches, the demo's journal and weights
 	rm -rf .venv .venv-vllm .mypy_cache .ruff_cache .pytest_cache *demo.db *demo.db-wal *demo.db-shm *demo.db.policies \

@@ -28,7 +28,6 @@ from sparring.memory.tasks import load_tasks
 COMAS = Path(__file__).parents[1] / "examples" / "comas"
 ENGINE = "smollm2-135m?dtype=float32"
 """The base of the policies, as the journal spells it."""
-BUDGET = 6.0
 
 
 def discussions(tasks: Any, seed: int, *, agents: int, policy: str) -> Play:
@@ -48,7 +47,6 @@ async def measure(options: argparse.Namespace, journal: Journal, pool: EnginePoo
         "discussions_per_minute": round(found.together, 1),
         "against_one_by_one": round(found.ratio, 2),
         "ratio": round(found.together / sequential, 2),
-        "budget": BUDGET,
         "agents": growth,
     }
 
@@ -82,7 +80,7 @@ async def _grown(
 def main() -> int:
     options = parser(__doc__, "discussions", count=64, alone=6)
     options.add_argument("--policy", default="start")
-    return run(options.parse_args(), measure)
+    return run(options.parse_args(), measure, "discussions")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The embedded engine's budgets (docs: DESIGN section 10), each a ratio of two things timed in one run.
 
-    python benchmarks/engine_bench.py [--dtype bfloat16] [--repeats 3] [--only NAME] [--out FILE.json]
+    python -m benchmarks.engine_bench [--dtype bfloat16] [--repeats 3] [--only NAME] [--out FILE.json]
 
 Workload: SmolLM2-135M, Du-style debates (three agents, two rounds, short arithmetic questions, at most
 48 new tokens a turn). The static baseline is `transformers.generate` over the recorded prompts, 64 a
@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.budgets import finish, judged
 from sparring.agents.engines.base import Completion, Message, PolicyVersion, Request, Sampling
 from sparring.agents.engines.transformers import TransformersEngine
 
@@ -46,7 +47,7 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds of one repeat: the engine and what it is compared with; `bound` is on `ratio`."""
+    """Seconds of one repeat: the engine and what it is compared with; the budget is on `ratio`."""
 
     ours: float
     other: float
@@ -250,23 +251,23 @@ def save_adapters(engine: TransformersEngine, folder: Path) -> None:
 
 
 Measure = Callable[[Bench, np.random.Generator], Awaitable[Timing]]
-BUDGETS: dict[str, tuple[Measure, dict[str, float], bool]] = {
-    # name: measurement, bound by dtype, whether the ratio must be at least (or else at most) the bound
-    "64 debates / static batches": (debates, {"bfloat16": 1.0, "float32": 0.9}, True),
-    "64 at once / one static batch": (at_once, {"bfloat16": 1.3, "float32": 1.3}, True),
-    "debates / one call at a time": (one_at_a_time, {"bfloat16": 8.0, "float32": 8.0}, True),
-    "8 samples / 8 other requests": (samples, {"bfloat16": 3.0, "float32": 3.0}, True),
-    "8 samples / 8 calls in turn": (samples_in_turn, {"bfloat16": 3.0, "float32": 3.0}, True),
-    "64 packed / plain weights": (packed_batch, {"bfloat16": 1.1, "float32": 1.1}, True),
-    "1 packed / plain weights": (packed_alone, {"bfloat16": 1.1, "float32": 1.1}, True),
-    "4 adapters over 1": (adapters, {"bfloat16": 1.5, "float32": 1.5}, False),
-    "adapter swap, seconds": (swap, {"bfloat16": 1.0, "float32": 1.0}, False),
+MEASURES: dict[str, Measure] = {
+    "64 debates / static batches": debates,
+    "64 at once / one static batch": at_once,
+    "debates / one call at a time": one_at_a_time,
+    "8 samples / 8 other requests": samples,
+    "8 samples / 8 calls in turn": samples_in_turn,
+    "64 packed / plain weights": packed_batch,
+    "1 packed / plain weights": packed_alone,
+    "4 adapters over 1": adapters,
+    "adapter swap": swap,
 }
+"""By the names of their budgets."""
 
 
-async def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+async def measure(args: argparse.Namespace) -> dict[str, list[Timing]]:
     engine = TransformersEngine("smollm2-135m", dtype=args.dtype)
-    chosen = {name: budget for name, budget in BUDGETS.items() if args.only in name}
+    chosen = {name: work for name, work in MEASURES.items() if args.only in name}
     timings: dict[str, list[Timing]] = {name: [] for name in chosen}
     with tempfile.TemporaryDirectory() as folder:
         await engine.start()
@@ -274,27 +275,14 @@ async def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         bench = Bench(engine, args.dtype, args.conversations, Path(folder))
         await at_once(bench, np.random.default_rng(10**6))  # first use of kernels and buffers
         for repeat in range(args.repeats):
-            for name, (work, _, _) in chosen.items():
+            for name, work in chosen.items():
                 timings[name].append(await work(bench, np.random.default_rng([repeat, len(name)])))
                 print(f"  {repeat + 1}/{args.repeats} {name}: {timings[name][-1].ratio:.2f}", flush=True)
     await engine.close()
-    return [row(name, args.dtype, timings[name]) for name in chosen]
+    return timings
 
 
-def row(name: str, dtype: str, timings: list[Timing]) -> dict[str, Any]:
-    _, bounds, at_least = BUDGETS[name]
-    ratio = statistics.median(timing.ratio for timing in timings)
-    return {
-        "what": name,
-        "dtype": dtype,
-        "ratio": round(ratio, 3),
-        "bound": f"{'>=' if at_least else '<='} {bounds[dtype]:g}",
-        "pass": (ratio >= bounds[dtype]) == at_least,
-        "timings": [asdict(timing) for timing in timings],
-    }
-
-
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -304,22 +292,21 @@ def main() -> None:
     parser.add_argument("--only", default="", help="measurements whose name contains this")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    rows = asyncio.run(measure(args))
-    print(f"\n{'what':32} {'dtype':9} {'ratio':>7} {'bound':>8}")
-    for each in rows:
-        verdict = "pass" if each["pass"] else "SHORT"
-        print(f"{each['what']:32} {each['dtype']:9} {each['ratio']:7.2f} {each['bound']:>8}  {verdict}")
-    if args.out:
-        import torch
+    timings = asyncio.run(measure(args))
+    ratios = {name: statistics.median(each.ratio for each in found) for name, found in timings.items()}
+    import torch
 
-        machine = {
-            "machine": platform.machine(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        }
-        settings = {"conversations": args.conversations, "repeats": args.repeats}
-        args.out.write_text(json.dumps({**machine, **settings, "rows": rows}, indent=1))
+    figures = {
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "dtype": args.dtype,
+        "conversations": args.conversations,
+        "repeats": args.repeats,
+        "timings": {name: [asdict(each) for each in found] for name, found in timings.items()},
+    }
+    return finish(judged(f"engine_bench {args.dtype}", ratios), figures, args.out)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """Experience of 4,096 turns out of 1,000,000 (DESIGN section 10).
 
-    python benchmarks/experience.py [--turns 1000000] [--versions 10] [--journal FILE]
+    python -m benchmarks.experience [--turns 1000000] [--versions 10] [--journal FILE]
 
 A journal of one policy in several versions, every turn paid by the verifier, all but the newest 4,096 and
 as many scattered ones consumed by updates; turns as in `journal_million.py` (30-turn episodes, 200
@@ -28,9 +28,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from journal_million import LENGTH, Player
 from sqlalchemy import text
 
+from benchmarks.budgets import finish, judged
+from benchmarks.journal_million import LENGTH, Player
 from sparring.memory import policies
 from sparring.memory.journal import Journal
 from sparring.training.experience import Source, experience, unpaid, usable
@@ -39,7 +40,6 @@ from sparring.training.rewards.derive import derive
 from sparring.training.rewards.verifier import Verifier
 
 POLICY, NEAR, UPDATE, SCATTERED = "solver", 5, 4096, 4096
-BUDGET = 1.0
 
 
 def build(path: Path, turns: int, versions: int) -> dict[str, Any]:
@@ -118,8 +118,6 @@ def measure(path: Path) -> list[dict[str, Any]]:
             "of": total,
             "newest_version": {"turns": len(every.samples), "seconds": whole},
             "oldest": {"turns": len(limited.samples), "versions": len(near), "seconds": oldest},
-            "budget": BUDGET,
-            "pass": max(whole * UPDATE / len(every.samples), oldest) < BUDGET,
         },
         {"measure": "looks", "usable": {"turns": count, "seconds": counted}, "unpaid": {"seconds": owed}},
     ]
@@ -136,11 +134,15 @@ def main() -> int:
         path = options.journal or Path(folder) / "million.db"
         found = [] if path.exists() else [build(path, options.turns, options.versions)]
         found += measure(path)
-    for row in found:
-        print(json.dumps(row), flush=True)
-    if options.out:
-        options.out.write_text(json.dumps(found, indent=1))
-    return int(not all(row.get("pass", True) for row in found))
+    for each in found:
+        print(json.dumps(each), flush=True)
+    looked = next(each for each in found if each["measure"] == "experience")
+    newest = looked["newest_version"]
+    seconds_of = {
+        "4,096 untrained turns of the newest version": newest["seconds"] * UPDATE / newest["turns"],
+        "oldest 4,096 turns of five versions": looked["oldest"]["seconds"],
+    }
+    return finish(judged("experience", seconds_of), {"figures": found}, options.out)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from sparring.memory.journal import Journal
 from sparring.memory.tasks import load_tasks
 
 CHAINS = Path(__file__).parents[1] / "examples" / "chains"
-BUDGET = 5.0
 
 
 def games(tasks: Any, seed: int) -> Play:
@@ -40,14 +39,13 @@ async def measure(options: argparse.Namespace, journal: Journal, pool: EnginePoo
         "games_per_minute": round(found.together, 1),
         "alone_per_minute": round(found.alone, 1),
         "ratio": round(found.ratio, 2),
-        "budget": BUDGET,
         "valid": figures.get("valid"),
         "win_rate": figures.get("win_rate"),
     }
 
 
 def main() -> int:
-    return run(parser(__doc__, "games", count=48, alone=8).parse_args(), measure)
+    return run(parser(__doc__, "games", count=48, alone=8).parse_args(), measure, "games")
 
 
 if __name__ == "__main__":

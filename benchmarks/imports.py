@@ -1,6 +1,6 @@
 """What `import sparring` and the command line's start cost, beside `import pydantic, typer`.
 
-    python benchmarks/imports.py [--rounds 15] [--out FILE]
+    python -m benchmarks.imports [--rounds 15] [--out FILE]
 
 Each round starts one fresh interpreter for each line, in turn; medians count. An interpreter that imports
 nothing is subtracted from all. Required (DESIGN section 10): at most 3 times `import pydantic, typer`.
@@ -9,16 +9,16 @@ nothing is subtracted from all. Required (DESIGN section 10): at most 3 times `i
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from benchmarks.budgets import finish, judged
+
 NOTHING, BASE = "pass", "import pydantic, typer"
 MEASURED = ("import sparring", "import sparring.cli")
-BUDGET = 3.0
 
 
 def seconds(code: str) -> float:
@@ -41,22 +41,18 @@ def measure(rounds: int) -> dict[str, float]:
     return {line: medians[line] - medians[NOTHING] for line in (BASE, *MEASURED)}
 
 
-def main() -> None:
+def main() -> int:
     """Measure, print, judge."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     figures = measure(options.rounds)
-    fits = True
     for line, spent in figures.items():
-        ratio = spent / figures[BASE]
-        fits &= ratio <= BUDGET
-        print(f"{line:24}{1e3 * spent:8.0f} ms{ratio:7.2f} x  {'pass' if ratio <= BUDGET else 'SHORT'}")
-    if options.out:
-        options.out.write_text(json.dumps({"rounds": options.rounds, "seconds": figures}, indent=2) + "\n")
-    sys.exit(not fits)
+        print(f"{line:24}{1e3 * spent:8.0f} ms")
+    rows = judged("imports", {f"{line} / {BASE}": figures[line] / figures[BASE] for line in MEASURED})
+    return finish(rows, {"rounds": options.rounds, "seconds": figures}, options.out)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

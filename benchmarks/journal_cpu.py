@@ -1,6 +1,6 @@
 """CPU that the journal costs a turn: episodes of trivial turns, all at once, with no graph and no engine.
 
-    python benchmarks/journal_cpu.py [--episodes 200] [--turns 9] [--rounds 5]
+    python -m benchmarks.journal_cpu [--episodes 200] [--turns 9] [--rounds 5]
 
 A turn has a text of 1 kB, 120 prompt ids beyond the history's, 120 completion ids and
 log-probabilities, and is committed before the call returns. Printed: process CPU and wall time a

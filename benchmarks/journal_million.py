@@ -1,6 +1,7 @@
 """A journal of 1,000,000 turns: append rate, experience, file size, long episodes (DESIGN section 10).
 
-    python benchmarks/journal_million.py [--turns 1000000] [--durability normal] [--folder FOLDER]
+    python -m benchmarks.journal_million [--turns 1000000] [--durability normal] [--folder FOLDER]
+                                         [--out FILE]
 
 Episodes of 30 turns, each answering one agent's growing history with 200 completion ids and
 log-probabilities and a text of about 800 characters, 200 episodes at once, through the journal's own
@@ -24,6 +25,7 @@ import os
 import random
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -32,6 +34,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.budgets import finish, judged
 from sparring.memory.journal import Journal
 from sparring.memory.queries import training_turns
 from sparring.memory.records import AgentRecord, Ask, Place, Produced, TaskRecord, VersionRecord
@@ -148,7 +151,6 @@ def fill(path: Path, turns: int, durability: str) -> dict[str, Any]:
         "turns_per_s": rates,
         "bytes_per_turn": round(size(path) / turns),
         "size": round(size(path) / ideal, 3),
-        "budget": 2,
     }
 
 
@@ -163,7 +165,7 @@ def append(path: Path, durability: str, rounds: int = 5, episodes: int = 400) ->
                 times[which].append(play(journal, f"append-{number}", episodes)[1])
     ratios = [full / empty for full, empty in zip(times["full"], times["empty"], strict=True)]
     rates = {which: round(episodes * LENGTH / statistics.median(values)) for which, values in times.items()}
-    return {"measure": "append", **rates, "ratio": round(statistics.median(ratios), 3), "budget": 1.3}
+    return {"measure": "append", **rates, "ratio": round(statistics.median(ratios), 3)}
 
 
 def experience(path: Path, durability: str, wanted: int = 4096, rounds: int = 5) -> dict[str, Any]:
@@ -188,7 +190,7 @@ def experience(path: Path, durability: str, wanted: int = 4096, rounds: int = 5)
                     len(r.prompt_ids) >= QUESTION for r in rows
                 )
     medians = {which: round(statistics.median(values), 3) for which, values in times.items()}
-    return {"measure": "experience", "turns": wanted, "seconds": medians, "budget": 1.0}
+    return {"measure": "experience", "turns": wanted, "seconds": medians}
 
 
 def long(folder: Path, durability: str, turns: int = 18_000) -> dict[str, Any]:
@@ -200,35 +202,40 @@ def long(folder: Path, durability: str, turns: int = 18_000) -> dict[str, Any]:
             play(journal, "r", turns // length, length=length)
         per_turn[length] = size(path) / turns
     ratio = round(per_turn[300] / per_turn[30], 3)
-    return {
-        "measure": "long",
-        "bytes_per_turn": {k: round(v) for k, v in per_turn.items()},
-        "ratio": ratio,
-        "budget": 1.2,
-    }
+    return {"measure": "long", "bytes_per_turn": {k: round(v) for k, v in per_turn.items()}, "ratio": ratio}
 
 
-def main() -> None:
+def main() -> int:
     """Run all of it in a temporary folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--turns", type=int, default=1_000_000)
     parser.add_argument("--durability", choices=("normal", "full"), default="normal")
     parser.add_argument("--folder", help="where to put the temporary folder")
+    parser.add_argument("--out", type=Path, help="the figures as JSON")
     options = parser.parse_args()
+    found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="sparring-", dir=options.folder) as name:
         path = Path(name) / "million.db"
-        for result in (
+        for work in (
             lambda: fill(path, options.turns, options.durability),
             lambda: append(path, options.durability),
             lambda: experience(path, options.durability),
             lambda: long(Path(name), options.durability),
         ):
-            print(json.dumps(result()), flush=True)
+            result = work()
+            found[result["measure"]] = result
+            print(json.dumps(result), flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(
-        json.dumps({"measure": "machine", "cores": os.cpu_count(), "peak_memory_mb": peak, **vars(options)})
-    )
+    machine = {"measure": "machine", "cores": os.cpu_count(), "peak_memory_mb": peak, **vars(options)}
+    print(json.dumps(machine, default=str))
+    figures = {
+        "appending, empty / full journal": found["append"]["ratio"],
+        "newest 4,096 turns of a policy": found["experience"]["seconds"]["version"],
+        "file / (distinct texts + 4 B an id, 4 B a log-probability)": found["fill"]["size"],
+        "bytes a turn, 300-turn / 30-turn episodes": found["long"]["ratio"],
+    }
+    return finish(judged("journal_million", figures), {**found, "machine": machine}, options.out)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

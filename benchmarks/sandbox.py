@@ -1,6 +1,6 @@
 """What the sandbox adds to a command: start cost of each mechanism beside the bare program.
 
-    python benchmarks/sandbox.py [--rounds 30] [--out FILE]
+    python -m benchmarks.sandbox [--rounds 30] [--out FILE]
 
 Each round runs `date` plain (asyncio's subprocess) and in every mechanism that holds here, in turn; medians
 count. `start` ends when `date` reads the clock, `whole` when the call is back and nothing is left. Required
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
-import json
 import os
 import statistics
 import sys
@@ -21,13 +20,12 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import get_args
 
+from benchmarks.budgets import finish, judged
 from sparring.errors import SandboxUnavailable
 from sparring.tools.sandbox import Sandbox
-from sparring.tools.sandbox.base import Kind
 
-BUDGET = 0.060
+KINDS = ("landlock", "bwrap")
 PLAIN, PYTHON = "plain", "python -I -S"
 DATE = ("/bin/date", "+%s.%N")
 
@@ -38,8 +36,9 @@ async def plain(*command: str) -> str:
     return (await process.communicate())[0].decode()
 
 
-def candidates(folder: str) -> dict[str, Callable[[], Awaitable[str]]]:
-    """What is timed, by name; each prints the time. The self-tests are made here, before any timing."""
+def candidates(folder: str) -> tuple[dict[str, Callable[[], Awaitable[str]]], dict[str, str]]:
+    """What is timed, by name; each prints the time. The self-tests are made here, before any timing. And
+    the mechanisms that do not hold here, with the reason."""
     code = "import time; print(time.time())"
     python = [os.path.realpath(sys.executable), "-I", "-S", "-c", code]
     found: dict[str, Callable[[], Awaitable[str]]] = {
@@ -50,15 +49,13 @@ def candidates(folder: str) -> dict[str, Callable[[], Awaitable[str]]]:
     async def inside(box: Sandbox) -> str:
         return (await box.arun(DATE, work=folder)).stdout
 
-    for kind in get_args(Kind):
-        if kind in ("landlock", "bwrap"):
-            try:
-                box = Sandbox.open(kind)
-            except SandboxUnavailable as error:
-                print(f"{kind}: left out, {error}", file=sys.stderr)
-                continue
-            found[box.describe().mechanism] = functools.partial(inside, box)
-    return found
+    missing: dict[str, str] = {}
+    for kind in KINDS:
+        try:
+            found[kind] = functools.partial(inside, Sandbox.open(kind))  # type: ignore[arg-type]  # two of the kinds
+        except SandboxUnavailable as error:
+            missing[kind] = f"not run: {error}"
+    return found, missing
 
 
 async def measure(
@@ -78,7 +75,7 @@ async def measure(
     }
 
 
-def main() -> None:
+def main() -> int:
     """Measure, print, judge."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=30)
@@ -86,22 +83,18 @@ def main() -> None:
     options = parser.parse_args()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
-        # outside the loop: the self-test would run a loop of its own within it
-        figures = asyncio.run(measure(candidates(folder), options.rounds))
-    fits = len(figures) > 2
+        runs, missing = candidates(folder)  # outside the loop: the self-test would run one of its own in it
+        figures = asyncio.run(measure(runs, options.rounds))
+    added: dict[str, float | str] = dict(missing)
     for name, (start, whole) in figures.items():
-        added = start - figures[PLAIN][0]
-        judged = "" if name in (PLAIN, PYTHON) else "pass" if added <= BUDGET else "SHORT"
-        fits &= judged != "SHORT"
-        timed = f"start {1e3 * start:6.1f} ms (+{1e3 * added:5.1f})  whole {1e3 * whole:6.1f} ms"
-        print(f"{name:24} {timed}  {judged}")
+        above = 1e3 * (start - figures[PLAIN][0])
+        print(f"{name:14} start {1e3 * start:6.1f} ms (+{above:5.1f})  whole {1e3 * whole:6.1f} ms")
+        if name in KINDS:
+            added[name] = above
     print(f"load {load:.1f} on {os.cpu_count()} cores")
-    if options.out:
-        options.out.write_text(
-            json.dumps({"rounds": options.rounds, "load": load, "seconds": figures}) + "\n"
-        )
-    sys.exit(not fits)
+    rows = judged("sandbox", {f"start in {kind} above a plain command's": added[kind] for kind in KINDS})
+    return finish(rows, {"rounds": options.rounds, "load": load, "seconds": figures}, options.out)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.budgets import BUDGETS, finish, judged
 from sparring.agents.engines.registry import EnginePool
 from sparring.graphs.play import Play
 from sparring.graphs.player import taken
@@ -77,14 +78,15 @@ def parser(about: str | None, what: str, count: int, alone: int) -> argparse.Arg
     made.add_argument("--alone", type=int, default=alone)
     made.add_argument("--repeats", type=int, default=3)
     made.add_argument("--seed", type=int, default=100)
+    made.add_argument("--out", type=Path, help="the figures as JSON")
     return made
 
 
 Measure = Callable[[argparse.Namespace, Journal, EnginePool], Awaitable[dict[str, Any]]]
 
 
-def run(options: argparse.Namespace, measure: Measure) -> int:
-    """Measure in a copy of the journal and print what was found; 1 where `ratio` is below `budget`."""
+def run(options: argparse.Namespace, measure: Measure, benchmark: str) -> int:
+    """Measure in a copy of the journal and print what was found; `ratio` has the benchmark's one budget."""
 
     async def measured(memory: Path) -> dict[str, Any]:
         with Journal.open(memory) as journal:
@@ -96,4 +98,5 @@ def run(options: argparse.Namespace, measure: Measure) -> int:
         copy_journal(options.memory, memory)
         found = asyncio.run(measured(memory))
     print(json.dumps(found))
-    return 0 if found["ratio"] >= found["budget"] else 1
+    [budget] = BUDGETS[benchmark]
+    return finish(judged(benchmark, {budget.what: found["ratio"]}), found, options.out)

@@ -1,6 +1,6 @@
 """What a step of the software engineer costs beside its command, and which part costs what.
 
-    python benchmarks/swe_steps.py [--steps 60] [--files 200] [--kind landlock] [--search] [--out FILE]
+    python -m benchmarks.swe_steps [--steps 60] [--files 200] [--kind landlock] [--search] [--out FILE]
 
 A scripted engineer changes one file of a tree with that many files at each step, in an episode that is
 played as users play it (journal on disk, trees beside it). The same commands are timed plain: `bash -c` in a
@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import shutil
 import statistics
@@ -36,6 +35,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.budgets import finish, judged
 from sparring.agents.engines.base import Request
 from sparring.agents.engines.scripted import ScriptedEngine
 from sparring.graphs.context import Context
@@ -47,7 +47,6 @@ from sparring.tools.swe.instances import instance_of
 from sparring.tools.swe.trees import WorkTree
 from sparring.tools.swe.workshop import Bench
 
-BUDGET = 0.060
 LINE = "sed -i 's/^number = .*/number = {}/' package/module_0.py; cat package/module_0.py | head -3"
 
 
@@ -145,7 +144,7 @@ def table(clock: Clock, given: argparse.Namespace) -> dict[str, Any]:
     found |= {name: median(values) for name, values in parts.items()}
     found["rest"] = round(found["step"] - sum(found[name] for name in parts), 2)
     found["overhead"] = median([whole - command for whole, command in zip(steps, plain, strict=True)])
-    found |= {"budget": 1000 * BUDGET, "n": len(steps) - 2, "load": round(os.getloadavg()[0], 1)}
+    found |= {"n": len(steps) - 2, "load": round(os.getloadavg()[0], 1)}
     return found | {name: getattr(given, name) for name in ("files", "kind", "durability")}
 
 
@@ -165,13 +164,8 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
     for name, value in found.items():
         print(f"{name:10} {value}")
-    if given.out:
-        given.out.write_text(json.dumps(found) + "\n")
-    if given.search:
-        return 0
-    held = found["overhead"] < found["budget"]
-    print("pass" if held else "short", file=sys.stderr)
-    return 0 if held else 1
+    rows = [] if given.search else judged("swe_steps", {"a step above its command": found["overhead"]})
+    return finish(rows, found, given.out)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.budgets import finish, judged
 from sparring.agents.engines.transformers.loading import float32_copy
 from sparring.memory.samples import TrainingTurn
 from sparring.training.experience import Sample
@@ -42,7 +43,11 @@ from sparring.training.trainer import Execution, TrainSettings, train
 from sparring.training.weights import Adapters, LoraSettings
 
 MODEL = "smollm2-135m"
-BUDGETS = {"mixed": 1.3, "shared": 3.0, "memory": 4.0}
+BUDGETS = {
+    "mixed": "mixed lengths, ours / TRL",
+    "shared": "8 samples share each prompt, ours / TRL",
+    "memory": "peak memory of an update, 16 prompts x 8 samples",
+}
 
 
 def clock() -> float:
@@ -84,8 +89,9 @@ def policy(seed: int = 0) -> Adapters:
 class Ours:
     """Updates at a learning rate of 0: the weights stay as they are."""
 
-    def __init__(self, settings: TrainSettings) -> None:
-        self._adapters, self._settings = policy(), settings
+    def __init__(self, settings: dict[str, Any]) -> None:
+        # Nobody drew these tokens, so the distance between policy and record means nothing here.
+        self._adapters, self._settings = policy(), TrainSettings(**{"max_kl": 1e6, **settings})
         self._optimizer = torch.optim.AdamW(self._adapters.activate("policy"), lr=0.0)
         self.computed = 0.0
 
@@ -169,7 +175,7 @@ def speed(
     name: str, make: Callable[[np.random.Generator, float], list[Sample]], options: Any
 ) -> dict[str, Any]:
     """Tokens per second of both sides, and of ours without sharing, alternating."""
-    ours = Ours(TrainSettings(**options.settings))
+    ours = Ours(options.settings)
     times: dict[str, list[float]] = {"ours": [], "trl": [], "unshared": []}
     rng = np.random.default_rng(options.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -211,7 +217,7 @@ def peak() -> int:
 def child(settings: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
     samples = shared(rng, 1.0, prompts=16, size=24)
-    ours = Ours(TrainSettings(**settings))
+    ours = Ours(settings)
     before = peak()
     seconds = ours(samples)
     after = peak()
@@ -241,13 +247,10 @@ def main() -> int:
         return 0
     results: dict[str, Any] = {}
     for name in [options.only] if options.only else ["mixed", "shared", "memory"]:
-        found = memory(options) if name == "memory" else speed(name, globals()[name], options)
-        holds = found["ratio"] <= BUDGETS[name] if name == "memory" else found["ratio"] >= BUDGETS[name]
-        results[name] = found | {"budget": BUDGETS[name], "holds": holds}
+        results[name] = memory(options) if name == "memory" else speed(name, globals()[name], options)
         print(name, json.dumps(results[name]), flush=True)
-    if options.out:
-        options.out.write_text(json.dumps(results, indent=1))
-    return 0 if all(result["holds"] for result in results.values()) else 1
+    rows = judged("trainer_bench", {BUDGETS[name]: found["ratio"] for name, found in results.items()})
+    return finish(rows, results, options.out)
 
 
 if __name__ == "__main__":

@@ -13,15 +13,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import json
 import os
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.budgets import finish, judged
 from benchmarks.engine_bench import SAMPLING, debate, user
 from sparring.agents.engines.base import Completion, Engine, Request, Sampling
 from sparring.agents.engines.transformers import TransformersEngine
@@ -98,7 +99,7 @@ async def once(args: argparse.Namespace, repeat: int) -> dict[str, float]:
     return shown
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -111,16 +112,15 @@ def main() -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     runs = [asyncio.run(once(args, repeat)) for repeat in range(args.repeats)]
     ratios = {
-        "64 debates / vLLM's offline batch (at least 0.9)": [run["vllm"] / run["offline"] for run in runs],
+        "64 debates / vLLM's offline batch": [run["vllm"] / run["offline"] for run in runs],
         "vLLM / the embedded engine, 64 debates": [run["vllm"] / run["embedded"] for run in runs],
     }
     for what, each in ratios.items():
         print(f"{what:50} {statistics.median(each):6.2f}   [{min(each):.2f}, {max(each):.2f}]")
-    if args.out:
-        args.out.write_text(
-            json.dumps({"settings": vars(args) | {"out": str(args.out)}, "runs": runs}, indent=1)
-        )
+    what = "64 debates / vLLM's offline batch"
+    rows = judged("vllm_bench", {what: statistics.median(ratios[what])})
+    return finish(rows, {"settings": vars(args), "runs": runs}, args.out)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

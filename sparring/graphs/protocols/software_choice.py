@@ -44,8 +44,8 @@ class Candidate(TypedDict):
     patch: str
     evidence: str
     """The work that led to it, in words."""
-    value: int | None
-    """What the valuer said of it; None where nobody asked or could read it."""
+    value: float | None
+    """What the valuer said of it, or the score that it earned; None where nobody asked or could read it."""
 
 
 def groups(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
@@ -67,7 +67,7 @@ def by_value(candidates: Sequence[Candidate]) -> str | None:
     return max(known, key=lambda one: worth(one["value"]))["name"] if known else None
 
 
-def worth(value: int | None) -> float:
+def worth(value: float | None) -> float:
     """To rank by: below all others where there is no value."""
     return float("-inf") if value is None else float(value)
 
