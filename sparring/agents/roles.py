@@ -148,6 +148,7 @@ class Agent:
 
 def _read(completion: Completion, parser: Parser[Any], engine: str) -> Produced:
     usage = completion.usage
+    known = completion.completion_ids is not None  # without ids nobody can tell what a probability is of
     made = Produced(
         status="ok",
         text=completion.text,
@@ -163,8 +164,8 @@ def _read(completion: Completion, parser: Parser[Any], engine: str) -> Produced:
         from_cache=completion.cached,
         prompt_ids=completion.prompt_ids,
         completion_ids=completion.completion_ids,
-        logprobs=completion.logprobs,
-        logprob_kind=completion.logprob_kind,
+        logprobs=completion.logprobs if known else None,
+        logprob_kind=completion.logprob_kind if known else "none",
     )
     if completion.finish_reason == "refusal":
         made.status, made.error = "refused", "the model refused"

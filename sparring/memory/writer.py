@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from ..errors import JournalError, StaleEpoch
 from .away import Patience, cause, is_away
@@ -68,6 +68,8 @@ class Writer:
         self.commits = 0
         self.gone = False
         """Whether the last batch waited in vain for the database: then the next ones do not wait again."""
+        self._dropped: str | None = None
+        """Why rows were given up: later ones that point to them are refused for the same reason."""
 
     def submit(self, write: Write) -> None:
         """Queue a write without waiting; it is committed before or with every later one.
@@ -162,7 +164,10 @@ class Writer:
             connection, stale = self._commit(batch, connection)
         except Exception as error:
             if len(batch) == 1 or is_away(error):
-                _wake(batch, JournalError(f"the journal refused a write: {cause(error)}"))
+                if is_away(error):
+                    self._dropped = self._dropped or cause(error)
+                why = self._dropped if isinstance(error, IntegrityError) else None
+                _wake(batch, JournalError(f"the journal refused a write: {why or cause(error)}"))
                 return None
             middle = len(batch) // 2
             return self._settle(batch[middle:], self._settle(batch[:middle], None))

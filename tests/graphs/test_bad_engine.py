@@ -79,7 +79,6 @@ GARBAGE: dict[str, tuple[Breaks, str]] = {
     "infinite": (each(logprobs=spoilt(float("-inf"))), "log-probabilities that are none"),
     "above 0": (each(logprobs=spoilt(0.7)), "log-probabilities that are none"),
     "short": (each(logprobs=lambda given: given[:-1]), "completion ids but"),
-    "no ids": (each(completion_ids=None), "0 completion ids but"),
     "objects": (each(logprobs=lambda given: [None] * len(given)), "no array of numbers but list"),
 }
 
@@ -113,6 +112,15 @@ def test_the_same_answer_to_every_seed_is_an_answer_to_every_seed(tmp_path: Path
     engine = Bad(lambda made: [made[0]] * len(made))
     assert played(engine, tmp_path / "j.db").complete
     assert [row.status for row in turns(tmp_path / "j.db")] == ["ok"] * 6
+
+
+def test_probabilities_of_unknown_tokens_are_not_kept(tmp_path: Path) -> None:
+    """Some servers give log-probabilities and no ids: nobody could tell what they are of."""
+    assert played(Bad(each(completion_ids=None)), tmp_path / "j.db").complete
+    with Journal.open(tmp_path / "j.db") as journal:
+        rows = journal.read(select(Turn.status, Turn.logprobs, Turn.logprob_kind))
+    assert {("ok", "tempered"), ("ok", "none")} == {(row.status, row.logprob_kind) for row in rows}
+    assert all(row.logprobs is None for row in rows if row.logprob_kind == "none")
 
 
 def test_scores_are_looked_at_too(tmp_path: Path) -> None:

@@ -63,8 +63,9 @@ def _wrong(answer: Any) -> str | None:
             return f"{name} {wrong}"
     if answer.logprobs is None:
         return None
-    tokens = 0 if answer.completion_ids is None else len(answer.completion_ids)
-    return _wrong_logprobs(answer.logprobs, tokens)
+    # Some servers give log-probabilities without the ids.
+    ids = answer.logprobs if answer.completion_ids is None else answer.completion_ids
+    return _wrong_logprobs(answer.logprobs, np.size(ids))
 
 
 def _count(value: Any) -> bool:
@@ -84,7 +85,7 @@ def _wrong_logprobs(logprobs: Any, tokens: int) -> str | None:
         return f"log-probabilities are no array of numbers but {type(logprobs).__name__}"
     if len(logprobs) != tokens:
         return f"{tokens} completion ids but {len(logprobs)} log-probabilities"
-    lowest, highest = (float(logprobs.min()), float(logprobs.max())) if tokens else (0.0, 0.0)
+    lowest, highest = (float(logprobs.min()), float(logprobs.max())) if len(logprobs) else (0.0, 0.0)
     if not -np.inf < lowest <= highest <= ROUNDING:  # NaN is neither
         return "log-probabilities that are none (NaN, infinite or above 0)"
     return None
