@@ -136,6 +136,16 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+SESSION = "sparring|{host}|{pid}|{since}"
+"""Name of a session that holds a lock; PostgreSQL keeps 63 bytes of it."""
+HOLDER = """
+SELECT session.application_name FROM pg_locks held JOIN pg_stat_activity session ON session.pid = held.pid
+WHERE held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
+AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+AND ((held.classid::bigint << 32) | held.objid::bigint) = :key
+"""
+
+
 class AdvisoryLock:
     """A PostgreSQL session lock on a connection of its own, outside the pool.
 
@@ -154,7 +164,10 @@ class AdvisoryLock:
         try:
             connection = self._take()
             if not self._held:
-                holder = connection.execute(select(Run.driver).where(Run.id == run)).scalar_one_or_none()
+                holder = self._named(connection)
+                holder = (
+                    holder or connection.execute(select(Run.driver).where(Run.id == run)).scalar_one_or_none()
+                )
         except SQLAlchemyError as error:
             self.release()
             raise JournalError(f"run `{run}` cannot be locked: {cause(error)}") from None
@@ -164,9 +177,19 @@ class AdvisoryLock:
 
     def _take(self) -> Connection:
         self._connection = self._own.connect().execution_options(isolation_level="AUTOCOMMIT")
+        # The session has the driver's name before the lock: the run's row has it only some moments later.
+        who = driver_info()
+        name = SESSION.format(host=str(who["host"])[:20], pid=who["pid"], since=who["since"])
+        self._connection.execute(text("SELECT set_config('application_name', :name, false)"), {"name": name})
         attempt = text("SELECT pg_try_advisory_lock(:key)")
         self._held = bool(self._connection.execute(attempt, {"key": self._key}).scalar())
         return self._connection
+
+    def _named(self, connection: Connection) -> dict[str, Any] | None:
+        """Who holds the lock, by the name of its session; None where it is gone again or not to be seen."""
+        name = connection.execute(text(HOLDER), {"key": self._key}).scalar()
+        parts = str(name or "").split("|")
+        return dict(zip(("host", "pid", "since"), parts[1:], strict=True)) if len(parts) == 4 else None
 
     def keep(self) -> None:
         with self._guard, suppress(SQLAlchemyError):  # a server that is away is asked after a later commit

@@ -122,6 +122,15 @@ def test_a_timeout_that_is_none(given: str) -> None:
         timeouts(parse_url(f"postgresql://u@h/d?lock_timeout={given}"))
 
 
+def test_who_is_refused_is_told_who_has_the_lock_whatever_the_row_says(memory: str) -> None:
+    """The row names the driver before, until the one who has the lock has written its own name."""
+    with Journal.open(memory) as journal:
+        run = drive(journal)
+        by_hand(memory, """UPDATE runs SET driver = '{"host": "old", "pid": 1, "since": "then"}'""")
+        with pytest.raises(RunLocked, match=f"by process {os.getpid()} on"):
+            lock.acquire(journal.engine, run.id)
+
+
 def test_a_database_that_may_only_be_read_is_not_waited_for(memory: str) -> None:
     name = parse_url(memory).database
     by_hand(memory, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
