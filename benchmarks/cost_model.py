@@ -65,8 +65,6 @@ class Measured:
 
     turn_cpu_s: float = 0.82e-3
     """Protocol, prompt, parsing and journal, of one turn."""
-    journal_cpu_s: float = 0.28e-3
-    """The journal's part of it."""
     turns_per_s: float = 1198
     """Of one process that waits for every commit (`FULL`)."""
     turn_bytes: float = 3389 - 200 * 8 - 200 * 4

@@ -5,8 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sparring.agents.engines.base import PolicyVersion
 from sparring.agents.models import adapter_hash
 from sparring.errors import UserError
+
+
+def check_base(version: PolicyVersion, base: str, spec: str) -> None:
+    """Raise `UserError` where a policy version belongs to another base than the one an engine serves."""
+    if version.base and version.base != base:
+        raise UserError(f"policy {version.label} belongs to base {version.base[:12]}, {spec} is {base[:12]}")
 
 
 class AdapterFolders:

@@ -18,7 +18,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 import openai
 
 from sparring.agents.engines import vllm_server
-from sparring.agents.engines.adapters import AdapterFolders
+from sparring.agents.engines.adapters import AdapterFolders, check_base
 from sparring.agents.engines.base import (
     Capabilities,
     Completion,
@@ -261,12 +261,12 @@ class OpenAIEngine:
         """The name under which an endpoint serves a version; its adapter is loaded there first."""
         if version.adapter is None:
             return self.model
-        if version.base and version.base != (base := self._local().base):
-            raise UserError(
-                f"policy {version.label} belongs to base {version.base[:12]}, {self.spec} is {base[:12]}"
-            )
+        if version.base:
+            check_base(version, self._local().base, self.spec)
         name = await asyncio.to_thread(self._folders.digest, version.adapter, version.adapter_hash)
-        await vllm_server.load_adapter(endpoint, name, str(Path(version.adapter).resolve()))
+        if name not in endpoint.adapters:
+            async with self._looking:  # once for all that wait for it
+                await vllm_server.load_adapter(endpoint, name, str(Path(version.adapter).resolve()))
         return name
 
     async def _ask(self, endpoint: Endpoint, request: Request, seed: int) -> Completion:
@@ -292,7 +292,9 @@ class OpenAIEngine:
         if not self._vllm or not self._asks("logprobs"):
             return False
         if endpoint.tempers is None:
-            endpoint.tempers = await vllm_server.tempers(endpoint, self.model)
+            async with self._looking:
+                if endpoint.tempers is None:
+                    endpoint.tempers = await vllm_server.tempers(endpoint, self.model)
         return endpoint.tempers
 
     def _body(self, request: Request, seed: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from sparring.agents.engines.adapters import AdapterFolders
+from sparring.agents.engines.adapters import AdapterFolders, check_base
 from sparring.agents.engines.base import (
     Capabilities,
     Completion,
@@ -228,11 +228,7 @@ class VllmEngine:
 
     def _lora(self, version: PolicyVersion) -> Any:
         """vLLM's name for an adapter: a number that belongs to its content."""
-        base = self._checkpoint().base
-        if version.base and version.base != base:
-            raise UserError(
-                f"policy {version.label} belongs to base {version.base[:12]}, {self.spec} is {base[:12]}"
-            )
+        check_base(version, self._checkpoint().base, self.spec)
         if version.adapter is None:
             return None
         if not self._loras:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from sparring.agents.engines.adapters import check_base
 from sparring.agents.engines.base import (
     Capabilities,
     Completion,
@@ -220,11 +221,7 @@ class TransformersEngine:
 
     def _adapter(self, version: PolicyVersion, batch: Batch) -> Adapter | None:
         assert self._loaded is not None
-        if version.base and version.base != self._loaded.base:
-            raise UserError(
-                f"policy {version.label} belongs to base {version.base[:12]}, "
-                f"{self.spec} is {self._loaded.base[:12]}"
-            )
+        check_base(version, self._loaded.base, self.spec)
         if version.adapter is None:
             return None
         return batch.adapters.load(version.adapter, version.adapter_hash)
