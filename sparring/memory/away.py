@@ -49,9 +49,13 @@ class Patience:
 
     def again(self, error: BaseException) -> bool:
         """Whether to try again after this error; waits before it says so."""
+        return is_away(error) and self.wait()
+
+    def wait(self) -> bool:
+        """Whether there is time for another attempt; waits before it says so."""
         if self._deadline is None:
             self._deadline = time.monotonic() + RETRY_S
-        if not is_away(error) or time.monotonic() > self._deadline:
+        if time.monotonic() > self._deadline:
             return False
         time.sleep(self._pause)
         self._pause = min(2 * self._pause, 2.0)

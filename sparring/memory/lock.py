@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from ..errors import JournalError, RunLocked, UserError
-from .away import cause
+from .away import Patience, cause
 from .postgres import connect_postgres
 from .schema import Run
 from .types import digest
@@ -146,6 +146,12 @@ AND ((held.classid::bigint << 32) | held.objid::bigint) = :key
 """
 
 
+def _named(session: str | None) -> dict[str, Any] | None:
+    """The driver that the name of its session tells; None where there is none, or it is not to be seen."""
+    parts = (session or "").split("|")
+    return dict(zip(("host", "pid", "since"), parts[1:], strict=True)) if len(parts) == 4 else None
+
+
 class AdvisoryLock:
     """A PostgreSQL session lock on a connection of its own, outside the pool.
 
@@ -156,40 +162,48 @@ class AdvisoryLock:
     def __init__(self, engine: Engine, run: str) -> None:
         self._key = int.from_bytes(digest("sparring", run, size=8), "little", signed=True)
         self._own = connect_postgres(engine.url, {}, NullPool)
+        who = driver_info()
+        self._name = SESSION.format(host=str(who["host"])[:20], pid=who["pid"], since=who["since"])
         self._guard = threading.Lock()
         self._released = False
         self._seen = time.monotonic()
         self._connection: Connection | None = None
-        holder = None
-        try:
-            connection = self._take()
-            if not self._held:
-                holder = self._named(connection)
-                holder = (
-                    holder or connection.execute(select(Run.driver).where(Run.id == run)).scalar_one_or_none()
-                )
-        except SQLAlchemyError as error:
-            self.release()
-            raise JournalError(f"run `{run}` cannot be locked: {cause(error)}") from None
-        if not self._held:
-            self.release()
-            raise _refuse(run, holder)
+        patience, cut = Patience(), False
+        while True:
+            try:
+                holder = self._ask(run)
+            except SQLAlchemyError as error:
+                self._close()
+                if not patience.again(error):
+                    self.release()
+                    raise JournalError(f"run `{run}` cannot be locked: {cause(error)}") from None
+                cut = True
+                continue
+            if self._held:
+                return
+            self._close()
+            # A session of ours that was cut may have the lock until it has ended.
+            if not (cut and holder == _named(self._name) and patience.wait()):
+                self.release()
+                raise _refuse(run, holder)
+
+    def _ask(self, run: str) -> dict[str, Any] | None:
+        """Try to take the lock; who has it, if not we."""
+        connection = self._take()
+        if self._held:
+            return None
+        holder = connection.execute(text(HOLDER), {"key": self._key}).scalar()
+        stored = select(Run.driver).where(Run.id == run)
+        return _named(holder) or connection.execute(stored).scalar_one_or_none()
 
     def _take(self) -> Connection:
         self._connection = self._own.connect().execution_options(isolation_level="AUTOCOMMIT")
         # The session has the driver's name before the lock: the run's row has it only some moments later.
-        who = driver_info()
-        name = SESSION.format(host=str(who["host"])[:20], pid=who["pid"], since=who["since"])
-        self._connection.execute(text("SELECT set_config('application_name', :name, false)"), {"name": name})
+        named = text("SELECT set_config('application_name', :name, false)")
+        self._connection.execute(named, {"name": self._name})
         attempt = text("SELECT pg_try_advisory_lock(:key)")
         self._held = bool(self._connection.execute(attempt, {"key": self._key}).scalar())
         return self._connection
-
-    def _named(self, connection: Connection) -> dict[str, Any] | None:
-        """Who holds the lock, by the name of its session; None where it is gone again or not to be seen."""
-        name = connection.execute(text(HOLDER), {"key": self._key}).scalar()
-        parts = str(name or "").split("|")
-        return dict(zip(("host", "pid", "since"), parts[1:], strict=True)) if len(parts) == 4 else None
 
     def keep(self) -> None:
         with self._guard, suppress(SQLAlchemyError):  # a server that is away is asked after a later commit

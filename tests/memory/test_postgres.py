@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from journal_helpers import TASK, Model, drive, one, version
-from sqlalchemy import select
+from sqlalchemy import Engine, event, select
 
 from sparring.agents.engines.base import Request
 from sparring.agents.engines.scripted import ScriptedEngine, hash_reply
@@ -129,6 +129,45 @@ def test_who_is_refused_is_told_who_has_the_lock_whatever_the_row_says(memory: s
         by_hand(memory, """UPDATE runs SET driver = '{"host": "old", "pid": 1, "since": "then"}'""")
         with pytest.raises(RunLocked, match=f"by process {os.getpid()} on"):
             lock.acquire(journal.engine, run.id)
+
+
+@pytest.mark.parametrize("moment", ["before_cursor_execute", "after_cursor_execute"])
+def test_a_connection_that_is_cut_while_it_takes_the_lock(memory: str, moment: str) -> None:
+    """Before: the attempt fails. After: the session had the lock, and the answer of the server is there."""
+    cuts = []
+
+    def cut(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "pg_try_advisory_lock" in statement and not cuts:
+            cuts.append(connection.engine)
+            by_hand(memory, OTHERS)
+
+    event.listen(Engine, moment, cut)
+    try:
+        with Journal.open(memory) as journal:
+            run = drive(journal)
+            journal.writer.commit_now(note(run, "a"))
+            assert cuts and run.decided("test", "a") == {}
+            with pytest.raises(RunLocked, match=f"by process {os.getpid()} on"):
+                lock.acquire(journal.engine, run.id)
+            run.release()
+    finally:
+        event.remove(Engine, moment, cut)
+
+
+def test_a_server_that_does_not_come_back_is_said(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(away, "RETRY_S", 0.2)
+
+    def cut(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "pg_try_advisory_lock" in statement:
+            by_hand(memory, OTHERS)
+
+    with Journal.open(memory) as journal:
+        event.listen(Engine, "before_cursor_execute", cut)
+        try:
+            with pytest.raises(JournalError, match="`r` cannot be locked: terminating connection"):
+                drive(journal)
+        finally:
+            event.remove(Engine, "before_cursor_execute", cut)
 
 
 def test_a_database_that_may_only_be_read_is_not_waited_for(memory: str) -> None:
