@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError, OperationalError
+
+T = TypeVar("T")
 
 RETRY_S = 20.0
 """How long it is asked again before those who wait are told."""
@@ -47,6 +51,11 @@ class Patience:
         self._deadline = float("-inf") if spent else None
         self._pause = 0.05
 
+    @property
+    def begun(self) -> bool:
+        """Whether an attempt failed."""
+        return self._deadline is not None
+
     def again(self, error: BaseException) -> bool:
         """Whether to try again after this error; waits before it says so."""
         return is_away(error) and self.wait()
@@ -60,3 +69,13 @@ class Patience:
         time.sleep(self._pause)
         self._pause = min(2 * self._pause, 2.0)
         return True
+
+
+def patiently(work: Callable[[], T], refused: Callable[[str], Exception], patience: Patience) -> T:
+    """Do `work`, again while the database is away; `refused` makes the error that tells what it said."""
+    while True:
+        try:
+            return work()
+        except DBAPIError as error:
+            if not patience.again(error):
+                raise refused(cause(error)) from None

@@ -15,11 +15,11 @@ from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from ..errors import JournalError, UserError
-from .away import Patience, cause
+from .away import Patience, cause, patiently
 from .postgres import connect_postgres, unhurried
 
 T = TypeVar("T")
@@ -80,14 +80,21 @@ def connect(memory: str | Path, durability: Durability = "full") -> Engine:
         engine = (
             _sqlite(url, durability) if url.get_backend_name() == "sqlite" else _postgres(url, durability)
         )
-        with engine.connect():
-            pass
+        _reach(engine)
     except (DBAPIError, sqlite3.Error, OSError) as error:
-        cause = str(getattr(error, "orig", error)).strip().splitlines()[0]
-        raise UserError(f"memory `{_shown(url)}` cannot be opened: {cause}") from None
+        raise UserError(f"memory `{_shown(url)}` cannot be opened: {cause(error)}") from None
     except ModuleNotFoundError:
         raise UserError("PostgreSQL needs psycopg: pip install 'sparring[postgres]'") from None
     return engine
+
+
+def _reach(engine: Engine) -> None:
+    try:
+        engine.connect().close()
+    except DBAPIError:
+        if engine.dialect.name == "sqlite":
+            raise
+        engine.connect().close()  # one may be cut while it is made; of a server that is gone we want to hear
 
 
 def _shown(url: URL) -> str:
@@ -150,15 +157,13 @@ def transact(engine: Engine, work: Callable[[Connection], T], *, write: bool = T
     Raises:
         JournalError: the database refused it.
     """
-    patience = Patience()
-    while True:
-        try:
-            with engine.connect().execution_options(sparring_write=write) as connection, connection.begin():
-                return work(connection)
-        except DBAPIError as error:
-            if not patience.again(error):
-                what = "write" if write else "read"
-                raise JournalError(f"the journal refused a {what}: {cause(error)}") from None
+
+    def once() -> T:
+        with engine.connect().execution_options(sparring_write=write) as connection, connection.begin():
+            return work(connection)
+
+    what = "write" if write else "read"
+    return patiently(once, lambda said: JournalError(f"the journal refused a {what}: {said}"), Patience())
 
 
 def revision(engine: Engine) -> str | None:
@@ -203,15 +208,21 @@ def open_database(memory: str | Path, durability: Durability = "full") -> Engine
         UserError: the journal is older or newer than this version of Sparring.
     """
     engine = connect(memory, durability)
-    try:
+
+    def prepared() -> str:
         found = revision(engine)
-        if found is None:
-            upgrade(engine)
-        elif found != HEAD:
-            _refuse(engine, found)
-    except SQLAlchemyError as error:
-        cause = str(getattr(error, "orig", error)).strip().splitlines()[0]
-        raise UserError(f"memory `{_shown(engine.url)}` is no usable journal: {cause}") from None
+        if found is not None:
+            return found
+        upgrade(engine)
+        return HEAD
+
+    def unusable(said: str) -> UserError:
+        return UserError(f"memory `{_shown(engine.url)}` is no usable journal: {said}")
+
+    # SQLite has waited by itself for whoever holds the file.
+    found = patiently(prepared, unusable, Patience(spent=engine.dialect.name == "sqlite"))
+    if found != HEAD:
+        _refuse(engine, found)
     return engine
 
 

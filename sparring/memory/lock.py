@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from ..errors import JournalError, RunLocked, UserError
-from .away import Patience, cause
+from .away import Patience, patiently
 from .postgres import connect_postgres
 from .schema import Run
 from .types import digest
@@ -168,27 +168,27 @@ class AdvisoryLock:
         self._released = False
         self._seen = time.monotonic()
         self._connection: Connection | None = None
-        patience, cut = Patience(), False
-        while True:
-            try:
-                holder = self._ask(run)
-            except SQLAlchemyError as error:
-                self._close()
-                if not patience.again(error):
-                    self.release()
-                    raise JournalError(f"run `{run}` cannot be locked: {cause(error)}") from None
-                cut = True
-                continue
-            if self._held:
-                return
-            self._close()
-            # A session of ours that was cut may have the lock until it has ended.
-            if not (cut and holder == _named(self._name) and patience.wait()):
-                self.release()
-                raise _refuse(run, holder)
+        try:
+            self._acquire(run)
+        except BaseException:
+            self.release()
+            raise
+
+    def _acquire(self, run: str) -> None:
+        def unlockable(said: str) -> JournalError:
+            return JournalError(f"run `{run}` cannot be locked: {said}")
+
+        patience = Patience()
+        holder = patiently(lambda: self._ask(run), unlockable, patience)
+        # A session of ours that was cut may have the lock until it has ended.
+        while not self._held and patience.begun and holder == _named(self._name) and patience.wait():
+            holder = patiently(lambda: self._ask(run), unlockable, patience)
+        if not self._held:
+            raise _refuse(run, holder)
 
     def _ask(self, run: str) -> dict[str, Any] | None:
-        """Try to take the lock; who has it, if not we."""
+        """Try to take the lock on a new session; who has it, if not we."""
+        self._close()
         connection = self._take()
         if self._held:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -131,43 +133,46 @@ def test_who_is_refused_is_told_who_has_the_lock_whatever_the_row_says(memory: s
             lock.acquire(journal.engine, run.id)
 
 
-@pytest.mark.parametrize("moment", ["before_cursor_execute", "after_cursor_execute"])
-def test_a_connection_that_is_cut_while_it_takes_the_lock(memory: str, moment: str) -> None:
-    """Before: the attempt fails. After: the session had the lock, and the answer of the server is there."""
-    cuts = []
+@contextmanager
+def cut_at(memory: str, what: str, moment: str = "before", times: float = 1) -> Iterator[list[str]]:
+    """All connections are cut at the first statements that hold `what`; yields those statements."""
+    cuts: list[str] = []
 
-    def cut(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if "pg_try_advisory_lock" in statement and not cuts:
-            cuts.append(connection.engine)
+    def cut(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if what in statement and len(cuts) < times:
+            cuts.append(statement)
             by_hand(memory, OTHERS)
 
-    event.listen(Engine, moment, cut)
+    event.listen(Engine, f"{moment}_cursor_execute", cut)
     try:
-        with Journal.open(memory) as journal:
-            run = drive(journal)
-            journal.writer.commit_now(note(run, "a"))
-            assert cuts and run.decided("test", "a") == {}
-            with pytest.raises(RunLocked, match=f"by process {os.getpid()} on"):
-                lock.acquire(journal.engine, run.id)
-            run.release()
+        yield cuts
     finally:
-        event.remove(Engine, moment, cut)
+        event.remove(Engine, f"{moment}_cursor_execute", cut)
 
 
-def test_a_server_that_does_not_come_back_is_said(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_connection_that_is_cut_while_it_takes_the_lock(memory: str, moment: str) -> None:
+    """Before: the attempt fails. After: the session had the lock, and the server's answer is there."""
+    with cut_at(memory, "pg_try_advisory_lock", moment) as cuts, Journal.open(memory) as journal:
+        run = drive(journal)
+        journal.writer.commit_now(note(run, "a"))
+        assert cuts and run.decided("test", "a") == {}
+        with pytest.raises(RunLocked, match=f"by process {os.getpid()} on"):
+            lock.acquire(journal.engine, run.id)
+
+
+@pytest.mark.parametrize("what", ["pg_catalog", "CREATE TABLE turns", "INSERT INTO alembic_version"])
+def test_a_connection_that_is_cut_while_the_journal_is_made(empty: str, what: str) -> None:
+    with cut_at(empty, what, times=2) as cuts, Journal.open(empty) as journal:
+        drive(journal)
+        assert len(cuts) == 2
+
+
+def test_a_server_that_cuts_for_ever_is_said(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(away, "RETRY_S", 0.2)
-
-    def cut(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if "pg_try_advisory_lock" in statement:
-            by_hand(memory, OTHERS)
-
-    with Journal.open(memory) as journal:
-        event.listen(Engine, "before_cursor_execute", cut)
-        try:
-            with pytest.raises(JournalError, match="`r` cannot be locked: terminating connection"):
-                drive(journal)
-        finally:
-            event.remove(Engine, "before_cursor_execute", cut)
+    said = pytest.raises(JournalError, match="`r` cannot be locked: terminating connection")
+    with Journal.open(memory) as journal, cut_at(memory, "pg_try_advisory_lock", times=math.inf), said:
+        drive(journal)
 
 
 def test_a_database_that_may_only_be_read_is_not_waited_for(memory: str) -> None:
