@@ -29,8 +29,12 @@ RUN = "killed"
 PLACE: ContextVar[str] = ContextVar("place", default="nowhere")
 
 
-def witness(log: Path, *engines: Any) -> None:
-    """From here on the engines note (place, seed, process) of every sample before they make it."""
+def witness(log: Path, *engines: Any, delay_s: float = 0.0) -> None:
+    """From here on the engines note (place, seed, process) of every sample before they make it.
+
+    Args:
+        delay_s: How much later they begin, so that kills find calls in flight where answers come at once.
+    """
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     fly = EpisodeHandle._fly
 
@@ -40,13 +44,14 @@ def witness(log: Path, *engines: Any) -> None:
 
     EpisodeHandle._fly = placed  # type: ignore[method-assign]  # this process is to be killed in it
     for engine in engines:
-        engine.generate = _noted(engine.generate, out)
+        engine.generate = _noted(engine.generate, out, delay_s)
 
 
-def _noted(generate: Callable[..., Any], out: int) -> Callable[..., Any]:
+def _noted(generate: Callable[..., Any], out: int, delay_s: float) -> Callable[..., Any]:
     async def noted(self: Any, request: Request) -> Any:
         rows = [{"place": PLACE.get(), "seed": seed, "pid": os.getpid()} for seed in request.seeds]
         os.write(out, "".join(json.dumps(row) + "\n" for row in rows).encode())  # one write: lines never mix
+        await asyncio.sleep(delay_s)
         return await generate(self, request)
 
     return noted
@@ -236,7 +241,7 @@ class Evolve(Work):
 
         torch.set_num_threads(1)
         loop.draw = lambda journal, story, folder: []  # type: ignore[assignment]  # a second a life
-        witness(self.folder / "calls.jsonl", TransformersEngine)
+        witness(self.folder / "calls.jsonl", TransformersEngine, delay_s=0.02)
         loop.evolve(load_config(self._config()), self.memory)
 
     def results(self, end: Snapshot) -> Any:
@@ -269,7 +274,7 @@ class Swe(Work):
     def live(self) -> None:
         from swe_life import run_command
 
-        witness(self.folder / "calls.jsonl", ScriptedEngine)
+        witness(self.folder / "calls.jsonl", ScriptedEngine, delay_s=0.03)
         run_command(self.memory)
 
     def results(self, end: Snapshot) -> Any:
