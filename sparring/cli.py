@@ -25,6 +25,7 @@ from sparring.cli_policy import policy
 from sparring.cli_report import report
 from sparring.cli_swe import swe
 from sparring.cli_training import evolve, rewards, tournament
+from sparring.cli_view import view
 from sparring.errors import SparringError, UserError
 from sparring.graphs.console import (
     Incomplete,
@@ -160,6 +161,7 @@ def resume(  # noqa: PLR0913 - a parameter for each option
 
 
 app.command()(report)
+app.command()(view)
 
 
 @models.command("list")

@@ -67,8 +67,8 @@ def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def connect(memory: str | Path, durability: Durability = "full") -> Engine:
-    """A SQLAlchemy engine whose transactions begin as the journal needs them.
+def connect(memory: str | Path, durability: Durability = "full", read_only: bool = False) -> Engine:
+    """A SQLAlchemy engine whose transactions begin as the journal needs them, or one that cannot write.
 
     Raises:
         UserError: the database cannot be opened; the message names it without its password.
@@ -77,9 +77,8 @@ def connect(memory: str | Path, durability: Durability = "full") -> Engine:
     if durability not in ("full", "normal"):
         raise UserError(f"durability `{durability}`: use `full` or `normal`")
     try:
-        engine = (
-            _sqlite(url, durability) if url.get_backend_name() == "sqlite" else _postgres(url, durability)
-        )
+        kind = _sqlite if url.get_backend_name() == "sqlite" else _postgres
+        engine = kind(url, durability, read_only)
         _reach(engine)
     except (DBAPIError, sqlite3.Error, OSError) as error:
         raise UserError(f"memory `{_shown(url)}` cannot be opened: {cause(error)}") from None
@@ -103,11 +102,12 @@ def _shown(url: URL) -> str:
     return url.render_as_string(hide_password=True).replace("+psycopg", "")
 
 
-def _postgres(url: URL, durability: Durability) -> Engine:
-    return connect_postgres(url, {"synchronous_commit": "on" if durability == "full" else "off"})
+def _postgres(url: URL, durability: Durability, read_only: bool) -> Engine:
+    settings = {"synchronous_commit": "on" if durability == "full" else "off"}
+    return connect_postgres(url, settings | ({"default_transaction_read_only": "on"} if read_only else {}))
 
 
-def _sqlite(url: URL, durability: Durability) -> Engine:
+def _sqlite(url: URL, durability: Durability, read_only: bool) -> Engine:
     options: dict[str, Any] = {"poolclass": StaticPool} if in_memory(url) else {}
     if not in_memory(url):
         _probe(Path(str(url.database)))
@@ -119,12 +119,13 @@ def _sqlite(url: URL, durability: Durability) -> Engine:
         tables = {name for (name,) in dbapi.execute("SELECT name FROM sqlite_master")}
         ours = not tables or "turns" in tables  # nothing is changed in a file of something else
         # Rows are of 1 to 4 kB, which would waste half of a 4 kB page.
-        kept = ("page_size=16384", "journal_mode=WAL") if ours else ()
+        kept = ("page_size=16384", "journal_mode=WAL") if ours and not read_only else ()
         for pragma in (
             *kept,
             f"synchronous={durability}",
             "foreign_keys=ON",
             "cache_size=-16384",
+            f"query_only={int(read_only)}",
         ):
             dbapi.execute(f"PRAGMA {pragma}")
 
@@ -201,13 +202,13 @@ def upgrade(engine: Engine) -> str | None:
     return before
 
 
-def open_database(memory: str | Path, durability: Durability = "full") -> Engine:
+def open_database(memory: str | Path, durability: Durability = "full", read_only: bool = False) -> Engine:
     """Connect, and create the schema where the database is empty.
 
     Raises:
         UserError: the journal is older or newer than this version of Sparring.
     """
-    engine = connect(memory, durability)
+    engine = connect(memory, durability, read_only)
 
     def prepared() -> str:
         found = revision(engine)

@@ -41,22 +41,28 @@ CONFIGURED = {"evolve": "evolve", "archive": "evolve", "tournament": "tournament
 class Journal:
     """An open journal. Cheap to open, safe to share among coroutines and threads of one process."""
 
-    def __init__(self, memory: str | Path = "sqlite://", durability: Durability = "full") -> None:
+    def __init__(
+        self, memory: str | Path = "sqlite://", durability: Durability = "full", read_only: bool = False
+    ) -> None:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         if in_memory(parse_url(memory)):
             # A memory database has one connection, and readers must not see a writer's half commit.
             self._temporary = tempfile.TemporaryDirectory(prefix="sparring-")
             memory = Path(self._temporary.name) / "journal.db"
         self.durability = durability
-        self.engine = open_database(memory, durability)
+        self.engine = open_database(memory, durability, read_only)
         self.ids = Ids(self.engine)
         self._locks: WeakSet[Lock] = WeakSet()
         self.writer = Writer(self.engine, self._look_after)
 
     @classmethod
-    def open(cls, memory: str | Path, durability: Durability = "full") -> Journal:
-        """Open or create a journal: a file path or a `postgresql://` URL."""
-        return cls(memory, durability)
+    def open(cls, memory: str | Path, durability: Durability = "full", read_only: bool = False) -> Journal:
+        """Open or create a journal: a file path or a `postgresql://` URL.
+
+        Args:
+            read_only: The database itself refuses whatever would write.
+        """
+        return cls(memory, durability, read_only)
 
     @classmethod
     @contextmanager

@@ -1,0 +1,240 @@
+"""What pages count, sort and filter by, derived from the journal and kept in memory.
+
+A journal of a million turns cannot be summed while somebody waits for a page. So a thread reads every episode
+once when it is new and again for as long as it is open, and keeps one small row of it in a SQLite database of
+its own; pages ask that one. The journal is never written to.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Text, func, select, type_coerce
+
+from sparring.errors import SparringError
+from sparring.graphs.pool import answer_of
+from sparring.memory.journal import Journal
+from sparring.memory.schema import Agent, Episode, Event, Reward, Run, Task, Turn
+
+LOOK_S = 1.0
+"""How often the journal is looked at for what is new."""
+AHEAD = 200
+"""Episodes read at once; between two such reads the pages have their turn."""
+BLOCK = 16 * 4096
+"""Ids are handed out in blocks of 4,096: the newest rows need not have the highest, so many are looked at
+again."""
+TABLE = """
+CREATE TABLE facts (
+    number INTEGER PRIMARY KEY, id TEXT, run TEXT, task TEXT, iteration INT, copy INT, status TEXT,
+    started REAL, finished REAL, calls INT, prompt_tokens INT, completion_tokens INT, cost REAL,
+    roles TEXT, answers INT, correct INT, referenced INT, reward REAL
+);
+CREATE INDEX facts_run ON facts (run, number);
+"""
+COLUMNS = (
+    *("number", "id", "run", "task", "iteration", "copy", "status", "started", "finished"),
+    *("calls", "prompt_tokens", "completion_tokens", "cost", "roles", "answers", "correct", "referenced"),
+)
+"""All but the reward, which comes later than the episode's end."""
+KEEP = (
+    f"INSERT INTO facts ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "
+    f"ON CONFLICT DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in COLUMNS[1:])}"
+)
+PAY = "UPDATE facts SET reward = ?1 WHERE number = ?2 AND abs(coalesce(reward, 0)) <= abs(?1)"
+
+
+class Facts:
+    """One row for each episode, as fresh as the last look."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._database = sqlite3.connect(":memory:", check_same_thread=False)
+        self._database.row_factory = sqlite3.Row
+        self._database.executescript(TABLE)
+        self._guard = threading.Lock()
+        self._roles: dict[str, str] = {}
+        self._unfinished: dict[int, str] = {}
+        """Number -> run of those that may still change: a failed one is played again when its run goes on."""
+        self._runs: dict[str, tuple[str, int]] = {}
+        self._last_reward = 0
+        self._rewards = 0
+        self._stop = threading.Event()
+        self.total = 0
+        """Episodes in the journal at the last look."""
+        self.known = 0
+        """Those that have a row."""
+        self.trouble: str | None = None
+        """Why the last look failed."""
+        self._thread = threading.Thread(target=self._follow, name="sparring-view", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._database.close()
+
+    @property
+    def ready(self) -> bool:
+        return self.known >= self.total
+
+    def ask(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[sqlite3.Row]:
+        """Rows of a query over the table `facts`."""
+        with self._guard:
+            return self._database.execute(query, values).fetchall()
+
+    def look(self) -> None:
+        """Read what is new, or was open at the last look."""
+        runs = {row.id: (row.status, row.epoch) for row in self._journal.read(RUNS)}
+        moving = {run for run, state in runs.items() if state[0] == "open" or state != self._runs.get(run)}
+        again = {number for number, run in self._unfinished.items() if run in moving}
+        waiting = sorted({*self._new(), *again})
+        for part in _parts(waiting, AHEAD):
+            if self._stop.is_set():
+                return
+            self._read(part)
+            self.known = self.ask("SELECT count(*) FROM facts")[0][0]
+            time.sleep(0.001)
+        self._runs = runs
+        self._pay()
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.look()
+                self.trouble = None
+            except SparringError as error:
+                self.trouble = str(error)
+            self._stop.wait(LOOK_S)
+
+    def _new(self) -> list[int]:
+        """Numbers of episodes that have no row yet; everything is forgotten where some were deleted."""
+        self.total = int(self._journal.read(select(func.count(Episode.number)))[0][0])
+        known = {row["number"] for row in self.ask("SELECT number FROM facts")} if self.known else set()
+        if len(known) == self.total:
+            return []
+        since = max(known, default=0) - BLOCK
+        found = {
+            row.number for row in self._journal.read(select(Episode.number).where(Episode.number > since))
+        }
+        new = found - known
+        if len(known) + len(new) < self.total:  # somebody's block is older still
+            new = {row.number for row in self._journal.read(select(Episode.number))} - known
+        if len(known) + len(new) > self.total:
+            self._forget()
+            new = {row.number for row in self._journal.read(select(Episode.number))}
+        return sorted(new)
+
+    def _forget(self) -> None:
+        with self._guard, self._database:
+            self._database.execute("DELETE FROM facts")
+        self._unfinished.clear()
+        self._last_reward = self._rewards = self.known = 0
+
+    def _read(self, numbers: Sequence[int]) -> None:
+        rows = {row.number: row for row in self._journal.read(_episodes(numbers))}
+        spoken = self._spoken(list(rows))
+        verdicts = select(Event.episode_number, Event.payload).where(
+            Event.episode_number.in_(rows), Event.kind == "verdict"
+        )
+        correct = {row.episode_number: row.payload.get("correct") for row in self._journal.read(verdicts)}
+        made = [
+            (*(row.number, row.id, row.run_id, row.name, row.iteration, row.copy, row.status),
+             *(row.started_at, row.finished_at), *spoken[number].row(), correct.get(number), row.referenced)
+            for number, row in rows.items()
+        ]  # fmt: skip
+        with self._guard, self._database:
+            self._database.executemany(KEEP, made)
+        for number, row in rows.items():
+            if row.status == "done":
+                self._unfinished.pop(number, None)
+            else:
+                self._unfinished[number] = row.run_id
+
+    def _spoken(self, numbers: Sequence[int]) -> dict[int, _Spoken]:
+        columns = (Turn.episode_number, Turn.agent_id, Turn.final, Turn.prompt_tokens, Turn.completion_tokens)
+        parsed = type_coerce(Turn.parsed, Text).label("parsed")
+        query = select(*columns, Turn.cost, parsed).where(Turn.episode_number.in_(numbers))
+        found: dict[int, _Spoken] = defaultdict(_Spoken)
+        for row in self._journal.read(query):
+            found[row.episode_number].add(row, self._role(row.agent_id))
+        return found
+
+    def _role(self, agent: str) -> str:
+        if agent not in self._roles:
+            self._roles.update({row.id: row.role for row in self._journal.read(select(Agent.id, Agent.role))})
+        return self._roles.get(agent, "?")
+
+    def _pay(self) -> None:
+        """The reward furthest from 0 of each episode; rewards are often derived long after its end."""
+        count, last = self._journal.read(select(func.count(Reward.id), func.max(Reward.id)))[0]
+        if count == self._rewards:
+            return
+        since = max(0, self._last_reward - BLOCK) if count > self._rewards else 0
+        query = (
+            select(Turn.episode_number, func.max(Reward.value), func.min(Reward.value))
+            .join(Turn, Turn.id == Reward.turn_id)
+            .where(Reward.value.is_not(None))
+            .group_by(Turn.episode_number)
+        )
+        while since < last and not self._stop.is_set():
+            until = since + 20_000
+            part = query.where(Reward.id > since, Reward.id <= until)
+            paid = [(max(high, low, key=abs), number) for number, high, low in self._journal.read(part)]
+            with self._guard, self._database:
+                self._database.executemany(PAY, paid)
+            since = until
+        self._rewards, self._last_reward = int(count), int(last or 0)
+
+
+class _Spoken:
+    """Sums over the turns of an episode."""
+
+    __slots__ = ("answers", "calls", "completion", "cost", "prompt", "roles")
+
+    def __init__(self) -> None:
+        self.calls = self.prompt = self.completion = 0
+        self.cost = 0.0
+        self.roles: set[str] = set()
+        self.answers: set[str] = set()
+
+    def add(self, row: Any, role: str) -> None:
+        self.calls += 1
+        self.prompt += row.prompt_tokens
+        self.completion += row.completion_tokens
+        self.cost += row.cost
+        self.roles.add(role)
+        if row.final and row.parsed and '"answer"' in row.parsed:
+            parsed = json.loads(row.parsed)
+            if answer := answer_of(parsed if isinstance(parsed, dict) else None):
+                self.answers.add(answer)
+
+    def row(self) -> tuple[Any, ...]:
+        roles = f",{','.join(sorted(self.roles))},"
+        return self.calls, self.prompt, self.completion, self.cost, roles, len(self.answers)
+
+
+RUNS = select(Run.id, Run.status, Run.epoch)
+
+
+def _episodes(numbers: Sequence[int]) -> Any:
+    columns = (
+        *(Episode.number, Episode.id, Episode.run_id, Episode.iteration, Episode.copy, Episode.status),
+        *(Episode.started_at, Episode.finished_at, Task.name, Task.answer.is_not(None).label("referenced")),
+    )
+    return select(*columns).join(Task, Task.id == Episode.task_id).where(Episode.number.in_(numbers))
+
+
+def _parts(values: Iterable[int], size: int) -> Iterator[list[int]]:
+    iterator = iter(values)
+    while part := list(islice(iterator, size)):
+        yield part

@@ -1,0 +1,158 @@
+"""The list of runs, and one run with its episodes: rows of `Facts`, and what a page shows beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Text, func, or_, select, type_coerce
+
+from sparring.graphs.stats import Estimate, wilson
+from sparring.memory.journal import Journal
+from sparring.memory.schema import Episode, Run, Task
+from sparring.view.facts import Facts
+
+PAGE = 50
+"""Rows of a table on one page."""
+SUMS = """
+SELECT run, count(*) AS episodes, sum(status = 'done') AS done, sum(status = 'failed') AS failed,
+       sum(calls) AS calls, sum(prompt_tokens + completion_tokens) AS tokens, sum(cost) AS cost
+FROM facts WHERE run IN ({}) GROUP BY run
+"""
+SHARES = """
+SELECT run, sum(share) AS hits, count(*) AS tasks FROM (
+    SELECT run, task,
+           avg(CASE WHEN correct IS NOT NULL THEN correct WHEN status = 'failed' THEN 0 END) AS share
+    FROM facts WHERE referenced AND status IN ('done', 'capped', 'failed') AND run IN ({})
+    GROUP BY run, task)
+WHERE share IS NOT NULL GROUP BY run
+"""
+JUDGED = "SELECT DISTINCT run FROM facts WHERE correct IS NOT NULL AND run IN ({})"
+ORDERS = {
+    "order": "number",
+    "reward": "abs(coalesce(reward, 0)) DESC, number",
+    "calls": "calls DESC, number",
+    "tokens": "prompt_tokens + completion_tokens DESC, number",
+    "answers": "answers DESC, number",
+}
+VERDICTS = {"wrong": "correct = 0", "right": "correct = 1", "none": "correct IS NULL"}
+LIGHT = (Run.id, Run.parent_id, Run.kind, Run.protocol, Run.status, Run.seed, Run.driver, Run.epoch)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some rows of many."""
+
+    rows: Sequence[Any]
+    total: int
+    number: int
+    """From 1."""
+
+    @property
+    def last(self) -> int:
+        return max(1, -(-self.total // PAGE))
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What a run amounts to so far."""
+
+    episodes: int = 0
+    done: int = 0
+    failed: int = 0
+    calls: int = 0
+    tokens: int = 0
+    cost: float = 0.0
+    accuracy: Estimate | None = None
+    """As `report` has it for one episode a task; with several copies Wilson's interval over tasks."""
+
+
+def run_list(journal: Journal, facts: Facts, wanted: Mapping[str, str], page: int) -> Page:
+    """Rows (run, its sums), newest first, of those that fit `wanted`: `kind`, `status`, `q` (in the name)."""
+    query = select(*LIGHT, Run.created_at, Run.finished_at)
+    if wanted.get("kind"):
+        query = query.where(Run.kind == wanted["kind"])
+    if wanted.get("status"):
+        query = query.where(Run.status == wanted["status"])
+    if wanted.get("q"):
+        query = query.where(or_(_holds(Run.id, wanted["q"]), _holds(Run.protocol, wanted["q"])))
+    total = int(journal.read(select(func.count()).select_from(query.subquery()))[0][0])
+    page = min(max(1, page), max(1, -(-total // PAGE)))
+    rows = journal.read(query.order_by(Run.created_at.desc(), Run.id).offset((page - 1) * PAGE).limit(PAGE))
+    sums = sums_of(facts, [row.id for row in rows])
+    return Page([(row, sums[row.id]) for row in rows], total, page)
+
+
+def sums_of(facts: Facts, runs: Sequence[str]) -> dict[str, Sums]:
+    """What these runs amount to."""
+    marks = ",".join("?" * len(runs))
+    shares = {row["run"]: wilson(row["hits"], row["tasks"]) for row in facts.ask(SHARES.format(marks), runs)}
+    judged = {row["run"] for row in facts.ask(JUDGED.format(marks), runs)}
+    found = {row["run"]: dict(row) for row in facts.ask(SUMS.format(marks), runs)}
+    made = {}
+    for run in runs:
+        given = {name: value or 0 for name, value in found.get(run, {}).items() if name != "run"}
+        made[run] = Sums(**given, accuracy=shares.get(run) if run in judged else None)
+    return made
+
+
+def episode_list(journal: Journal, facts: Facts, run: str, wanted: Mapping[str, str], page: int) -> Page:
+    """Rows (facts, outcome) of a run's episodes that fit `wanted`, in the order `sort` names.
+
+    `q`: in the task's name or question; `role`, `status`, `verdict` (right, wrong, none); `differ`: more than
+    one answer was given; `sort`: order, reward (furthest from 0 first), calls, tokens, answers.
+    """
+    where, values = ["run = ?"], [run]
+    if wanted.get("q"):
+        names = [row.name for row in journal.read(_asked(run, wanted["q"]))]
+        where.append(f"task IN ({','.join('?' * len(names))})")
+        values += names
+    if wanted.get("status"):
+        where.append("status = ?")
+        values.append(wanted["status"])
+    if wanted.get("role"):
+        where.append("instr(roles, ?)")
+        values.append(f",{wanted['role']},")
+    if wanted.get("verdict") in VERDICTS:
+        where.append(VERDICTS[wanted["verdict"]])
+    if wanted.get("differ"):
+        where.append("answers > 1")
+    if wanted.get("sort") == "reward":
+        where.append("reward IS NOT NULL")
+    fits = " AND ".join(where)
+    total = facts.ask(f"SELECT count(*) FROM facts WHERE {fits}", values)[0][0]
+    page = min(max(1, page), max(1, -(-total // PAGE)))
+    order = ORDERS.get(wanted.get("sort", ""), ORDERS["order"])
+    rows = facts.ask(
+        f"SELECT * FROM facts WHERE {fits} ORDER BY {order} LIMIT {PAGE} OFFSET {(page - 1) * PAGE}", values
+    )
+    query = select(Episode.number, Episode.outcome).where(Episode.number.in_([row["number"] for row in rows]))
+    outcomes = {row.number: row.outcome for row in journal.read(query)}
+    return Page([(row, outcomes.get(row["number"]) or {}) for row in rows], total, page)
+
+
+def _asked(run: str, words: str) -> Any:
+    """Names of a run's tasks that hold these words in name or question."""
+    held = or_(_holds(Task.name, words), _holds(type_coerce(Task.question, Text), words))
+    played = select(Episode.task_id).where(Episode.run_id == run)
+    return select(Task.name).distinct().where(held, Task.id.in_(played)).limit(10_000)
+
+
+def _holds(column: Any, words: str) -> Any:
+    return column.icontains(words, autoescape=True)
+
+
+def choices(facts: Facts, run: str) -> dict[str, list[str]]:
+    """What a run's episodes can be filtered by."""
+    statuses = facts.ask("SELECT DISTINCT status FROM facts WHERE run = ? ORDER BY status", (run,))
+    roles = facts.ask("SELECT DISTINCT roles FROM facts WHERE run = ?", (run,))
+    names = {role for row in roles for role in row["roles"].split(",") if role}
+    return {"status": [row["status"] for row in statuses], "role": sorted(names)}
+
+
+def children(journal: Journal, run: str) -> list[Any]:
+    """Runs that another one began: evaluations, baselines, plays of an evolution."""
+    return journal.read(
+        select(*LIGHT, Run.created_at).where(Run.parent_id == run).order_by(Run.created_at, Run.id).limit(200)
+    )

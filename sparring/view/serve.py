@@ -1,0 +1,46 @@
+"""Serve the pages of a journal on loopback until interrupted."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable
+
+from sparring.errors import UserError
+from sparring.memory.journal import Journal
+
+HOST = "127.0.0.1"
+
+
+def listen(port: int) -> socket.socket:
+    """A socket on loopback.
+
+    Raises:
+        UserError: the port is taken.
+    """
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((HOST, port))
+    except OSError as error:
+        made.close()
+        raise UserError(
+            f"port {port} cannot be used: {error.strerror}; `--port 0` takes a free one"
+        ) from None
+    return made
+
+
+def serve(memory: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve until interrupted; `ready` is told the address, which holds a token that is new each time."""
+    import uvicorn
+
+    from sparring.view.app import make_app
+
+    with Journal.open(memory, read_only=True) as journal, listen(port) as at:
+        token, port = secrets.token_urlsafe(18), at.getsockname()[1]
+        name = journal.engine.url.render_as_string(hide_password=True).replace("+psycopg", "")
+        config = uvicorn.Config(
+            make_app(journal, name, token, port), log_level="warning", access_log=False, server_header=False
+        )
+        ready(f"http://{HOST}:{port}/?token={token}")
+        uvicorn.Server(config).run([at])
