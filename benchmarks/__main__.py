@@ -82,6 +82,7 @@ BENCHMARKS = {
         "-m benchmarks.vllm_bench", "", "--repeats 1 --conversations 16", python=str(VLLM), lacks=no_vllm
     ),
     "journal_million": Benchmark("-m benchmarks.journal_million", "", "--turns 50000"),
+    "view_pages": Benchmark("-m benchmarks.view_pages", "", "--turns 50000"),
     "experience": Benchmark("-m benchmarks.experience", "", "--turns 60000"),
     "trainer_bench": Benchmark("-m benchmarks.trainer_bench", "", "--repeats 1 --scale 0.25"),
     "kill": Benchmark("benchmarks/kill.py", f"{EVERY} --kills 100", "--kills 20"),

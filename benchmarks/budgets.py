@@ -107,6 +107,10 @@ BUDGETS: dict[str, tuple[Budget, ...]] = {
         Budget("start in bwrap above a plain command's", "under", 60, "ms"),
     ),
     "grading": (Budget("a later grade of an instance / the first", "under", 1),),
+    "view_pages": (
+        Budget("slowest page, journal read", "under", 300, "ms"),
+        Budget("worst page while it is read", "under", 300, "ms"),
+    ),
     "games": (Budget("games a minute, at once / one by one", "at least", 5),),
     "discussions": (Budget("discussions a minute, at once / one call at a time", "at least", 6),),
 }

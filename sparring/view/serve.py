@@ -22,6 +22,7 @@ def listen(port: int) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((HOST, port))
+        made.listen()  # from here on who comes early waits
     except OSError as error:
         made.close()
         raise UserError(
