@@ -304,11 +304,13 @@ def campaign(
 ROOMS = ("training", "agents", "graphs", "tools", "cli")
 
 
-def judge(tallies: Sequence[Tally], benchmark: str) -> list[Row]:
+def judge(tallies: Sequence[Tally], benchmark: str, cut: bool = False) -> list[Row]:
     """The budgets, DESIGN section 10; each campaign has to hit every class, which only many kills do."""
     hit: int | str = min(sum(tally.classes[name] > 0 for name in CLASSES[:3]) for tally in tallies)
     if any(tally.kills < 100 for tally in tallies):
         hit = "not run: it takes 100 kills"
+    if cut:
+        hit = "not run: cuts kill nobody"
     figures = (
         sum(len(tally.lost) for tally in tallies),
         sum(len(tally.doubled) for tally in tallies),
@@ -346,7 +348,7 @@ def main() -> int:
             for problem in (*tally.lost, *tally.doubled, *tally.wrong):
                 print(problem, file=sys.stderr)
             tallies.append(tally)
-    rows = judge(tallies, "kill postgresql" if options.memory else "kill")
+    rows = judge(tallies, "kill postgresql" if options.memory else "kill", options.cut)
     return finish(rows, {"seed": options.seed, **told}, options.out)
 
 
