@@ -173,7 +173,7 @@ class Crew:
         async with place.lock:
             try:
                 if place.actor is None:
-                    place.actor = self._hire(self.places.index(place))
+                    place.actor = self._hire(self.places.index(place), again=place.misses > 0)
                     await asyncio.wait_for(self._ask(place, "open", *self._opening), START_S)
                 for name in self._rows.keys() - place.prepared:
                     await self._ask(place, "prepare", self._rows[name])
@@ -190,14 +190,15 @@ class Crew:
                 raise WorkerLost(f"a worker did not start: {why}") from None
             place.misses = 0
 
-    def _hire(self, number: int) -> Any:
-        """A new worker: for one without a GPU the machines take turns, as long as they are there."""
+    def _hire(self, number: int, *, again: bool) -> Any:
+        """A new worker. Without a GPU the machines take turns; one that failed to start may go anywhere."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         where: Any = "SPREAD"
-        if not self._options["num_gpus"]:
+        if not self._options["num_gpus"] and not again:
             alive = sorted(node["NodeID"] for node in self._ray.nodes() if node["Alive"])
-            where = NodeAffinitySchedulingStrategy(alive[number % len(alive)], soft=True)
+            # Not `soft`: Ray takes that for a wish, and may put all workers on one machine.
+            where = NodeAffinitySchedulingStrategy(alive[number % len(alive)], soft=False)
         return self._worker.options(**self._options, scheduling_strategy=where).remote()
 
     async def _ask(self, place: Place, verb: str, *given: Any) -> Any:
