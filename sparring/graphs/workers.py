@@ -102,6 +102,7 @@ class Crew:
         self._rows: dict[str, dict[str, Any]] = {}
         self._run: tuple[str, int, object] | None = None
         self._why = ""
+        """Why the last one did not start."""
         self.places = [Place() for _ in range(count)]
 
     @property
@@ -153,7 +154,6 @@ class Crew:
                     raise
                 except SparringError as error:
                     log.warning("%s", error)
-                    self._why = str(error)
                     continue  # nothing was begun: another worker can have it at once
                 return str(await self._ask(chosen, "play", place, iteration, copy))
             finally:
@@ -171,6 +171,8 @@ class Crew:
     async def _man(self, place: Place) -> None:
         """A worker there, who has the engines and has begun what is played now."""
         async with place.lock:
+            if place.misses >= TRIES:
+                raise WorkerLost("its place was closed meanwhile")
             try:
                 if place.actor is None:
                     place.actor = self._hire(self.places.index(place), again=place.misses > 0)
@@ -184,10 +186,10 @@ class Crew:
             except (SparringError, TimeoutError) as error:
                 place.misses += 1
                 self._leave(place, place.actor)
+                self._why = str(error) or f"no answer in {START_S:g} s"
                 if isinstance(error, SparringError) and not isinstance(error, WorkerLost):
                     raise
-                why = str(error) or f"no answer in {START_S:g} s"
-                raise WorkerLost(f"a worker did not start: {why}") from None
+                raise WorkerLost(f"a worker did not start: {self._why}") from None
             place.misses = 0
 
     def _hire(self, number: int, *, again: bool) -> Any:

@@ -319,6 +319,40 @@ async def test_what_cannot_work_leaves_no_run(cluster: str, stand: Stand) -> Non
         assert journal.read(select(Run.id)) == []
 
 
+async def test_workers_that_cannot_be_had_are_said_before_there_is_a_run(
+    cluster: str, stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as other:
+        other.setattr(workers, "code", lambda: "0.0.9 (1234)")
+        with pytest.raises(UserError, match=r"has Sparring .*, the driver 0.0.9 \(1234\): install the same"):
+            await stand.play()
+    monkeypatch.setattr(workers, "START_S", 0.01)
+    with pytest.raises(workers.NoWorkers, match=r"did not start: no answer in 0.01 s; Ray's logs say more"):
+        await stand.play()
+    with Journal.open(stand.memory) as journal:
+        assert journal.read(select(Run.id)) == []
+
+
+async def test_a_place_where_no_other_worker_starts_is_closed(
+    cluster: str, stand: Stand, alone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a machine comes back with another Sparring, or the server has no connection left for it."""
+    begin, crews = workers.Crew.begin, list[workers.Crew]()
+
+    def noted(self: workers.Crew, run: Any) -> None:
+        crews.append(self)
+        begin(self, run)
+
+    monkeypatch.setattr(workers.Crew, "begin", noted)
+    playing = asyncio.create_task(stand.play(delay=0.3))
+    await until(lambda: len(pids(stand)) == 2 and len(stand.calls()) > 20)
+    crews[0]._opening = (*crews[0]._opening[:-1], "0.0.9 (1234)")
+    victim = pids(stand)[0]
+    os.kill(victim, signal.SIGKILL)
+    doubled(stand, same(stand, await playing, alone), {victim}, most=4 * SPEAKERS)
+    assert sorted(place.misses for place in crews[0].places) == [0, workers.TRIES]
+
+
 async def test_failures_are_data_and_a_pool_is_drawn_beside(cluster: str, stand: Stand) -> None:
     """A scripted engine that breaks on one question; and the baseline on the same workers."""
     script = stand.log.parent / "script.jsonl"
