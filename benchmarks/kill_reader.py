@@ -45,6 +45,10 @@ class SeenTurn(NamedTuple):
     content: Any
     """The parts of its text."""
     parsed: Any
+    heard: tuple[Any, ...] = ()
+    """The parts of each message that it answers, the first one first."""
+    tokens: Any = None
+    """How many the prompt has; ids and log-probabilities of the completion, as bytes."""
 
 
 @dataclass
@@ -79,11 +83,12 @@ class Snapshot:
 
     def results(self) -> tuple[Any, ...]:
         """What two runs of the same work must have in common."""
-        return self.turns_only(), self.events, self.episodes
+        return {key: turn[1:] for key, turn in self.turns.items()}, self.events, self.episodes
 
     def turns_only(self) -> dict[Key, tuple[Any, ...]]:
-        """The turns without their ids."""
-        return {key: turn[1:] for key, turn in self.turns.items()}
+        """Seed, status, text and result of each turn: no ids, no message that may tell how long a command
+        took, no floats that hang on what was computed beside them."""
+        return {key: (turn.seed, turn.status, turn.content, turn.parsed) for key, turn in self.turns.items()}
 
 
 def differences(before: Snapshot, now: Snapshot) -> Iterator[str]:
@@ -208,15 +213,16 @@ def _read(connection: Connection, shared: tuple[str, ...]) -> Snapshot:
     rows = list(connection.execute(episodes.join(Task)))
     places = {row.number: f"{row.run_id} {row.name}/{row.iteration}/{row.copy}" for row in rows}
     turns = list(connection.execute(select(Turn)))
-    said = list(connection.execute(select(Message)))
-    contents = {row.id: row.content for row in said}
-    parents = {row.id: row.parent_id for row in said}
+    messages = list(connection.execute(select(Message)))
+    contents = {row.id: row.content for row in messages}
+    parents = {row.id: row.parent_id for row in messages}
     seen = Snapshot(episodes={places[row.number]: (row.status, row.outcome) for row in rows})
     known = {row.id for row in turns}
     called: dict[int, Key] = {}
     for row in turns:
         key = called[row.id] = (places[row.episode_number], row.key, row.attempt)
-        seen.turns[key] = SeenTurn(row.id, row.seed, row.status, contents.get(row.output_id), row.parsed)
+        said, heard = contents.get(row.output_id), tuple(_heard(row.input_id, parents, contents))[::-1]
+        seen.turns[key] = SeenTurn(row.id, row.seed, row.status, said, row.parsed, heard, _tokens(row))
         if not _whole(row, parents) or row.prefix_turn_id not in {None, *known}:
             seen.dangling.append(f"turn {key} without all of its messages or its prefix")
     for row in connection.execute(select(Event)):
@@ -242,6 +248,18 @@ def _facts(connection: Connection, called: Mapping[int, Key]) -> Iterator[tuple[
         yield ("update", row.run_id, row.policy, row.step), (row.status, row.to_version_id)
     for row in connection.execute(select(PolicyVersion)):
         yield ("version", row.policy, row.number), (row.base_hash, row.adapter_hash)
+
+
+def _heard(message: int, parents: Mapping[int, int], contents: Mapping[int, Any]) -> Iterator[Any]:
+    while message in parents:
+        yield contents[message]
+        message = parents[message]
+
+
+def _tokens(turn: Any) -> Any:
+    prompt = None if turn.prompt_tail is None else turn.prefix_length + len(turn.prompt_tail)
+    packed = (turn.completion_ids, turn.logprobs)
+    return prompt, *(None if array is None else array.tobytes() for array in packed)
 
 
 def _whole(turn: Any, parents: Mapping[int, int]) -> bool:

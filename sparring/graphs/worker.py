@@ -4,36 +4,91 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
+import socket
+from collections.abc import Awaitable, Callable
+from functools import wraps
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
+import sparring
 from sparring.agents.engines.registry import EnginePool
+from sparring.errors import SparringError, UserError
 from sparring.graphs.player import Player
 from sparring.memory.journal import Journal
+from sparring.memory.types import digest
+
+T = TypeVar("T")
 
 Usage = tuple[int, int]
 """Samples and completion tokens."""
 
 
+def code() -> str:
+    """Sparring's version and a hash of its source: equal wherever the same is installed."""
+    folder = Path(sparring.__file__).parent
+    files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*.py"))
+    parts = [part for name, path in files for part in (name, path.read_bytes())]
+    return f"{sparring.__version__} ({digest(*parts, size=4).hex()})"
+
+
+def carried(error: Exception) -> SparringError:
+    """An error as it reaches the driver: not every library's survives the way, and words do."""
+    if isinstance(error, SparringError):
+        try:
+            pickle.loads(pickle.dumps(error))
+            return error
+        except Exception:  # whatever it holds
+            same = UserError if isinstance(error, UserError) else SparringError
+            return same(str(error))
+    return SparringError(f"a worker failed: {type(error).__name__}: {error}")
+
+
+def _told(work: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
+    @wraps(work)
+    async def plainly(*given: Any) -> T:
+        try:
+            return await work(*given)
+        except Exception as error:
+            raise carried(error) from None
+
+    return plainly
+
+
 class Worker:
     """A Ray actor that plays the episodes it is handed, several at a time."""
 
-    async def open(self, url: str, durability: Any, folder: str, parts: int) -> None:
+    @_told
+    async def open(self, url: str, durability: Any, folder: str, parts: int, wanted: str) -> None:
         """Reach the journal. Relative names mean what they mean to the driver, where its folder is there.
 
         Args:
             parts: workers that share the limits of the engines.
+            wanted: the driver's `code`.
+
+        Raises:
+            UserError: another Sparring is installed here, or the journal cannot be reached from here.
         """
+        here = f"the worker on `{socket.gethostname()}`"
+        if (mine := code()) != wanted:
+            raise UserError(
+                f"{here} has Sparring {mine} from {Path(sparring.__file__).parent}, the driver {wanted}: "
+                "install the same on every machine"
+            )
         if Path(folder).is_dir():
             os.chdir(folder)
-        self._journal = await asyncio.to_thread(Journal.open, url, durability)
+        try:
+            self._journal = await asyncio.to_thread(Journal.open, url, durability)
+        except UserError as error:
+            raise UserError(f"{here}: {error}; every machine has to reach the journal by this URL") from None
         self._pool = EnginePool(parts)
         self._prepared: dict[str, Any] = {}
         self._player: Player | None = None
         self._end = asyncio.Event()
         self._playing: set[asyncio.Task[str]] = set()
 
+    @_told
     async def prepare(self, row: dict[str, Any]) -> None:
         """Have the engines of a play ready, before its run has a row or an episode."""
         from sparring.graphs.play import Play  # not on top: it imports who hires workers
@@ -44,6 +99,7 @@ class Worker:
         await asyncio.to_thread(cast.protocol.ready)
         self._prepared[row["id"]] = play, agents
 
+    @_told
     async def begin(self, run: str, epoch: int) -> None:
         """Be at work for a run, and for no other, until told otherwise."""
         await self.rest()
@@ -64,6 +120,7 @@ class Worker:
             self._working.result()
         self._player = player
 
+    @_told
     async def play(self, place: int, iteration: int, copy: int) -> str:
         """Play an episode, its task by its place in the play; the status, see `Player.one`."""
         assert self._player is not None

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparring.agents.engines.registry import EnginePool
-from sparring.errors import SparringError, UserError
+from sparring.errors import SparringError, StaleEpoch, UserError
 from sparring.graphs.cluster import connected
 from sparring.graphs.player import TICK_S, Booking, OnProgress, Player, log
-from sparring.graphs.worker import Usage, Worker
+from sparring.graphs.worker import Usage, Worker, code
 from sparring.memory.database import parse_url
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
@@ -39,6 +39,7 @@ TRIES = 3
 START_S = 300.0
 """How long a worker may take to open the journal; its engines may take longer."""
 STOP_S = 15.0
+LOGS = "Ray's logs say more (/tmp/ray/session_latest/logs on the machines)"
 HANDED_ON = ("SPARRING_STORE", "SPARRING_DEBUG")
 """Variables of the environment that a worker has from the driver."""
 
@@ -57,7 +58,7 @@ def able(workers: str | None, memory: str | Path | Journal) -> int | None:
     """
     if workers is None:
         return None
-    match = re.fullmatch(r"ray(?::([1-9]\d{0,5}))?", workers)
+    match = re.fullmatch(r"ray(?::([1-9][0-9]{0,5}))?", str(workers))
     if match is None:
         raise UserError(f"workers `{workers}`: write `ray` or `ray:N`, N being how many processes play")
     url = memory.engine.url if isinstance(memory, Journal) else parse_url(memory)
@@ -97,9 +98,11 @@ class Crew:
     def __init__(self, ray: Any, count: int, journal: Journal, options: dict[str, Any]) -> None:
         self._ray, self._worker, self._options = ray, ray.remote(Worker), options
         url = journal.engine.url.render_as_string(hide_password=False)
-        self._opening = (url, journal.durability, os.getcwd(), count)
+        self._opening = (url, journal.durability, os.getcwd(), count, code())
         self._rows: dict[str, dict[str, Any]] = {}
         self._run: tuple[str, int, object] | None = None
+        self._why = ""
+        """Why the last one did not start."""
         self.places = [Place() for _ in range(count)]
 
     @property
@@ -113,7 +116,7 @@ class Crew:
 
         Raises:
             UserError: an engine is a Python object, or does not work where a worker is.
-            WorkerLost: none of them could be started.
+            NoWorkers: none of them could be started.
         """
         refuse_objects(play)
         about = {"protocol": play.protocol, "seed": play.seed, "kind": play.kind, "parent_id": play.parent}
@@ -122,8 +125,10 @@ class Crew:
         found = await asyncio.gather(*manned, return_exceptions=True)
         wrong = [error for error in found if isinstance(error, BaseException)]
         for error in wrong:
-            if not isinstance(error, WorkerLost) or len(wrong) == len(self.places):
+            if not isinstance(error, WorkerLost):
                 raise error
+        if len(wrong) == len(self.places):
+            raise NoWorkers(f"{wrong[0]}; {LOGS}")
 
     def player(self, play: Play, run: RunHandle, pool: EnginePool, concurrency: int) -> Player:
         """Who hands out the episodes of a run."""
@@ -145,7 +150,10 @@ class Crew:
             try:
                 try:
                     await self._man(chosen)
-                except WorkerLost:
+                except StaleEpoch:
+                    raise
+                except SparringError as error:
+                    log.warning("%s", error)
                     continue  # nothing was begun: another worker can have it at once
                 return str(await self._ask(chosen, "play", place, iteration, copy))
             finally:
@@ -155,17 +163,19 @@ class Crew:
         open_ = [place for place in self.places if place.misses < TRIES]
         if not open_:
             raise NoWorkers(
-                f"workers did not start, {TRIES} times in a row each: Ray's logs say why "
-                "(/tmp/ray/session_latest/logs on their machines); what was said is in the journal"
+                f"workers did not start, {TRIES} times in a row each (the last: {self._why}); {LOGS}; "
+                "what was said is in the journal"
             )
         return min(open_, key=lambda place: place.busy)
 
     async def _man(self, place: Place) -> None:
         """A worker there, who has the engines and has begun what is played now."""
         async with place.lock:
+            if place.misses >= TRIES:
+                raise WorkerLost("its place was closed meanwhile")
             try:
                 if place.actor is None:
-                    place.actor = self._hire(self.places.index(place))
+                    place.actor = self._hire(self.places.index(place), again=place.misses > 0)
                     await asyncio.wait_for(self._ask(place, "open", *self._opening), START_S)
                 for name in self._rows.keys() - place.prepared:
                     await self._ask(place, "prepare", self._rows[name])
@@ -173,20 +183,24 @@ class Crew:
                 if self._run is not None and place.begun is not self._run:
                     await self._ask(place, "begin", *self._run[:2])
                     place.begun = self._run
-            except (WorkerLost, TimeoutError):
+            except (SparringError, TimeoutError) as error:
                 place.misses += 1
                 self._leave(place, place.actor)
-                raise WorkerLost("a worker did not start") from None
+                self._why = str(error) or f"no answer in {START_S:g} s"
+                if isinstance(error, SparringError) and not isinstance(error, WorkerLost):
+                    raise
+                raise WorkerLost(f"a worker did not start: {self._why}") from None
             place.misses = 0
 
-    def _hire(self, number: int) -> Any:
-        """A new worker: for one without a GPU the machines take turns, as long as they are there."""
+    def _hire(self, number: int, *, again: bool) -> Any:
+        """A new worker. Without a GPU the machines take turns; one that failed to start may go anywhere."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         where: Any = "SPREAD"
-        if not self._options["num_gpus"]:
+        if not self._options["num_gpus"] and not again:
             alive = sorted(node["NodeID"] for node in self._ray.nodes() if node["Alive"])
-            where = NodeAffinitySchedulingStrategy(alive[number % len(alive)], soft=True)
+            # Not `soft`: Ray takes that for a wish, and may put all workers on one machine.
+            where = NodeAffinitySchedulingStrategy(alive[number % len(alive)], soft=False)
         return self._worker.options(**self._options, scheduling_strategy=where).remote()
 
     async def _ask(self, place: Place, verb: str, *given: Any) -> Any:
@@ -207,9 +221,10 @@ class Crew:
                 raise cause from None
             raise SparringError(f"a worker failed: {cause!r}") from None
         except errors.RayError as gone:
-            log.warning("a worker was lost: %s", str(gone).strip().splitlines()[0])
+            why = (str(gone).strip().splitlines() or [type(gone).__name__])[0]
+            log.warning("a worker was lost: %s", why)
             self._leave(place, actor)
-            raise WorkerLost("the worker was lost") from None
+            raise WorkerLost(why) from None
 
     def _leave(self, place: Place, actor: Any) -> None:
         """Give a worker up; one that lives on is ended where it can be reached."""
@@ -261,14 +276,21 @@ class Foreman(Player):
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         self._facts = await self._known(ask=not self.protocol.waits)
-        looking = asyncio.create_task(self._crew.look())
+        beside = [asyncio.create_task(work()) for work in (self._crew.look, self._keep)]
         try:
             yield
         except BaseException:
             await self._crew.tell("rest")
             raise
         finally:
-            looking.cancel()
+            for task in beside:
+                task.cancel()
+
+    async def _keep(self) -> None:
+        """Look after the lock, which a journal does after its own commits: here the workers commit."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            await asyncio.to_thread(self.run.keep)
 
     def _usage(self) -> Usage:
         return self._crew.used
@@ -290,24 +312,35 @@ class Foreman(Player):
         while episodes:
             self._lost = []
             self._crew.begin(self.run)
-            await super()._over(episodes, iteration, on_progress)
-            held += self._held
+            for some in self._together(episodes, iteration):
+                await super()._over(some, iteration, on_progress)
+                held += self._held
             if self._lost:
                 await asyncio.to_thread(self.run.renew)
             episodes = [booking for booking in self._lost if self._again(booking, iteration)]
         self._held = held
 
+    def _together(self, episodes: Sequence[Booking], iteration: int) -> list[Sequence[Booking]]:
+        """What is played side by side: an episode's last try alone, or one that kills whoever plays it would
+        take with it those that it is always played beside."""
+        last = [one for one in episodes if self._losses[self._name(one, iteration)] == TRIES - 1]
+        return [[one for one in episodes if one not in last], *([one] for one in last)]
+
+    @staticmethod
+    def _name(booking: Booking, iteration: int) -> tuple[str, int, int]:
+        return booking[0].key, iteration, booking[1]
+
     def _again(self, booking: Booking, iteration: int) -> bool:
         """Whether an episode is tried once more; one that loses every worker has failed."""
         task, copy = booking
-        name = (task.key, iteration, copy)
+        name = self._name(booking, iteration)
         self._losses[name] += 1
         if self._losses[name] < TRIES:
             return True
         why = f"the worker that played it was lost, {TRIES} times"
         log.warning("an episode of task `%s` failed: %s", task.id, why)
-        self.run.fail(task, iteration, copy, why)
-        self.done, self.failed = self.done + 1, self.failed + 1
+        status = self.run.fail(task, iteration, copy, why)
+        self.done, self.failed = self.done + 1, self.failed + (status == "failed")
         return False
 
 

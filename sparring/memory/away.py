@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 
 T = TypeVar("T")
 
@@ -19,6 +20,8 @@ FOR_GOOD = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY)
 
 def is_away(error: BaseException) -> bool:
     """Whether the database, not a row, is at fault: then asking again can help and splitting cannot."""
+    if isinstance(error, NoConnection):  # all of this process wait, for whatever holds them up
+        return True
     if not isinstance(error, DBAPIError):
         return False
     if error.connection_invalidated:
@@ -76,6 +79,6 @@ def patiently(work: Callable[[], T], refused: Callable[[str], Exception], patien
     while True:
         try:
             return work()
-        except DBAPIError as error:
+        except (DBAPIError, NoConnection) as error:
             if not patience.again(error):
                 raise refused(cause(error)) from None

@@ -186,7 +186,7 @@ class Journal:
                 "durability": self.durability,
                 "finished_at": None,
             }
-            if self.execute(taken.values(values)).rowcount != 1 and not self._drives(run, values):
+            if self.execute(taken.values(values)).rowcount != 1 and not self.drives(run, values):
                 raise JournalError(f"run `{run}` was taken over by another driver in this instant; try again")
             self._locks.add(lock)
             return RunHandle(self, run, int(stored.seed), epoch, lock)
@@ -194,7 +194,7 @@ class Journal:
             lock.release()
             raise
 
-    def _drives(self, run: str, values: dict[str, Any]) -> bool:
+    def drives(self, run: str, values: dict[str, Any]) -> bool:
         """Whether a take-over was stored, though the answer that said so was lost."""
         stored = self.run_row(run)
         return bool((stored.epoch, stored.driver) == (values["epoch"], values["driver"]))

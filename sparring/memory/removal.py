@@ -63,8 +63,7 @@ def remove(journal: Journal, run: str, force: bool = False) -> Removed:
     journal.run_row(run)
     journal.writer.flush()
     with ExitStack() as locks:
-        with journal.engine.connect() as connection:
-            runs = family(connection, run)
+        runs = transact(journal.engine, lambda connection: family(connection, run), write=False)
         for name in runs:
             locks.callback(acquire(journal.engine, name).release)
         return transact(journal.engine, lambda connection: _Removal(connection).run(runs, force))

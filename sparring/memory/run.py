@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
 from ..errors import StaleEpoch
+from .database import transact
 from .episode import EpisodeHandle
+from .heads import fence
 from .lock import Lock
 from .records import AgentRecord, Fork, TaskRecord
 from .replay import FORK, load_ids, read_episode, shared_history
 from .rows import Row
 from .schema import Agent, Episode, Event, Run
 from .seeds import episode_id
+from .types import plain
 from .writer import Write
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 WRITTEN = ("episodes", "messages", "turns", "events", "scores")
 """Tables that need ids while a run is played."""
+UNFINISHED = ("open", "failed")
 Seats = dict[str, dict[str, Any]]
 
 
@@ -184,19 +188,34 @@ class RunHandle:
         return handle
 
     def abandon(self, task: TaskRecord, iteration: int, copy: int, reason: str) -> None:
-        """Give up an unfinished episode; its rows stay, and it is never continued."""
-        name = self._end(task, iteration, copy, ("abandoned", reason))
-        self.episodes[name].status = "abandoned"
+        """Give up an unfinished episode; its rows stay, and it is never continued.
 
-    def fail(self, task: TaskRecord, iteration: int, copy: int, reason: str) -> None:
-        """Note why an episode that another process was to play came to nothing; it can be tried again."""
-        self._end(task, iteration, copy, ("failed", reason))
+        Raises:
+            StaleEpoch: another driver has taken the run over.
+        """
+        status = self._end(task, iteration, copy, ("abandoned", reason))
+        self.episodes[episode_id(self.id, task.key, iteration, copy)].status = status
+
+    def fail(self, task: TaskRecord, iteration: int, copy: int, reason: str) -> str:
+        """Note why an episode that another process was to play came to nothing; it can be tried again.
+
+        Returns: its status: `failed`, or as what that process has finished it before it was lost.
+
+        Raises:
+            StaleEpoch: another driver has taken the run over.
+        """
+        return self._end(task, iteration, copy, ("failed", reason))
 
     def _end(self, task: TaskRecord, iteration: int, copy: int, ended: tuple[str, str]) -> str:
-        name = episode_id(self.id, task.key, iteration, copy)
-        values = {"status": ended[0], "error": ended[1], "finished_at": time.time()}
-        self.journal.execute(update(Episode).where(Episode.id == name).values(values))
-        return name
+        mine = Episode.id == episode_id(self.id, task.key, iteration, copy)
+        values = {"status": ended[0], "error": plain(ended[1]), "finished_at": time.time()}
+
+        def write(connection: Connection) -> str:
+            fence(connection, self)
+            connection.execute(update(Episode).where(mine, Episode.status.in_(UNFINISHED)).values(values))
+            return connection.execute(select(Episode.status).where(mine)).scalar_one_or_none() or ended[0]
+
+        return transact(self.journal.engine, write)
 
     def closed(self, episode: str, status: str, outcome: Any) -> None:
         """Note that an episode has ended."""
@@ -257,6 +276,11 @@ class RunHandle:
         if self._lock is not None:
             self._lock.release()
 
+    def keep(self) -> None:
+        """See to it that the lock is held, as is done after each commit: for a driver that makes none."""
+        if self._lock is not None:
+            self._lock.keep()
+
     def renew(self) -> None:
         """Take over from oneself: what other processes still write under the old epoch is refused.
 
@@ -265,8 +289,14 @@ class RunHandle:
         Raises:
             StaleEpoch: another driver has taken the run over.
         """
+        stored = self.journal.run_row(self.id)
+        then = {"epoch": self.epoch + 1, "driver": stored.driver}
         mine = update(Run).where(Run.id == self.id, Run.epoch == self.epoch)
-        if self.journal.execute(mine.values(epoch=self.epoch + 1)).rowcount != 1:
+        renewed = stored.epoch == self.epoch and (
+            self.journal.execute(mine.values(epoch=then["epoch"])).rowcount == 1
+            or self.journal.drives(self.id, then)  # the answer was lost, and it was asked twice
+        )
+        if not renewed:
             raise StaleEpoch(f"run `{self.id}` was taken over by another driver")
         self.epoch += 1
 

@@ -23,7 +23,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .. import __version__
 from ..errors import JournalError, UserError
-from .database import HEAD
+from .away import cause
+from .database import HEAD, transact
 from .merge import Merge
 from .postgres import unhurried
 from .removal import Removed, family, remove
@@ -43,24 +44,22 @@ OF_TURN = ("recomputed_logprobs", "scores", "rewards")
 
 def stats(journal: Journal) -> dict[str, Any]:
     """Rows of each table, runs with their status, tokens, bytes of the database."""
-    turns = TABLES["turns"].c
-    with journal.engine.connect() as connection:
-        unhurried(connection)
-        rows = {
-            name: int(connection.execute(select(func.count()).select_from(table)).scalar_one())
-            for name, table in TABLES.items()
-            if name != "counters"
-        }
-        tokens = [
-            func.coalesce(func.sum(column), 0) for column in (turns.prompt_tokens, turns.completion_tokens)
-        ]
-        prompt, completion = connection.execute(select(*tokens)).one()
-        runs = TABLES["runs"].c
-        query = select(runs.id, runs.kind, runs.protocol, runs.status, runs.created_at).order_by(
-            runs.created_at
-        )
-        known = [dict(row._mapping) for row in connection.execute(query)]
-        size = _size(connection)
+    return transact(journal.engine, _stats, write=False)
+
+
+def _stats(connection: Connection) -> dict[str, Any]:
+    turns, runs = TABLES["turns"].c, TABLES["runs"].c
+    unhurried(connection)
+    rows = {
+        name: int(connection.execute(select(func.count()).select_from(table)).scalar_one())
+        for name, table in TABLES.items()
+        if name != "counters"
+    }
+    tokens = [func.coalesce(func.sum(column), 0) for column in (turns.prompt_tokens, turns.completion_tokens)]
+    prompt, completion = connection.execute(select(*tokens)).one()
+    query = select(runs.id, runs.kind, runs.protocol, runs.status, runs.created_at).order_by(runs.created_at)
+    known = [dict(row._mapping) for row in connection.execute(query)]
+    size = _size(connection)
     return {
         "revision": HEAD,
         "bytes": size,
@@ -83,6 +82,7 @@ def export(journal: Journal, run: str | None, path: str | Path) -> dict[str, int
 
     Raises:
         UserError: there is no such run, or the file cannot be written.
+        JournalError: the database was lost on the way. No file is left, or the one that was there.
     """
     if run is not None:
         journal.run_row(run)
@@ -102,6 +102,8 @@ def export(journal: Journal, run: str | None, path: str | Path) -> dict[str, int
         partial.replace(target)
     except OSError as error:
         raise UserError(f"export to `{path}`: {error.strerror or error}") from None
+    except SQLAlchemyError as error:
+        raise JournalError(f"export to `{path}`: {cause(error)}; nothing was written, do it again") from None
     finally:
         with suppress(OSError):
             partial.unlink()
@@ -257,8 +259,9 @@ def import_(journal: Journal, path: str | Path) -> dict[str, int]:
             f"import from `{path}`: rows do not fit together ({error}); nothing was written"
         ) from None
     except SQLAlchemyError as error:
-        cause = str(getattr(error, "orig", error)).strip().splitlines()[0]
-        raise JournalError(f"import from `{path}`: {cause}; nothing was written") from None
+        raise JournalError(
+            f"import from `{path}`: {cause(error)}; all of it was written or nothing, do it again"
+        ) from None
     return merge.added
 
 

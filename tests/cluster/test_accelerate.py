@@ -175,6 +175,8 @@ def forward(self, *given):
     global calls
     calls += 1
     if calls == 2 and os.environ["RANK"] == {rank!r}:
+        if {raises!r}:
+            raise RuntimeError("out of memory")
         os.kill(os.getpid(), signal.SIGKILL)
     return inner(self, *given)
 trainer.PolicyTrainer._forward = forward
@@ -183,15 +185,18 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("rank", ["0", "1"])
-def test_a_process_that_dies_leaves_no_half_update(alone: tuple[Path, dict[str, Any]], rank: str) -> None:
+@pytest.mark.parametrize(("rank", "raises"), [("0", False), ("1", False), ("1", True)])
+def test_a_process_that_dies_leaves_no_half_update(
+    alone: tuple[Path, dict[str, Any]], rank: str, raises: bool
+) -> None:
+    """By SIGKILL, or by an error of its own, as where only its device is full: nobody waits for it."""
     folder, wanted = alone
-    memory = str(folder / f"dies{rank}.db")
+    memory = str(folder / f"dies{rank}{raises}.db")
     words = ["evolve", str(written(folder)), "--memory", memory, "--quiet"]
-    processes = ranks(["-c", DIES.format(paths=sys.path, rank=rank), *words])
+    processes = ranks(["-c", DIES.format(paths=sys.path, rank=rank, raises=raises), *words])
     errors = [process.communicate(timeout=300)[1] for process in processes]
     statuses = [process.returncode for process in processes]
-    assert statuses[int(rank)] == -signal.SIGKILL
+    assert statuses[int(rank)] == (1 if raises else -signal.SIGKILL), errors
     assert statuses[1 - int(rank)] == 1, errors
     assert (
         ("nothing of it is kept" in errors[0])

@@ -19,11 +19,12 @@ from typing import Any
 
 import psutil
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
-from sparring.errors import StaleEpoch, UserError
+from sparring.errors import RunLocked, StaleEpoch, UserError
 from sparring.graphs import workers
 from sparring.graphs.play import PlayResult, aplay, plan
+from sparring.memory import lock
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Episode, Event, Run, Task, Turn
 
@@ -181,6 +182,61 @@ async def test_a_worker_that_is_only_thought_lost_is_refused(
     ray.kill(cut["actor"])
 
 
+async def test_a_driver_whose_sessions_are_cut_has_its_lock_again(
+    cluster: str, stand: Stand, alone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes nothing while workers play, and a lock is looked after when something was written."""
+    monkeypatch.setattr(lock, "KEEP_S", 0.5)
+    playing = asyncio.create_task(stand.play(delay=0.5))
+    await until(lambda: len(stand.calls()) > 10)
+    with Journal.open(stand.memory) as journal:
+        ended = text(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        with journal.engine.connect() as connection:
+            assert connection.execute(ended).scalar_one() > 2
+
+        def refused() -> bool:
+            try:
+                lock.acquire(journal.engine, RUN).release()
+            except RunLocked as told:
+                return f"by process {os.getpid()} on" in str(told)
+            return False
+
+        await asyncio.sleep(1.5)  # in its time, and not in ours
+        await until(refused, 10)
+        assert not playing.done()
+    found = same(stand, await playing, alone)
+    doubled(stand, found, set(), 0)
+    assert found["epoch"] == 1
+
+
+async def test_an_episode_that_kills_its_workers_fails_alone(cluster: str, stand: Stand, alone: Any) -> None:
+    """One worker: all that are played beside it are lost with it, and again when they are tried again."""
+    poison = {row[0] for key, row in alone[1]["turns"].items() if key[0] == "q3"}
+    killed: set[int] = set()
+
+    async def hunt() -> None:
+        while True:
+            for call in stand.calls():
+                if call["seed"] in poison and call["pid"] not in killed:
+                    killed.add(call["pid"])
+                    os.kill(call["pid"], signal.SIGKILL)
+            await asyncio.sleep(0.02)
+
+    hunter = asyncio.create_task(hunt())
+    try:
+        result = await stand.play(workers="ray:1", delay=0.4, count=8)
+    finally:
+        hunter.cancel()
+    wanted = [row for row in alone[0][:8] if row["task_id"] != "q3"]
+    assert [row for row in lines(result) if row["task_id"] != "q3"] == wanted
+    [row] = [row for row in result if row.task_id == "q3"]
+    assert row.status == "failed" and "the worker that played it was lost, 3 times" in str(row.error)
+    assert len(killed) == 3 and stand.journal()["status"] == "failed"
+
+
 DRIVER = """
 import asyncio, sys
 sys.path.insert(0, sys.argv[3])
@@ -261,6 +317,40 @@ async def test_what_cannot_work_leaves_no_run(cluster: str, stand: Stand) -> Non
         await aplay(planned, stand.memory, run=RUN, workers="ray:2")
     with Journal.open(stand.memory) as journal:
         assert journal.read(select(Run.id)) == []
+
+
+async def test_workers_that_cannot_be_had_are_said_before_there_is_a_run(
+    cluster: str, stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as other:
+        other.setattr(workers, "code", lambda: "0.0.9 (1234)")
+        with pytest.raises(UserError, match=r"has Sparring .*, the driver 0.0.9 \(1234\): install the same"):
+            await stand.play()
+    monkeypatch.setattr(workers, "START_S", 0.01)
+    with pytest.raises(workers.NoWorkers, match=r"did not start: no answer in 0.01 s; Ray's logs say more"):
+        await stand.play()
+    with Journal.open(stand.memory) as journal:
+        assert journal.read(select(Run.id)) == []
+
+
+async def test_a_place_where_no_other_worker_starts_is_closed(
+    cluster: str, stand: Stand, alone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a machine comes back with another Sparring, or the server has no connection left for it."""
+    begin, crews = workers.Crew.begin, list[workers.Crew]()
+
+    def noted(self: workers.Crew, run: Any) -> None:
+        crews.append(self)
+        begin(self, run)
+
+    monkeypatch.setattr(workers.Crew, "begin", noted)
+    playing = asyncio.create_task(stand.play(delay=0.3))
+    await until(lambda: len(pids(stand)) == 2 and len(stand.calls()) > 20)
+    crews[0]._opening = (*crews[0]._opening[:-1], "0.0.9 (1234)")
+    victim = pids(stand)[0]
+    os.kill(victim, signal.SIGKILL)
+    doubled(stand, same(stand, await playing, alone), {victim}, most=4 * SPEAKERS)
+    assert sorted(place.misses for place in crews[0].places) == [0, workers.TRIES]
 
 
 async def test_failures_are_data_and_a_pool_is_drawn_beside(cluster: str, stand: Stand) -> None:

@@ -58,6 +58,24 @@ def test_a_hundred_kills_hit_every_class(kill, tmp_path: Path) -> None:  # type:
     assert all(tally.classes[name] for name in BETWEEN)
 
 
+@pytest.mark.parametrize(
+    ("mutant", "kills"),
+    [
+        ("drops_an_event", 1),
+        ("loses_the_token_ids", 1),
+        ("asks_twice", 1),
+        ("closes_before_the_verdict", 1),
+        pytest.param("wakes_before_it_commits", 6, marks=pytest.mark.slow),
+    ],
+)
+def test_a_journal_that_is_wrong_is_told(kill, tmp_path: Path, mutant: str, kills: int) -> None:  # type: ignore[no-untyped-def]  # as above
+    import kill_mutants
+
+    assert mutant in kill_mutants.MUTANTS
+    (tmp_path / "mutant").write_text(mutant)
+    assert problems(kill.campaign("mutant", SERVER, tmp_path, kills=kills, seed=3, size=3))
+
+
 def test_the_checks_see_what_they_look_for(kill) -> None:  # type: ignore[no-untyped-def]  # as above
     """A journal that lost a turn, one that changed it, and a statement without the round before it."""
     import kill_reader as reader
@@ -83,4 +101,9 @@ def test_the_checks_see_what_they_look_for(kill) -> None:  # type: ignore[no-unt
     ]
     reopened = reader.Snapshot(turns, whole.events, {"r q/0/0": ("open", None)})
     assert list(reader.differences(whole, reopened))
+    for lost in ({"heard": ()}, {"tokens": None}):
+        full = turns[gone]._replace(heard=("asked",), tokens=(1, b"x", b"y"))
+        before = reader.Snapshot({gone: full})
+        assert list(reader.differences(before, reader.Snapshot({gone: full._replace(**lost)})))
+        assert before.results() != reader.Snapshot({gone: full._replace(**lost)}).results()
     assert not list(reader.differences(reopened, whole))

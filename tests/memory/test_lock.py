@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 from journal_helpers import TASK, drive, one, python
+from sqlalchemy import select
 
 from sparring.errors import RunLocked, StaleEpoch, UserError
 from sparring.memory.journal import Journal
+from sparring.memory.schema import Episode
 
 HOLD = (
     "from journal_helpers import drive\nfrom sparring.memory.journal import Journal\n"
@@ -146,3 +148,40 @@ async def test_a_helper_goes_on_with_what_another_one_said(memory: str) -> None:
         state = second.join(run.id, 1).state(TASK)
         assert state is not None and (state.status, state.outcome) == ("done", {"answer": "1"})
         run.release()
+
+
+async def test_who_lost_a_run_ends_none_of_its_episodes(memory: str) -> None:
+    """Beside the writer, too: the winner may be in the midst of them."""
+    with Journal.open(memory) as journal, Journal.open(memory) as other:
+        run = drive(journal)
+        await one(run.episode(TASK, seats={}), journal)
+        run.release()
+        taken = drive(other)
+        with pytest.raises(StaleEpoch):
+            run.abandon(TASK, 0, 0, "a version is gone")
+        with pytest.raises(StaleEpoch):
+            run.fail(TASK, 0, 0, "its worker was lost")
+        row = other.join(taken.id, taken.epoch).state(TASK)
+        assert row is not None and row.status == "open"
+        await one(taken.episode(TASK, seats={}), other, "s/1")
+
+
+async def test_what_a_lost_worker_had_finished_has_not_failed(memory: str) -> None:
+    """Its answer was lost, not its work."""
+    with Journal.open(memory) as journal, Journal.open(memory) as other:
+        run = drive(journal)
+        for copy, status in enumerate(("done", "capped")):
+            episode = other.join(run.id, 1).episode(TASK, 0, copy, seats={})
+            await one(episode, other)
+            await episode.close(status, {"answer": "1"})
+            assert run.fail(TASK, 0, copy, "lost three times") == status
+        open_ = other.join(run.id, 1).episode(TASK, 0, 2, seats={})
+        await one(open_, other)
+        assert run.fail(TASK, 0, 2, "lost three times") == "failed"
+        assert run.fail(TASK, 0, 3, "lost before it had a row") == "failed"
+        columns = (Episode.copy, Episode.status, Episode.outcome, Episode.error)
+        assert [tuple(row) for row in journal.read(select(*columns).order_by(Episode.copy))] == [
+            (0, "done", {"answer": "1"}, None),
+            (1, "capped", {"answer": "1"}, None),
+            (2, "failed", None, "lost three times"),
+        ]

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from journal_helpers import TASK, drive, one, version
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
-from sparring.errors import JournalError
+from sparring.errors import JournalError, StaleEpoch
 from sparring.memory import away
 from sparring.memory.heads import history, move_head
 from sparring.memory.journal import Journal
@@ -66,6 +66,18 @@ def test_a_take_over_that_lost_its_answer(journal: Journal, losing: Losing) -> N
     journal.execute = counted  # type: ignore[method-assign]  # to lose this very answer
     run = drive(journal)
     assert losing.lost == 1 and run.epoch == 2 == journal.run_row("r").epoch
+    run.release()
+
+
+def test_an_epoch_that_was_renewed(journal: Journal, losing: Losing) -> None:
+    run = drive(journal)
+    losing.next(1)
+    run.renew()
+    assert losing.lost == 1 and run.epoch == 2 == journal.run_row("r").epoch
+    journal.execute(update(Run).values(epoch=3))  # somebody else
+    losing.next(1)
+    with pytest.raises(StaleEpoch):
+        run.renew()
     run.release()
 
 

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from sparring.memory.database import connect, parse_url
 from sparring.memory.journal import Journal
 from sparring.memory.postgres import TIMEOUTS_S, timeouts
 from sparring.memory.schema import Event, Turn
+from sparring.memory.transfer import export, import_, stats
 from sparring.memory.writer import Write
 
 pytestmark = pytest.mark.usefixtures("postgres_only")
@@ -133,6 +135,26 @@ def test_who_is_refused_is_told_who_has_the_lock_whatever_the_row_says(memory: s
             lock.acquire(journal.engine, run.id)
 
 
+def test_who_finds_all_connections_taken_waits_and_is_told(
+    memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where every thread of a process stands behind one lock."""
+    with Journal.open(memory) as journal:
+        run, pool = drive(journal), journal.engine.pool
+        monkeypatch.setattr(pool, "_timeout", 0.05)
+        held = [journal.engine.connect() for _ in range(14)]
+        threading.Timer(1, held[0].close).start()
+        assert journal.runs() == ["r"]
+        held[0] = journal.engine.connect()
+        threading.Timer(1, held[0].close).start()
+        journal.writer.commit_now(note(run, "a"))  # and the writer keeps the one that it found
+        monkeypatch.setattr(away, "RETRY_S", 0.1)
+        with pytest.raises(JournalError, match="refused a read: QueuePool limit"):
+            journal.runs()
+        for connection in held:
+            connection.close()
+
+
 @contextmanager
 def cut_at(memory: str, what: str, moment: str = "before", times: float = 1) -> Iterator[list[str]]:
     """All connections are cut at the first statements that hold `what`; yields those statements."""
@@ -166,6 +188,26 @@ def test_a_connection_that_is_cut_while_the_journal_is_made(empty: str, what: st
     with cut_at(empty, what, times=2) as cuts, Journal.open(empty) as journal:
         drive(journal)
         assert len(cuts) == 2
+
+
+def test_a_connection_that_is_cut_beneath_an_export(memory: str, tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    with Journal.open(memory) as journal:
+        drive(journal)
+        cut_off = pytest.raises(JournalError, match=r"export to .*: terminating connection.*; nothing was")
+        with cut_at(memory, "FROM policies") as cuts, cut_off:
+            export(journal, None, path)
+        assert cuts and not list(tmp_path.iterdir())
+        export(journal, None, path)
+        with cut_at(memory, "FROM messages"):
+            assert stats(journal)["rows"]["runs"] == 1
+    with Journal.open(memory) as journal:
+        with (
+            cut_at(memory, 'INTO "runs"') as cuts,
+            pytest.raises(JournalError, match=r"all of it .* or nothing"),
+        ):
+            import_(journal, path)
+        assert cuts and import_(journal, path) == {"runs": 0}
 
 
 def test_a_server_that_cuts_for_ever_is_said(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
