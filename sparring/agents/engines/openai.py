@@ -362,13 +362,13 @@ class OpenAIEngine:
                 except openai.APITimeoutError:
                     silent = True
                 except openai.APIConnectionError:
-                    continue  # asked again by the next call; this one fails by itself
+                    pass  # asked again by the next call; this one fails by itself
                 except openai.APIError:
                     self._asked = True
                 if self._asked:
                     return
-            # Or every call would wait as long for a server that lists no models. That of a checkpoint which we
-            # are told is vLLM, and lists them when it is well.
+            # Or every call would wait as long for a server that lists no models; where `base` is given it
+            # is vLLM, which lists them when it is well.
             self._asked = silent and self.checkpoint is None
 
     async def _models(self, endpoint: Endpoint) -> list[str]:

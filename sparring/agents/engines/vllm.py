@@ -145,7 +145,7 @@ class VllmEngine:
             base=held.base,
             context_tokens=held.context,
             dtype=self._dtype,
-            extra={"server": "vllm"},
+            extra={"server": "vllm", "max_lora_rank": self._rank},
         )
 
     def encode(self, messages: Sequence[Message], reply: str) -> tuple[Ids, Ids]:
