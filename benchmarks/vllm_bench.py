@@ -9,9 +9,9 @@ of its own. Tokens a second of the three in every repeat, each side started anew
 
     .venv-vllm/bin/python -m benchmarks.vllm_bench --swaps 8 --max-loras 4
 
-What adapters cost instead: four policies ask one by one, 8 tokens each, and are given a new version (rank 16, all
-linear layers) so many times. Seconds of the first request of a version, of later ones, and of one for an adapter
-that vLLM has to read again because five policies take turns.
+What adapters cost instead: four policies ask one by one, 8 tokens each, and are given a new version (rank 16,
+all linear layers) so many times. Seconds of the first request of a version, of later ones, and of those of
+five policies that take turns, each of whose adapters vLLM has to read again.
 """
 
 from __future__ import annotations
@@ -179,9 +179,8 @@ def main() -> int:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     if args.swaps:
         for what, each in asyncio.run(swapped(args)).items():
-            print(
-                f"{what:8} {statistics.median(each):.3f} s   [{min(each):.3f}, {max(each):.3f}]   n={len(each)}"
-            )
+            spread = f"[{min(each):.3f}, {max(each):.3f}]"
+            print(f"{what:8} {statistics.median(each):.3f} s   {spread}   n={len(each)}")
         return 0
     runs = [asyncio.run(once(args, repeat)) for repeat in range(args.repeats)]
     ratios = {

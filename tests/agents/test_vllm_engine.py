@@ -168,8 +168,23 @@ async def test_it_is_started_anew_after_its_process_died(served):
     assert (await served.generate(ask(max_tokens=1)))[0].completion_ids is not None
 
 
-def small() -> VllmEngine:
-    return VllmEngine("smollm2-135m", kv_cache_gib=0.5, max_model_len=512, max_loras=0, enforce_eager=True)
+def small(**options) -> VllmEngine:
+    given = {"kv_cache_gib": 0.5, "max_model_len": 512, "max_loras": 0, "enforce_eager": True} | options
+    return VllmEngine("smollm2-135m", **given)
+
+
+async def test_an_adapter_that_takes_anothers_place_spoils_nothing_in_flight(smol_embedded, smol_adapters):
+    engine = small(dtype="float32", max_loras=1)
+    long = ask(version=smol_adapters[0], temperature=1.0, max_tokens=60)
+    running = asyncio.create_task(engine.generate(long))
+    while not (engine._llm and engine._llm.output_processor.has_unfinished_requests()):
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(1)
+    other = await engine.generate(ask(version=smol_adapters[1], temperature=1.0, max_tokens=8))
+    for (one,), version in zip((await running, other), smol_adapters, strict=True):
+        own = await behaviour(smol_embedded, one, version, 1.0)
+        np.testing.assert_allclose(one.logprobs, own, atol=5e-3)
+    await engine.close()
 
 
 async def test_it_serves_one_event_loop_after_the_other():

@@ -25,6 +25,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed here: make test-vllm")
 
 import sparring
 from sparring.agents import models
+from sparring.agents.engines import endpoints
 from sparring.agents.engines.base import PolicyVersion, ScoreRequest
 from sparring.agents.engines.registry import make_engine
 from sparring.errors import CapabilityError
@@ -181,6 +182,22 @@ async def test_an_endpoint_that_dies_in_mid_run_costs_no_turn(tempering, plain, 
     plain.wait()
     assert (await engine.generate(ask(version=smol_adapters[0], max_tokens=1)))[0].completion_ids is not None
     await engine.close()
+
+
+async def test_an_endpoint_that_is_stopped_in_mid_run_hangs_no_turn(tempering, monkeypatch, tmp_path):
+    monkeypatch.setattr(endpoints, "WATCH_S", 2.0)
+    monkeypatch.setattr(endpoints, "LOOK_S", 3.0)
+    tasks = [{"id": f"t{n}", "question": f"What is {n}+{n}?", "answer": str(2 * n)} for n in range(16)]
+    with serving() as other:
+        play = sparring.plan("du", tasks, engine=spec(tempering, other), max_tokens=24, temperature=1.0)
+        running = asyncio.create_task(sparring.aplay(play, tmp_path / "j.db", concurrency=8))
+        while not (tmp_path / "j.db").exists() or (_answered(tmp_path / "j.db") < 6 and not running.done()):
+            await asyncio.sleep(0.2)
+        assert not running.done()
+        os.killpg(other.process.pid, signal.SIGSTOP)
+        result = await asyncio.wait_for(running, 400)
+        os.killpg(other.process.pid, signal.SIGCONT)
+    assert result.complete and {one.status for one in result} == {"done"}
 
 
 def _answered(journal) -> int:

@@ -46,7 +46,7 @@ class Endpoint:
         self.in_flight += 1
         try:
             yield
-            self.doubtful = False
+            self.aside_until, self.doubtful = 0.0, False
         except asyncio.CancelledError:  # most likely somebody has waited long enough
             self.set_aside()
             raise
