@@ -334,11 +334,7 @@ class OpenAIEngine:
     def _does_without(self, error: openai.APIStatusError, body: dict[str, Any]) -> bool:
         """Switch off the optional field that the server complains about; False where it is none."""
         said = error.response.text
-        if (
-            self._length_field in body
-            and "max_completion_tokens" in said
-            and self._length_field == "max_tokens"
-        ):
+        if self._length_field == "max_tokens" and "max_completion_tokens" in said:
             self._length_field = "max_completion_tokens"
             return True
         for name, wanted in self._wants.items():
