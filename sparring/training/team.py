@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from sparring.agents.engines.layer import ManagedEngine
 from sparring.agents.engines.registry import EnginePool
-from sparring.errors import UserError, made
+from sparring.errors import CapabilityError, UserError, made
 from sparring.memory.journal import Journal
 from sparring.memory.policies import Version, by_id, find, publish, versions
 from sparring.memory.queries import decisions
@@ -177,7 +177,7 @@ async def assemble(config: EvolveConfig, journal: Journal, pool: EnginePool) -> 
 
     Raises:
         UserError: an unknown loss, reward, estimator, option or engine.
-        CapabilityError: an engine gives no token ids or no log-probabilities.
+        CapabilityError: an engine gives no token ids or no log-probabilities, or serves no adapters.
     """
     bases: dict[ManagedEngine, Base] = {}
     members = {}
@@ -193,10 +193,29 @@ async def assemble(config: EvolveConfig, journal: Journal, pool: EnginePool) -> 
         base = open_base(engine, full=full) if full or engine not in bases else bases[engine]
         if not full:
             bases[engine] = base
-        members[name] = _member(name, policy, engine, base, journal, config.seed * 1000 + number)
+        member = _member(name, policy, engine, base, journal, config.seed * 1000 + number)
+        if config.protocol is not None and not full:
+            _playable(member)
+        members[name] = member
     for name, member in members.items():
         enter(journal, config.policies[name].begin, member.learner, member.engine)
     return members
+
+
+def _playable(member: Member) -> None:
+    """Whether the engine can serve what the policy will have learnt: it shows in the second step only."""
+    able, rank = member.engine.capabilities(), member.learner.lora.rank
+    if not able.adapters:
+        raise CapabilityError(
+            f"policy `{member.name}` learns an adapter and `{member.engine.spec}` serves none; "
+            "docs/engines.md says how vLLM is started so that it does"
+        )
+    most = able.extra.get("max_lora_rank")
+    if most is not None and rank > most:
+        raise UserError(
+            f"policy `{member.name}`: lora.rank is {rank}, but `{member.engine.spec}` takes {most} at most: "
+            "give it a larger max_lora_rank"
+        )
 
 
 def _member(

@@ -9,6 +9,8 @@ from typing import Any
 
 Answer = tuple[int, dict[str, str], Any]
 """Status, headers, and a body: bytes, or what becomes JSON."""
+Listed = Answer | Callable[[], Answer] | None
+"""What the list of models is: by default the one model `m`, of an unknown server."""
 
 
 def said(text: str = "hello", **choice: Any) -> Answer:
@@ -33,7 +35,7 @@ def failed(status: int, message: str = "broken", code: str | None = None, **head
 class FaultServer:
     """A real HTTP server that answers what a test says, and keeps what it was asked."""
 
-    def __init__(self, answer: Callable[[dict[str, Any]], Answer], models: Answer | None = None) -> None:
+    def __init__(self, answer: Callable[[dict[str, Any]], Answer], models: Listed = None) -> None:
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         outer = self
@@ -47,7 +49,7 @@ class FaultServer:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                self._send(listed)
+                self._send(listed() if callable(listed) else listed)
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -89,7 +91,7 @@ class FaultServers:
         self,
         *answers: Answer,
         by: Callable[[dict[str, Any]], Answer] | None = None,
-        models: Answer | None = None,
+        models: Listed = None,
     ) -> FaultServer:
         queue = list(answers)
         server = FaultServer(by or (lambda _: queue.pop(0) if len(queue) > 1 else queue[0]), models)

@@ -5,6 +5,7 @@ import multiprocessing
 import sqlite3
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -115,9 +116,8 @@ def test_in_process_engines_are_not_retried_by_default() -> None:
     flaky = Flaky(EngineError("429", retryable=True))
     with pytest.raises(EngineError):
         virtually(lambda: ManagedEngine(ScriptedEngine(flaky)).generate(ask()))
-    assert (
-        ServicePolicy.default(remote=True).tries == 5 and ServicePolicy.default(remote=True).concurrency == 64
-    )
+    assert ServicePolicy.of(SimpleNamespace(tries=2)) == ServicePolicy(tries=2)
+    assert ServicePolicy.of(SimpleNamespace(remote=True)) == ServicePolicy(5, 600.0, concurrency=64)
 
 
 def test_a_bug_of_a_backend_is_its_fault_and_keeps_its_cause() -> None:

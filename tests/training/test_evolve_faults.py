@@ -25,11 +25,13 @@ from evolve_support import (
     save_tasks,
     small,
 )
+from fault_server import FaultServers, failed
 
-from sparring.errors import UserError
+from sparring.errors import CapabilityError, UserError
 from sparring.memory.journal import Journal
 from sparring.memory.versions import journal_names
 from sparring.training.config import load_config
+from sparring.training.evolve import evolve
 from sparring.training.preflight import preflight
 
 EVENT = "sparring.memory.run:RunHandle.event"
@@ -333,6 +335,17 @@ def test_refused_before_any_work(tmp_path: Path, case: str) -> None:
     with Journal.open(str(memory)) as journal:
         assert journal.runs() == [] and journal_names(journal) == []
     assert calls(memory) == {}
+
+
+def test_a_server_that_could_not_play_what_was_learnt_is_refused(tmp_path: Path) -> None:
+    listed = {"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "vllm"}]}
+    servers = FaultServers()
+    server = servers(failed(404), models=(200, {}, listed))
+    config = small(tmp_path, model(), evaluate=None, gate=None, steps=1)
+    config["engine"] = f"{server.url}#m?base={model().split('?')[0]}"
+    with pytest.raises(CapabilityError, match=r"policy `solver` learns an adapter and .* serves none"):
+        evolve(config, tmp_path / "journal.db")
+    servers.close()
 
 
 def test_the_name_of_a_refused_run_is_free(tmp_path: Path) -> None:

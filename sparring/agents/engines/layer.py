@@ -90,9 +90,12 @@ class ServicePolicy:
             raise UserError(f"tries must be at least 1, got {self.tries}")
 
     @classmethod
-    def default(cls, *, remote: bool) -> ServicePolicy:
-        """In-process engines fail for good and batch for themselves; servers hiccup and throttle."""
-        return cls(tries=5, timeout=600.0, concurrency=64) if remote else cls()
+    def of(cls, engine: object) -> ServicePolicy:
+        """An engine's own, if no other is given: servers hiccup and throttle; in this program most engines
+        fail for good, and all of them batch for themselves."""
+        if getattr(engine, "remote", False):
+            return cls(tries=5, timeout=600.0, concurrency=64)
+        return cls(tries=getattr(engine, "tries", 1))
 
     def cost(self, usage: Usage) -> float:
         cached_price = self.price_in if self.price_cached is None else self.price_cached
@@ -111,7 +114,8 @@ RATINGS = "ratings"
 class ManagedEngine:
     """An engine with its service policy; itself an `Engine`.
 
-    An engine's class may say `remote = True` (its default policy is for servers) and
+    An engine's class may say `remote = True` (its default policy is for servers), `tries = 2` (of one in this
+    program: what it was started anew for can be asked again) and
     `one_sample_per_call = True` (samples of one prompt are separate calls, retried one by one).
     `spec` is what the journal and the cache call it, by default the engine's own.
     """
@@ -121,7 +125,7 @@ class ManagedEngine:
     ) -> None:
         self.inner = inner
         self.spec = spec or inner.spec
-        self.policy = policy or ServicePolicy.default(remote=getattr(inner, "remote", False))
+        self.policy = policy or ServicePolicy.of(inner)
         self.ledger = Ledger()
         self._split = bool(getattr(inner, "one_sample_per_call", False))
         self._slots = asyncio.Semaphore(self.policy.concurrency) if self.policy.concurrency else None
@@ -135,7 +139,7 @@ class ManagedEngine:
         if not self._split or len(request.seeds) == 1:
             return await self._generate(request)
         singles = [replace(request, seeds=(seed,)) for seed in request.seeds]
-        answers = await _all([self._generate(single, place) for place, single in enumerate(singles)])
+        answers = await all_of([self._generate(single, place) for place, single in enumerate(singles)])
         return [completion for answer in answers for completion in answer]
 
     async def score(self, request: ScoreRequest) -> Scored:
@@ -302,7 +306,7 @@ def _estimate(request: Request) -> int:
     return len(request.seeds) * (characters // 4 + request.sampling.max_tokens)
 
 
-async def _all(calls: list[Coroutine[Any, Any, T]]) -> list[T]:
+async def all_of(calls: list[Coroutine[Any, Any, T]]) -> list[T]:
     """Results in order. The first failure is raised, and the calls still running are cancelled."""
     tasks = [asyncio.ensure_future(call) for call in calls]
     try:

@@ -11,9 +11,9 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 import openai
 
@@ -33,30 +33,19 @@ from sparring.agents.engines.base import (
 )
 from sparring.agents.engines.chat import demonstration
 from sparring.agents.engines.checkpoints import Checkpoint, read_checkpoint
-from sparring.agents.engines.endpoints import Endpoint, Endpoints
+from sparring.agents.engines.endpoints import Endpoint, Endpoints, there, watched
 from sparring.agents.engines.openai_replies import classify, filtered, read_completion
-from sparring.agents.engines.openai_requests import client, extra_fields, is_down
+from sparring.agents.engines.openai_requests import Wants, client, extra_fields, is_down
+from sparring.agents.engines.prompt_scores import COLDEST
 from sparring.errors import CapabilityError, EngineError, SparringError, UserError
 
 T = TypeVar("T")
 SEED_BITS = 31
 """Seeds are cut to what every known server takes (some read 32 bits, signed or not)."""
-LOOK_S = 20.0
-"""Seconds within which a server must list its models."""
 PROBE_S = 300.0
 """Seconds within which a server must answer a probe: its first call may load the model."""
 
 _ONE_TOKEN = Request(({"role": "user", "content": "Say yes."},), Sampling(max_tokens=1), (0,))
-
-
-class Wants(TypedDict, total=False):
-    """Optional fields of a request; None asks and does without where the server refuses."""
-
-    logprobs: bool | None
-    token_ids: bool | None
-    """None asks where the server says that it is vLLM."""
-    seeds: bool | None
-    """vLLM on a CPU does not refuse a seed, it dies of it: there say False."""
 
 
 class OpenAIEngine:
@@ -103,6 +92,7 @@ class OpenAIEngine:
         self._vllm = False
         self._context: int | None = None
         self._asked = False
+        self._looks = 0
         self._looking = asyncio.Lock()
 
     @classmethod
@@ -122,23 +112,27 @@ class OpenAIEngine:
     async def generate(self, request: Request) -> list[Completion]:
         if not self._asked:
             await self._look()
-        if request.version.adapter is not None and not self._vllm:
-            raise CapabilityError(f"{self.spec} does not load adapter {request.version.label}; vLLM does")
+        if request.version.adapter is not None:
+            self._need_vllm(f"does not load adapter {request.version.label}; vLLM does")
         return list(await asyncio.gather(*(self._sample(request, seed) for seed in request.seeds)))
 
     async def score(self, request: ScoreRequest) -> Scored:
         """Of vLLM. Raises `CapabilityError` for other servers, and for what vLLM cannot score."""
         if not self._asked:
             await self._look()
-        if not self._vllm:
-            raise CapabilityError(
-                f"{self.spec}: a chat API cannot score given tokens; use vLLM or an embedded model"
-            )
+        self._need_vllm("is a chat API, which cannot score given tokens; use vLLM or an embedded model")
 
         async def ask(endpoint: Endpoint) -> Scored:
             return await vllm_server.score(endpoint, await self._served(endpoint, request.version), request)
 
         return await self._anywhere(ask)
+
+    def _need_vllm(self, otherwise: str) -> None:
+        if self._vllm:
+            return
+        if not self._asked:  # an outage says nothing of what the server can do
+            raise EngineError(f"{self.spec}: nobody there says which server it is", retryable=True)
+        raise CapabilityError(f"{self.spec} {otherwise}")
 
     def encode(self, messages: Sequence[Message], reply: str) -> tuple[Ids, Ids]:
         """Token ids of a prompt (P,) and of a reply (T,), the stop token last.
@@ -229,11 +223,6 @@ class OpenAIEngine:
         async def ask(endpoint: Endpoint) -> Completion:
             try:
                 return await self._ask(endpoint, request, seed)
-            except openai.NotFoundError:
-                if not endpoint.adapters:
-                    raise
-                endpoint.adapters.clear()  # the server was started anew since
-                return await self._ask(endpoint, request, seed)
             except openai.BadRequestError as error:
                 if filtered(error):
                     return Completion("", "refusal", Usage(), seed_sent=self._asks("seed"))
@@ -243,19 +232,35 @@ class OpenAIEngine:
         completion.latency_s = time.perf_counter() - started
         return completion
 
-    async def _anywhere(self, ask: Callable[[Endpoint], Awaitable[T]]) -> T:
+    async def _anywhere(self, ask: Callable[[Endpoint], Coroutine[Any, Any, T]]) -> T:
         """What the first endpoint says that is up."""
         failure: SparringError | None = None
         for endpoint in self._endpoints.order():
             try:
                 with endpoint.busy():
-                    return await ask(endpoint)
+                    return await self._answer(endpoint, ask)
             except openai.APIError as error:
                 failure = await self._explained(error, endpoint)
                 if not is_down(error):
                     raise failure from error
                 endpoint.set_aside()
+                endpoint.forget()
+            except ValueError as error:
+                wrong = f"{endpoint.url}: an answer that cannot be read: {error}"
+                raise EngineError(wrong, retryable=True) from error
         raise failure or EngineError(f"{self.spec}: no endpoint")
+
+    async def _answer(self, endpoint: Endpoint, ask: Callable[[Endpoint], Coroutine[Any, Any, T]]) -> T:
+        """What an endpoint says; one that was started anew since gets its adapters again."""
+        if endpoint.doubtful and len(self._endpoints.all) > 1:
+            await there(endpoint)
+        try:
+            return await watched(endpoint, ask(endpoint), asks=self._vllm)
+        except openai.NotFoundError:
+            if not endpoint.adapters:
+                raise
+        endpoint.forget()
+        return await watched(endpoint, ask(endpoint), asks=self._vllm)
 
     async def _served(self, endpoint: Endpoint, version: PolicyVersion) -> str:
         """The name under which an endpoint serves a version; its adapter is loaded there first."""
@@ -265,7 +270,7 @@ class OpenAIEngine:
             check_base(version, self._local().base, self.spec)
         name = await asyncio.to_thread(self._folders.digest, version.adapter, version.adapter_hash)
         if name not in endpoint.adapters:
-            async with self._looking:  # once for all that wait for it
+            async with endpoint.lock:  # once for all that wait for it
                 await vllm_server.load_adapter(endpoint, name, str(Path(version.adapter).resolve()))
         return name
 
@@ -289,10 +294,12 @@ class OpenAIEngine:
         """Whether the endpoint's log-probabilities are of the temperature that was drawn with."""
         if sampling.temperature == 1:
             return True
+        if 0 < sampling.temperature < COLDEST:
+            return False
         if not self._vllm or not self._asks("logprobs"):
             return False
         if endpoint.tempers is None:
-            async with self._looking:
+            async with endpoint.lock:
                 if endpoint.tempers is None:
                     endpoint.tempers = await vllm_server.tempers(endpoint, self.model)
         return endpoint.tempers
@@ -327,11 +334,7 @@ class OpenAIEngine:
     def _does_without(self, error: openai.APIStatusError, body: dict[str, Any]) -> bool:
         """Switch off the optional field that the server complains about; False where it is none."""
         said = error.response.text
-        if (
-            self._length_field in body
-            and "max_completion_tokens" in said
-            and self._length_field == "max_tokens"
-        ):
+        if self._length_field == "max_tokens" and "max_completion_tokens" in said:
             self._length_field = "max_completion_tokens"
             return True
         for name, wanted in self._wants.items():
@@ -343,21 +346,30 @@ class OpenAIEngine:
 
     async def _look(self) -> None:
         """Learn once which server this is; a server that lists no models is of an unknown kind."""
+        looks = self._looks
         async with self._looking:
-            if self._asked:
+            if self._asked or self._looks > looks:  # while this one waited
                 return
-            try:
-                await self._models(self._endpoints.order()[0])
-            except openai.APITimeoutError:
-                self._asked = True  # or every call would wait as long for a server that lists no models
-            except openai.APIConnectionError:
-                return  # asked again by the next call; this one fails by itself or finds another endpoint
-            except openai.APIError:
-                self._asked = True
+            self._looks += 1
+            silent = False
+            for endpoint in self._endpoints.order():
+                try:
+                    await self._models(endpoint)
+                except openai.APITimeoutError:
+                    silent = True
+                except openai.APIConnectionError:
+                    pass  # asked again by the next call; this one fails by itself
+                except openai.APIError:
+                    self._asked = True
+                if self._asked:
+                    return
+            # Or every call would wait as long for a server that lists no models; where `base` is given it
+            # is vLLM, which lists them when it is well.
+            self._asked = silent and self.checkpoint is None
 
     async def _models(self, endpoint: Endpoint) -> list[str]:
         """The names the server lists; notes on the way whether it is vLLM, and the context length."""
-        page = await endpoint.client.models.list(timeout=LOOK_S)
+        page = await endpoint.models()
         listed = getattr(page, "data", None) or []
         for model in listed:
             if getattr(model, "owned_by", None) == "vllm":

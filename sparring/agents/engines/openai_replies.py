@@ -13,6 +13,8 @@ from sparring.agents.engines.base import Completion, FinishReason, Floats, Ids, 
 from sparring.agents.engines.http_status import AGAIN, retry_after
 from sparring.errors import EngineError, EngineTimeout, SparringError, UserError
 
+_BROKEN_OFF = ("abort", "error")
+"""Reasons that vLLM gives when it is shut down, or fails, in the middle of an answer."""
 _FINISH: dict[str, FinishReason] = {"length": "length", "content_filter": "refusal"}
 
 
@@ -25,13 +27,15 @@ def read_completion(response: object, sampling: Sampling, where: str, *, tempere
 
     Raises:
         UserError: the answer is no chat completion, so the URL is not that of a chat API.
-        EngineError: a chat completion without a choice.
+        EngineError: a chat completion without a choice, or one that was broken off.
     """
     if not isinstance(response, ChatCompletion):
         raise UserError(f"{where} does not answer like a chat API; does the URL lack its /v1?")
     if not response.choices:
         raise EngineError(f"{where}: an answer without choices", retryable=True)
     choice = response.choices[0]
+    if choice.finish_reason in _BROKEN_OFF:
+        raise EngineError(f"{where}: an answer that ends with `{choice.finish_reason}`", retryable=True)
     refusal = getattr(choice.message, "refusal", None)
     prompt_ids = _ids(response, "prompt_token_ids")
     completion_ids = _ids(choice, "token_ids")

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
 import openai
 
 from sparring.agents.engines.base import Sampling
 from sparring.agents.engines.http_status import DOWN
+
+
+class Wants(TypedDict, total=False):
+    """Optional fields of a request; None asks and does without where the server refuses."""
+
+    logprobs: bool | None
+    token_ids: bool | None
+    """None asks where the server says that it is vLLM."""
+    seeds: bool | None
+    """vLLM on a CPU does not refuse a seed, it dies of it: there say False."""
 
 
 def client(url: str, key: str) -> openai.AsyncOpenAI:
@@ -21,10 +31,11 @@ def client(url: str, key: str) -> openai.AsyncOpenAI:
 
 
 def is_down(error: openai.APIError) -> bool:
-    """The server is not there, so another endpoint may answer; a slow one is there."""
+    """The server is not there, so another endpoint may answer. A time-out is one too: of connecting, or of
+    asking for a sign of life, since nothing else has one here."""
     if isinstance(error, openai.APIStatusError):
         return error.status_code in DOWN
-    return isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError)
+    return isinstance(error, openai.APIConnectionError)
 
 
 def extra_fields(sampling: Sampling, *, everything: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""vLLM's log-probabilities of a prompt's tokens as scores of the continuation that the prompt ends with."""
+"""vLLM's log-probabilities: of a prompt's tokens, as scores of the continuation that the prompt ends with."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import numpy as np
 
 from sparring.agents.engines.base import Ids, Scored, ScoreRequest
 from sparring.errors import CapabilityError, UserError
+
+COLDEST = 0.01
+"""Below it vLLM draws at this temperature all the same, and its log-probabilities would be of another."""
 
 
 class Held(NamedTuple):

@@ -245,7 +245,7 @@ class _Plan:
         return _make(self.form, self.source, self.own)
 
     def managed(self, engine: Engine) -> ManagedEngine:
-        policy = ServicePolicy.default(remote=getattr(engine, "remote", False))
+        policy = ServicePolicy.of(engine)
         shown = _canonical(self.source, self.own) if isinstance(self.source, str) else engine.spec
         return ManagedEngine(engine, replace(policy, **self.service), spec=shown)
 

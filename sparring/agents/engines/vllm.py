@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -34,11 +36,10 @@ from sparring.agents.engines.base import (
 )
 from sparring.agents.engines.chat import demonstration, render
 from sparring.agents.engines.checkpoints import Checkpoint, read_checkpoint
-from sparring.agents.engines.prompt_scores import Held, scored, whole
+from sparring.agents.engines.layer import all_of
+from sparring.agents.engines.prompt_scores import COLDEST, Held, scored, whole
 from sparring.errors import EngineError, UserError
 
-COLDEST = 0.01
-"""Below it vLLM draws at this temperature all the same, and its log-probabilities would be of another."""
 CPU_CACHE_GIB = 4.0
 """Keys and values on a CPU, where vLLM would otherwise take nearly all the memory there is."""
 
@@ -56,6 +57,9 @@ class VllmEngine:
             `max_lora_rank`, `enforce_eager`: vLLM's own arguments of these names.
     """
 
+    tries = 2
+    """A vLLM that died is started anew once for a call."""
+
     def __init__(
         self,
         model: str,
@@ -72,9 +76,12 @@ class VllmEngine:
         self._rank = int(options.pop("max_lora_rank", 16))
         self._held: Checkpoint | None = None
         self._llm: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = asyncio.Lock()
+        self._launch: Future[Any] | None = None
         self._folders = AdapterFolders()
         self._numbers: dict[str, int] = {}
+        self._taken: set[int] = set()
         self._asked = 0
         self._closed = False
 
@@ -95,11 +102,11 @@ class VllmEngine:
         llm, held = await self._started(), self._checkpoint()
         ids = render(held.tokenizer, request.messages)
         params = self._params(request.sampling, len(ids))
-        lora = await asyncio.to_thread(self._lora, request.version)
+        lora = await self._adapter(llm, request.version)
         started = asyncio.get_running_loop().time()
         if self._sends_seeds:
             asked = [self._one(llm, ids, params(seed=seed & 0x7FFF_FFFF), lora) for seed in request.seeds]
-            replies = await asyncio.gather(*asked)
+            replies = await all_of(asked)
         else:
             replies = [await self._one(llm, ids, params(n=len(request.seeds)), lora)]
         took = asyncio.get_running_loop().time() - started
@@ -117,7 +124,7 @@ class VllmEngine:
         ids = whole(request, self.spec)
         llm = await self._started()
         self._room(len(ids))
-        lora = await asyncio.to_thread(self._lora, request.version)
+        lora = await self._adapter(llm, request.version)
         params = _sampling_params(max_tokens=1, prompt_logprobs=request.top_k, detokenize=False)
         reply = await self._one(llm, ids, params, lora)
         rows = [
@@ -138,7 +145,7 @@ class VllmEngine:
             base=held.base,
             context_tokens=held.context,
             dtype=self._dtype,
-            extra={"server": "vllm"},
+            extra={"server": "vllm", "max_lora_rank": self._rank},
         )
 
     def encode(self, messages: Sequence[Message], reply: str) -> tuple[Ids, Ids]:
@@ -146,24 +153,42 @@ class VllmEngine:
         return demonstration(self._checkpoint().tokenizer, messages, reply)
 
     async def close(self) -> None:
-        """End vLLM's process; requests in flight fail."""
+        """End vLLM's process, also one that is only being started; requests in flight fail."""
         self._closed = True
-        llm, self._llm = self._llm, None
-        if llm is not None:
-            await _shut(llm)
+        async with self._starting:
+            with suppress(Exception):
+                await self._launched()
+            llm, self._llm = self._llm, None
+            if llm is not None:
+                await _shut(llm)
 
     async def _started(self) -> Any:
         async with self._starting:
             if self._closed:
                 raise EngineError(f"{self.spec}: the engine was closed")
+            loop = asyncio.get_running_loop()
+            if self._llm is not None and self._loop is not loop:
+                llm, self._llm = self._llm, None  # its sockets are of a loop that has ended
+                await _shut(llm)
             if self._llm is None:
                 held = await asyncio.to_thread(self._checkpoint)
-                arguments = self._arguments(held)
+                self._launch = self._launch or _launch(self._arguments(held))
+                self._loop, self._taken = loop, set()
                 try:
-                    self._llm = await asyncio.to_thread(_launch, arguments)
+                    await self._launched()
                 except (ValueError, RuntimeError, OSError) as error:
                     raise UserError(f"{self.spec}: vLLM does not start: {_reason(error)}") from error
             return self._llm
+
+    async def _launched(self) -> None:
+        """Wait for the start in progress, if any; who is cancelled here leaves it to the next one."""
+        if self._launch is None:
+            return
+        try:
+            self._llm = await asyncio.shield(asyncio.wrap_future(self._launch))
+        finally:
+            if self._launch.done():
+                self._launch = None
 
     def _checkpoint(self) -> Checkpoint:
         if self._held is None:
@@ -226,8 +251,27 @@ class VllmEngine:
             )
         return context - tokens
 
+    async def _adapter(self, llm: Any, version: PolicyVersion) -> Any:
+        """vLLM's name for an adapter, which it has read: one that it cannot read would end its process."""
+        lora = await asyncio.to_thread(self._lora, version)
+        if lora is None or lora.lora_int_id in self._taken:
+            return lora
+        reading = asyncio.ensure_future(llm.add_lora(lora))
+        try:
+            while not (await asyncio.wait({reading}, timeout=1))[0]:
+                if llm.errored:  # then nobody answers
+                    raise await self._died(llm)
+        finally:
+            reading.cancel()
+        if (error := reading.exception()) is not None:
+            if llm.errored:
+                raise await self._died(llm) from error
+            raise UserError(f"{self.spec} does not take adapter {version.label}: {_reason(error)}") from error
+        self._taken.add(lora.lora_int_id)
+        return lora
+
     def _lora(self, version: PolicyVersion) -> Any:
-        """vLLM's name for an adapter: a number that belongs to its content."""
+        """A number that belongs to an adapter's content, and where it lies."""
         check_base(version, self._checkpoint().base, self.spec)
         if version.adapter is None:
             return None
@@ -250,21 +294,23 @@ class VllmEngine:
             async for reply in replies:
                 last = reply
         except EngineDeadError as error:
-            await self._bury(llm)
-            raise EngineError(f"{self.spec}: vLLM's process died", retryable=True) from error
+            raise await self._died(llm) from error
         except ValueError as error:  # what vLLM thinks wrong about this one request
             raise UserError(f"{self.spec}: {_reason(error)}") from error
         except Exception as error:
             raise EngineError(f"{self.spec}: {_reason(error)}") from error
         return last
 
-    async def _bury(self, llm: Any) -> None:
-        """Forget a vLLM that died, so that the next call starts one."""
+    async def _died(self, llm: Any) -> EngineError:
+        """Forget a vLLM that died or was ended, so that the next call starts one."""
         async with self._starting:
             if self._llm is llm:
                 self._llm = None
                 with suppress(Exception):
                     await _shut(llm)
+        if self._closed:
+            return EngineError(f"{self.spec}: the engine was closed")
+        return EngineError(f"{self.spec}: vLLM's process died", retryable=True)
 
     def _completion(self, sampling: Sampling, reply: Any, out: Any) -> Completion:
         reason: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
@@ -285,7 +331,16 @@ class VllmEngine:
         )
 
 
-def _launch(arguments: dict[str, Any]) -> Any:
+def _launch(arguments: dict[str, Any]) -> Future[Any]:
+    """Begin to start vLLM, in a thread of its own; that cannot be called off."""
+    thread = ThreadPoolExecutor(1, "vllm-start")
+    try:
+        return thread.submit(_begin, arguments)
+    finally:
+        thread.shutdown(wait=False)
+
+
+def _begin(arguments: dict[str, Any]) -> Any:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -295,9 +350,13 @@ def _launch(arguments: dict[str, Any]) -> Any:
 
 
 async def _shut(llm: Any) -> None:
-    """End vLLM's process, and first the task that would take this for an accident."""
+    """End vLLM's process, and first the task that would take this for an accident; who waits for it fails."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
     if llm.output_handler is not None:
         llm.output_handler.cancel()
+    with suppress(RuntimeError):  # those who waited in a loop that has ended
+        llm.output_processor.propagate_error(EngineDeadError())
     await asyncio.to_thread(llm.shutdown)
     llm.shutdown = lambda *_: None  # its end calls it once more, when Python has let go of what it needs
 
@@ -321,5 +380,7 @@ def _sampling_params(**fields: Any) -> Any:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what vLLM says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    """The first line of what vLLM says; of what its process says the core."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    own = re.search(r"failed with error '(.*)', please check", line)
+    return (own[1] if own else line)[:300]
