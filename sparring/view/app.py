@@ -145,7 +145,7 @@ class Viewer:
         steps = self.later.get(
             ("lineage", version.id), grown(self.journal), lambda: lineage(self.journal, version.id)
         )
-        values = {"version": version, "heads": at, "steps": steps, "columns": columns_of(steps or [])}
+        values = {"shown": version, "heads": at, "steps": steps, "columns": columns_of(steps or [])}
         return self.page("version.html", request, live=steps is None, metrics_of=metrics_of, **values)
 
     def update(self, request: Request) -> Response:

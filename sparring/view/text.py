@@ -101,7 +101,11 @@ def diff(text: str) -> Markup:
 
 def link(path: str, **query: Any) -> str:
     """A path with those parts of a query that are set."""
-    given = {name: value for name, value in query.items() if value not in (None, "", False)}
+    given = {
+        name: value
+        for name, value in query.items()
+        if value is not None and value is not False and value != ""
+    }
     return f"{path}?{urlencode(given)}" if given else path
 
 

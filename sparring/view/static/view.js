@@ -7,6 +7,8 @@ const DASHES = [[], [7, 4], [2, 3], [9, 3, 2, 3]];
 // Ticks of an axis that counts.
 const COUNTS = [1, 2, 5].flatMap((digit) => [0, 1, 2, 3, 4, 5, 6].map((power) => digit * 10 ** power)).sort((a, b) => a - b);
 
+const short = (value) => String(Number(value.toPrecision(4)));
+
 // How each line looks: its bounds are thin, dotted, and in its colour.
 function lines(given) {
   const bounds = new Map();
@@ -23,7 +25,7 @@ function lines(given) {
       width: bound ? 1 : 2,
       spanGaps: true,
       points: { show: !bound && given.rows[0].length < 60, size: 6 },
-      value: (_, value) => (value == null ? "–" : String(Number(value.toPrecision(4)))),
+      value: (_, value) => (value == null ? "–" : short(value)),
     };
   });
 }
@@ -56,7 +58,7 @@ function drawCharts() {
         ...size(),
         cursor: { drag: { x: false, y: false } },
         scales: { x: { time: false, range: span }, y: { range: range(given.share) } },
-        axes: [{ ...axis, label: given.x, labelSize: 18, incrs: COUNTS }, { ...axis, size: 62 }],
+        axes: [{ ...axis, label: given.x, labelSize: 18, incrs: COUNTS }, { ...axis, size: 62, values: (_, ticks) => ticks.map(short) }],
         series: [{ label: given.x, value: (_, value) => (value == null ? "–" : value) }, ...series],
         bands: given.bands.map(([middle, low, high]) => ({ series: [high + 1, low + 1], fill: series[middle].stroke + "22" })),
       },
