@@ -62,10 +62,13 @@ def overview_table(rows: Sequence[dict[str, Any]]) -> Table:
 
 def about(journal: Journal, text: str) -> dict[str, Any]:
     """A policy: both heads, its versions (one, where the text names it), how the heads moved."""
-    name, one = parse(text)[0], "@" in text
+    return told_of(journal, parse(text)[0], [named(journal, text)] if "@" in text else None)
+
+
+def told_of(journal: Journal, name: str, chosen: Sequence[Version] | None = None) -> dict[str, Any]:
+    """`about` of a policy by its bare name, which may hold an `@`; None: of all its versions."""
     known, at, made = versions(journal, name), heads(journal, name), updates(journal, name)
     numbers = {version.id: version.number for version in known}
-    chosen = [named(journal, text)] if one else known
     moves = [  # in the numbers that people know, not row ids
         asdict(m) | {"origin": numbers.get(m.origin or -1), "target": numbers.get(m.target)}
         for m in history(journal, name)
@@ -76,7 +79,7 @@ def about(journal: Journal, text: str) -> dict[str, Any]:
         "training": at["training"] and at["training"].number,
         "versions": [
             _version(version, numbers, made, [head for head, v in at.items() if v == version])
-            for version in chosen
+            for version in (known if chosen is None else chosen)
         ],
         "moves": sorted(moves, key=lambda move: (move["at"], move["move"])),
     }
@@ -92,6 +95,7 @@ def _version(
         "id": version.id,
         "heads": heads_here,
         "parent": numbers.get(version.parent_id or -1),
+        "update": update and update.id,
         "run": update and update.run_id,
         "step": update and update.step,
         "metrics": version.metrics,

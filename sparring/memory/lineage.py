@@ -69,14 +69,18 @@ def _step(journal: Journal, version: Version) -> Step:
 
 
 def updates(journal: Journal, policy: str) -> dict[int, Any]:
-    """Version id -> the update's run, step and status, for the versions of a policy that have one."""
-    columns = (Update.to_version_id, Update.run_id, Update.step, Update.status)
+    """Version id -> the update's id, run, step and status, for the versions of a policy that have one."""
+    columns = (Update.id, Update.to_version_id, Update.run_id, Update.step, Update.status)
     query = select(*columns).where(Update.policy == policy, Update.to_version_id.is_not(None))
     return {row.to_version_id: row for row in journal.read(query)}
 
 
-def trained_on(journal: Journal, update_id: int, limit: int | None = None) -> list[Trained]:
+def trained_on(journal: Journal, update_id: int, limit: int | None = None, offset: int = 0) -> list[Trained]:
     """The turns that trained an update, oldest first, with what they were paid and what they said.
+
+    Args:
+        limit: how many of them; None: all that follow.
+        offset: how many are left out before.
 
     Raises:
         UserError: there is no such update.
@@ -100,7 +104,7 @@ def trained_on(journal: Journal, update_id: int, limit: int | None = None) -> li
         .outerjoin(Message, Message.id == Turn.output_id)
         .where(UpdateTurn.update_id == update_id)
     )
-    rows = journal.read(query.order_by(Turn.id).limit(limit))
+    rows = journal.read(query.order_by(Turn.id).limit(limit).offset(offset or None))
     paid = _rewards(journal, [row.id for row in rows])
     return [
         Trained(row.id, row.episode, row.name, row.role, row.status, paid[row.id], _text(row.content))

@@ -50,6 +50,18 @@ def find_update(journal: Journal, run: str, policy: str, step: int) -> UpdateRow
     return next((_update(row) for row in journal.read(query)), None)
 
 
+def update_by_id(journal: Journal, update_id: int) -> UpdateRow:
+    """An update by its row id.
+
+    Raises:
+        UserError: it is not there.
+    """
+    rows = journal.read(select(Update).where(Update.id == update_id))
+    if not rows:
+        raise UserError(f"the journal has no update with id {update_id}")
+    return _update(rows[0])
+
+
 def updates_of(journal: Journal, run: str, policy: str | None = None) -> list[UpdateRow]:
     """The updates of a run in order of their steps."""
     query = select(Update).where(Update.run_id == run).order_by(Update.step, Update.policy)

@@ -32,7 +32,8 @@ class Spoken:
     """Light columns of `turns`, with the agent's `role`."""
     seat: str
     policy: str
-    """`NAME@NUMBER`, where the policy has versions of its own; else what serves it."""
+    version: int | None
+    """Number of the policy's version that spoke."""
     before: list[Heard]
     """What its seat's last turn had seen too."""
     heard: list[Heard]
@@ -105,9 +106,10 @@ def _turns(journal: Journal, number: int) -> list[Spoken]:
         shared = _shared(path, seen[seat])
         seen[seat] = [*path, *([row.output_id] if row.output_id is not None else [])]
         heard = [Heard(messages[place].role, messages[place].content, said_by.get(place)) for place in path]
+        policy, number = versions.get(row.policy_version_id, (row.policy, None))
         spoken.append(
             Spoken(
-                *(row, seat, versions.get(row.policy_version_id, row.policy), heard[:shared], heard[shared:]),
+                *(row, seat, policy, number, heard[:shared], heard[shared:]),
                 text=_text(messages, row.output_id),
                 scores=scores[row.id],
                 rewards=rewards[row.id],
@@ -148,7 +150,7 @@ def _by_turn(journal: Journal, table: Any, number: int) -> dict[int, list[Any]]:
     return found
 
 
-def _versions(journal: Journal, ids: set[int]) -> dict[int, str]:
+def _versions(journal: Journal, ids: set[int]) -> dict[int, tuple[str, int | None]]:
     query = select(PolicyVersion.id, PolicyVersion.policy, PolicyVersion.number)
     rows = journal.read(query.where(PolicyVersion.id.in_(ids)))
-    return {row.id: f"{row.policy}@{row.number}" for row in rows}
+    return {row.id: (row.policy, row.number) for row in rows}

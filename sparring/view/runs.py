@@ -97,6 +97,15 @@ def sums_of(facts: Facts, runs: Sequence[str]) -> dict[str, Sums]:
     return made
 
 
+def sums_below(journal: Journal, facts: Facts, run: str) -> Sums:
+    """What a run amounts to together with those that it began, accuracy aside."""
+    below = [row.id for row in journal.read(select(Run.id).where(Run.parent_id == run))]
+    parts = [[run], *(below[start : start + 5000] for start in range(0, len(below), 5000))]
+    found = [sums for part in parts for sums in sums_of(facts, part).values()]
+    names = ("episodes", "done", "failed", "calls", "tokens", "cost")
+    return Sums(**{name: sum(getattr(sums, name) for sums in found) for name in names})
+
+
 def episode_list(journal: Journal, facts: Facts, run: str, wanted: Mapping[str, str], page: int) -> Page:
     """Rows (facts, outcome) of a run's episodes that fit `wanted`, in the order `sort` names.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 from urllib.parse import urlencode
 
@@ -28,6 +29,14 @@ def count(value: float | None) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """A figure with so many decimals; nothing where there is none."""
     return "" if value is None else f"{value:.{digits}f}"
+
+
+def figure(value: float | None) -> str:
+    """A figure with four digits that count, whatever its size."""
+    if value is None:
+        return ""
+    whole = isfinite(value) and value == int(value) and abs(value) < 1e6
+    return f"{value:.0f}" if whole else f"{value:.4g}"
 
 
 def signed(value: float | None) -> str:
@@ -92,7 +101,11 @@ def diff(text: str) -> Markup:
 
 def link(path: str, **query: Any) -> str:
     """A path with those parts of a query that are set."""
-    given = {name: value for name, value in query.items() if value not in (None, "", False)}
+    given = {
+        name: value
+        for name, value in query.items()
+        if value is not None and value is not False and value != ""
+    }
     return f"{path}?{urlencode(given)}" if given else path
 
 
@@ -127,7 +140,22 @@ def simple(value: Any) -> bool:
 
 FILTERS: dict[str, Callable[..., Any]] = {
     made.__name__: made
-    for made in (count, number, signed, estimate, ago, span, clock, pretty, cut, diff, mark, chip, pair)
+    for made in (
+        count,
+        figure,
+        number,
+        signed,
+        estimate,
+        ago,
+        span,
+        clock,
+        pretty,
+        cut,
+        diff,
+        mark,
+        chip,
+        pair,
+    )
 }
 GLOBALS: dict[str, Callable[..., Any]] = {"link": link, "is_diff": is_diff}
 TESTS: dict[str, Callable[..., bool]] = {"simple": simple}
