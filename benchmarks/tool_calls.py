@@ -1,12 +1,12 @@
 """What a tool call costs an agent beside the tool itself: the box, and the event that is committed.
 
-    python -m benchmarks.tool_calls [--calls 200] [--out FILE]
+    python -m benchmarks.tool_calls [--calls 300] [--durability full] [--out FILE]
 
-Each tool is called by itself, through its toolbox (validation, time limit, text), and as a protocol calls it:
-through the box and journaled, committed to SQLite (`synchronous=FULL`) before anybody sees the result. The
-three are interleaved call by call; medians in ms. `together` is the journaled call where 64 are made at once,
-per call. The tools: a function (a thread), a coroutine, an MCP server over standard input and output, the
-interpreter in its sandbox (a tenth of the calls).
+Each tool is called by itself and through its toolbox (validation, time limit, text), and what the box gave is
+journaled as a protocol does it: an event of an episode, committed to SQLite before anybody sees the result.
+The three are interleaved call by call; medians in ms. `together`: 64 calls, through the box and journaled, at
+once, per call. The tools: a function (a thread), a coroutine, an MCP server over standard input and output,
+the interpreter in its sandbox (a tenth of the calls).
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sparring.graphs.context import Context
-from sparring.graphs.tool_calls import call
+from sparring.graphs.tool_calls import TOOL, call
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
 from sparring.tools.equality import equality
@@ -67,26 +68,23 @@ async def timed(work: Callable[[], Awaitable[Any]]) -> float:
 async def measure(box: Toolbox, context: Context, name: str, calls: int) -> dict[str, float]:
     """Medians of one tool."""
     [tool] = [one for one in box if one.name == name]
-    asked = ASKED[name]
-    found: dict[str, list[float]] = {"tool": [], "box": [], "journaled": []}
+    asked, made = ASKED[name], dict(await box.call(name, ASKED[name]))
+    found: dict[str, list[float]] = {"tool": [], "box": [], "event": []}
     for number in range(calls):
-        found["tool"].append(await timed(lambda: tool.call(asked)))
-        found["box"].append(await timed(lambda: box.call(name, asked)))
-        key = f"{name}/{number}"
-        found["journaled"].append(await timed(lambda key=key: call(context, box, key, name, asked)))  # type: ignore[misc]  # a default that binds
+        event = partial(context.episode.event, TOOL, f"{name}/{number}", made)
+        found["tool"].append(await timed(partial(tool.call, asked)))
+        found["box"].append(await timed(partial(box.call, name, asked)))
+        found["event"].append(await timed(event))
     row = {what: statistics.median(times) for what, times in found.items()}
-    row["event"] = statistics.median(
-        after - before for before, after in zip(found["box"], found["journaled"], strict=True)
-    )
-    if name != "python":
-        keys = [f"{name}/together/{number}" for number in range(AT_ONCE)]
-        several = [call(context, box, key, name, asked) for key in keys]
-        row["together"] = await timed(lambda: asyncio.gather(*several)) / AT_ONCE
+    row["box"] -= row["tool"]
+    keys = [f"{name}/together/{number}" for number in range(AT_ONCE)]
+    several = [call(context, box, key, name, asked) for key in keys]
+    row["together"] = await timed(partial(asyncio.gather, *several)) / AT_ONCE
     return {"calls": calls, **{what: round(value, 3) for what, value in row.items()}}
 
 
-async def main(calls: int, out: Path | None) -> None:
-    with tempfile.TemporaryDirectory() as folder, Journal.open(Path(folder) / "journal.db") as journal:
+async def main(calls: int, durability: str, out: Path | None) -> None:
+    with tempfile.TemporaryDirectory() as folder, Journal.open(Path(folder) / "j.db", durability) as journal:
         run = journal.drive("tools", kind="test", protocol="tool_use", config={}, seed=0)
         context = Context(run.episode(TaskRecord("q", "?"), seats={}), {}, equality("exact"))
         async with open_tools(SPECS) as box:
@@ -95,21 +93,21 @@ async def main(calls: int, out: Path | None) -> None:
                 for name in ASKED
             }
         run.release()
-    print(f"{'':10}{'calls':>8}{'tool':>10}{'box':>10}{'journaled':>11}{'event':>9}{'together':>10}")
+    print(f"{'':10}" + "".join(f"{name:>10}" for name in COLUMNS))
     for name, row in rows.items():
-        figures = "".join(f"{row.get(what, float('nan')):>{width}.3f}" for what, width in WIDTHS.items())
-        print(f"{name:10}{row['calls']:>8}{figures}")
+        print(f"{name:10}" + "".join(f"{row[what]:>10g}" for what in COLUMNS))
     if out is not None:
         out.write_text(json.dumps(rows, indent=1))
 
 
-WIDTHS = {"tool": 10, "box": 10, "journaled": 11, "event": 9, "together": 10}
+COLUMNS = ("calls", "tool", "box", "event", "together")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--calls", type=int, default=200)
+    parser.add_argument("--calls", type=int, default=300)
+    parser.add_argument("--durability", choices=("full", "normal"), default="full")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    asyncio.run(main(given.calls, given.out))
+    asyncio.run(main(given.calls, given.durability, given.out))

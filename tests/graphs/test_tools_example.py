@@ -49,7 +49,9 @@ def test_the_example_runs_and_is_not_played_twice(
         figures = sparring.report(journal, run).figures
     assert figures == {"calls": 1.0, "errors": 0.0, "format_errors": 0.0, "answered": 1.0}
     connection = sqlite3.connect(memory)
-    made = [json.loads(row[0]) for row in connection.execute("SELECT payload FROM events WHERE kind = 'tool'")]
+    made = [
+        json.loads(row[0]) for row in connection.execute("SELECT payload FROM events WHERE kind = 'tool'")
+    ]
     connection.close()
     assert sorted(one["name"] for one in made) == ["calculate", "convert", "python"]
 
@@ -65,7 +67,9 @@ def test_the_calculator_takes_numbers_only(wrong: str, monkeypatch: pytest.Monke
 
 
 def test_a_mistyped_tool_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="module `calculator` has no `calcluate`|No module named 'calculator'"):
+    with pytest.raises(
+        UserError, match=r"module `calculator` has no `calcluate`|No module named 'calculator'"
+    ):
         sparring.play(
             "tool_use",
             str(EXAMPLE / "tasks.jsonl"),
