@@ -185,6 +185,9 @@ class McpServer:
             if not ready.done():
                 why = f"{_reason(error)}{self._words()}"
                 ready.set_exception(Unreachable(f"{self.what} cannot be reached: {why}"))
+        finally:
+            if self._leave is leave:  # whatever ended it, the next call starts anew
+                self._client = None
 
     def _words(self) -> str:
         """The end of what it wrote to standard error."""
