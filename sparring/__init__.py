@@ -38,6 +38,7 @@ _HOME = {
     "make_engine": "sparring.agents.engines.registry",
     "Role": "sparring.agents.roles",
     "check": "sparring.tools.checks",
+    "Tool": "sparring.tools.toolbox.base",
     "SparringError": "sparring.errors",
     "UserError": "sparring.errors",
 }
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from sparring.memory.records import TaskRecord as TaskRecord
     from sparring.memory.tasks import load_tasks as load_tasks
     from sparring.tools.checks import check as check
+    from sparring.tools.toolbox.base import Tool as Tool
     from sparring.training.archive.archive import aarchive as aarchive
     from sparring.training.archive.archive import archive as archive
     from sparring.training.evolve import aevolve as aevolve

@@ -178,7 +178,7 @@ def _code(text: str) -> str:
 
 
 def _answer(read: Callable[[str], str]) -> Callable[[str], Answer]:
-    return lambda text: _build(Answer, {"answer": read(text)})
+    return lambda text: build(Answer, {"answer": read(text)})
 
 
 ANSWER_FORMATS: dict[str, Parser[Answer]] = {
@@ -211,7 +211,7 @@ def statement(format: str) -> Parser[Statement]:
     inner = answer_format(format)
 
     def read(text: str) -> Statement:
-        return _build(Statement, {"text": text.strip(), "answer": inner.read(text).answer})
+        return build(Statement, {"text": text.strip(), "answer": inner.read(text).answer})
 
     return Parser(f"statement/{format}", inner.version, inner.instruction, read)
 
@@ -219,7 +219,8 @@ def statement(format: str) -> Parser[Statement]:
 # --- JSON results ------------------------------------------------------------------------------------
 
 
-def _build(model: type[M], fields: dict[str, Any]) -> M:
+def build(model: type[M], fields: dict[str, Any]) -> M:
+    """A result of what stood in a text. Raises `ParseError` naming the first field that does not fit."""
     try:
         return model.model_validate(fields)
     except ValidationError as error:
@@ -236,7 +237,7 @@ def _object(name: str, model: type[M], fields: str) -> Parser[M]:
         fields = find_object(text)
         if isinstance(answer := fields.get("answer"), str):
             _own_words(answer, "`answer`")
-        return _build(model, fields)
+        return build(model, fields)
 
     return Parser(name, "2", instruction, read)
 
@@ -271,7 +272,7 @@ attempt_summary: Parser[AttemptSummary] = _object(
     '"assumptions_made": ["..."], "components_touched": ["..."]}',
 )
 note: Parser[Statement] = Parser(
-    "note", "1", "Reply in plain text.", lambda text: _build(Statement, {"text": text.strip()})
+    "note", "1", "Reply in plain text.", lambda text: build(Statement, {"text": text.strip()})
 )
 
 # --- verdicts on a step ------------------------------------------------------------------------------
@@ -304,7 +305,7 @@ def _verdict_official(text: str) -> StepVerdict:
 def _as_verdict(word: str, before: str) -> StepVerdict:
     if word not in _VERDICTS:
         raise ParseError("not_a_verdict", f"neither Correct nor Incorrect: {clip(word)}")
-    return _build(StepVerdict, {"correct": _VERDICTS[word], "critique": before.strip()})
+    return build(StepVerdict, {"correct": _VERDICTS[word], "critique": before.strip()})
 
 
 _ASK_VERDICT = "End with `<Answer>Correct</Answer>` or `<Answer>Incorrect</Answer>`."

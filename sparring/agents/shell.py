@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
+from sparring.agents.fences import blocks
 from sparring.agents.parsing import ParseError, Parser
 from sparring.agents.results import Result, Stated
 
@@ -11,7 +10,6 @@ SHELLS = ("bash", "sh", "shell")
 """What a block is labelled with that is meant to be run."""
 LONGEST = 100_000
 """Bytes of an action: the system passes no longer text to a program (128 KiB)."""
-_FENCE = re.compile(r"[ ]{0,3}(`{3,})[ \t]*([^\s`]*)[^`]*")
 _ASK = "Reply with a thought and exactly one block that begins with ```bash and ends with ```."
 
 
@@ -24,28 +22,10 @@ class Action(Result):
 def shell_blocks(text: str) -> list[str]:
     """The contents of the blocks that are labelled as shell; blocks of other kinds are passed over.
 
-    As in CommonMark a block ends with a line of at least as many backticks as it began with and nothing else,
-    so that a block of four may hold one of three.
-
     Raises:
         ParseError: a shell block is never closed.
     """
-    found: list[str] = []
-    fence, label, inside = "", "", list[str]()
-    for line in text.split("\n"):
-        match = _FENCE.fullmatch(line.rstrip("\r"))
-        if not fence:
-            if match:
-                fence, label, inside = match[1], match[2].lower(), []
-        elif match and len(match[1]) >= len(fence) and not line.strip().strip("`"):
-            if label in SHELLS:
-                found.append("\n".join(inside))
-            fence = ""
-        else:
-            inside.append(line)
-    if fence and label in SHELLS:
-        raise ParseError("unbalanced", "the shell block is never closed")
-    return found
+    return [content for _, content in blocks(text, SHELLS, "shell")]
 
 
 def _action(text: str) -> Action:

@@ -33,6 +33,7 @@ PROTOCOLS = {
     "se_agent": "sparring.graphs.protocols.se_agent:SeAgent",
     "improve": "sparring.graphs.protocols.improve:Improve",
     "cosc": "sparring.graphs.protocols.cosc:ChainOfSelfCorrection",
+    "tool_use": "sparring.graphs.protocols.tool_use:ToolUse",
     "argue": "sparring.graphs.protocols.argue:Argue",
 }
 """Name -> class; a module's `PRESETS` hold the options that a name stands for."""

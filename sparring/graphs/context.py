@@ -163,6 +163,15 @@ class Context:
 
         return await self._said(agent, keys, occasion, messages, produce)
 
+    async def converse(
+        self, seat: str, key: str, occasion: str, variables: dict[str, Any], history: Sequence[Message]
+    ) -> tuple[list[Message], Turn]:
+        """`act` in one linear history: the conversation with what was asked and said, and the turn."""
+        turn = await self.act(seat, key, occasion, variables, history)
+        asked = self.agent(seat).messages(occasion, variables, history)
+        reply: Message = {"role": "assistant", "content": turn.text if turn.text.strip() else "(no reply)"}
+        return [*asked, reply], turn
+
     async def demonstrate(
         self, seat: str, key: str, occasion: str, variables: dict[str, Any], text: str, *, score: bool = False
     ) -> Turn:

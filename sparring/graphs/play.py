@@ -166,7 +166,7 @@ def plan(
     rows = chosen.tasks(tasks, limit)
     for task in rows:
         chosen.accepts(task)
-    play = Play(protocol, rows, options=options, sampling=sampling, baseline=asked, **known)
+    play = Play(protocol, rows, options=chosen.named(options), sampling=sampling, baseline=asked, **known)
     if play.copies < 1:
         raise UserError(f"copies must be at least 1, not {play.copies}")
     for cap, value in asdict(play.limits).items():

@@ -122,6 +122,10 @@ class Protocol(BaseModel, ABC):
         name = seat.split(".")[0]
         return Role.of(name, parsers, variables, self.prompts.get(seat, self.prompts.get(name, shipped)))
 
+    def named(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The options it was made of as a journal keeps them: Python objects by their names."""
+        return options
+
     @abstractmethod
     def seats(self) -> dict[str, Role]:
         """Seat -> the role that sits there."""

@@ -89,6 +89,17 @@ async def run_program(code: str, *, stdin: str = "", limits: Limits = LIMITS) ->
     return await _run(STARTER, job, limits)
 
 
+def told(ran: Ran) -> str:
+    """What a model is told of a program: what it printed, or what went wrong."""
+    if ran.killed_by:
+        text = f"{ran.stdout}\n(ended: it ran into the limit on {ran.killed_by})"
+    elif ran.returncode:
+        text = f"{ran.stdout}\n{ran.stderr}"
+    else:
+        text = ran.stdout
+    return text.strip() or "(nothing was printed)"
+
+
 STARTER = """
 import json, os, sys
 code, given = json.loads(sys.stdin.buffer.read())

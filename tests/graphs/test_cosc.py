@@ -12,10 +12,11 @@ from stage import Call, Stage
 
 from sparring.errors import SandboxUnavailable
 from sparring.graphs.protocols import cosc
-from sparring.graphs.protocols.cosc import ChainOfSelfCorrection, shown
+from sparring.graphs.protocols.cosc import ChainOfSelfCorrection
 from sparring.memory.journal import Journal
 from sparring.tools import programs
 from sparring.tools.sandbox import Ran
+from sparring.tools.texts import clipped
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +114,7 @@ async def test_a_program_is_not_run_again_when_an_episode_is_taken_up(journal: J
 
 
 def test_what_the_model_sees_of_a_run() -> None:
-    assert shown(Ran(0, "", "", 0.1), 100) == "(nothing was printed)"
-    assert "limit on wall" in shown(Ran(137, "so far", "", 0.1, killed_by="wall"), 100)
-    long = shown(Ran(0, "a" * 500 + "b" * 500, "", 0.1), 100)
+    assert programs.told(Ran(0, "", "", 0.1)) == "(nothing was printed)"
+    assert "limit on wall" in programs.told(Ran(137, "so far", "", 0.1, killed_by="wall"))
+    long = clipped("a" * 500 + "b" * 500, 100)
     assert long.startswith("a" * 50) and long.endswith("b" * 50) and "900 characters left out" in long

@@ -28,8 +28,8 @@ from sparring.agents.roles import Role
 from sparring.graphs.context import Context
 from sparring.graphs.protocol import Outcome, Protocol
 from sparring.memory.records import Turn
-from sparring.tools.programs import LIMITS, run_program
-from sparring.tools.sandbox import Ran
+from sparring.tools.programs import LIMITS, run_program, told
+from sparring.tools.texts import clipped
 
 PROGRAMMER = "programmer"
 
@@ -106,7 +106,7 @@ class ChainOfSelfCorrection(Protocol):
             ran = await run_program(
                 program, limits=replace(LIMITS, wall=self.seconds, cpu=ceil(self.seconds))
             )
-            held = await episode.event("output", str(number), {"text": shown(ran, self.shown)})
+            held = await episode.event("output", str(number), {"text": clipped(told(ran), self.shown)})
         return {"output": str(held["text"])}
 
     async def verify(self, state: CoscState, runtime: Runtime[Context]) -> CoscState:
@@ -141,18 +141,3 @@ class ChainOfSelfCorrection(Protocol):
         answer = next((each["answer"] for each in reversed(rounds) if each["answer"] is not None), None)
         detail = {"rounds": rounds, "concluded": rounds[-1]["concluded"]}
         return {"outcome": Outcome(answer=answer, detail=detail)}
-
-
-def shown(ran: Ran, most: int) -> str:
-    """What the model sees of a run: what was printed, or what went wrong, `most` characters of it."""
-    if ran.killed_by:
-        said = f"{ran.stdout}\n(ended: it ran into the limit on {ran.killed_by})"
-    elif ran.returncode:
-        said = f"{ran.stdout}\n{ran.stderr}"
-    else:
-        said = ran.stdout
-    said = said.strip() or "(nothing was printed)"
-    if len(said) <= most:
-        return said
-    half = most // 2
-    return f"{said[:half]}\n[... {len(said) - 2 * half} characters left out ...]\n{said[-half:]}"

@@ -155,10 +155,7 @@ class Workplace(Protocol):
         self, context: Context, key: str, occasion: str, variables: dict[str, Any], said: list[Message]
     ) -> tuple[list[Message], Turn]:
         """The engineer's next words, and the conversation with them."""
-        turn = await context.act(SEAT, key, occasion, variables, said)
-        asked = context.agent(SEAT).messages(occasion, variables, said)
-        reply: Message = {"role": "assistant", "content": turn.text if turn.text.strip() else "(no reply)"}
-        return [*asked, reply], turn
+        return await context.converse(SEAT, key, occasion, variables, said)
 
     async def work(
         self, context: Context, command: str, spot: Spot, spent: float, *, anew: bool = False
