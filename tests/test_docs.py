@@ -57,6 +57,14 @@ def test_every_protocol_is_on_a_page_with_its_drawing(drawn: ModuleType) -> None
         assert f"figures/graphs/{name}.svg" in text, name
 
 
+def test_steps_of_a_recipe_are_nodes_of_the_graph(drawn: ModuleType) -> None:
+    for path in sorted((ROOT / "docs" / "protocols").glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        nodes = "".join(drawn.drawing(name) for name in re.findall(r"graphs/(\w+)\.svg", text))
+        for step in re.findall(r"^\d+\. `(\w+)`[:,]", text, re.MULTILINE):
+            assert f">{step}<" in nodes, f"{path.name}: no node `{step}`"
+
+
 def test_every_name_and_file_that_is_named_exists() -> None:
     named = 0
     for path in PAGES:
@@ -74,18 +82,25 @@ def test_every_name_and_file_that_is_named_exists() -> None:
 
 
 class Loads(HTMLParser):
-    """Addresses that a browser loads by itself."""
+    """Addresses that a browser loads by itself, and those in scripts of the page."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
+        self._script = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
+        self._script = tag == "script"
         if tag == "link" and given.get("rel") == "canonical":
             return
         if tag in ("script", "img", "link", "iframe", "source", "video", "audio", "object", "embed"):
             self.found += [given[name] for name in ("src", "href", "data") if name in given]
+
+    def handle_data(self, data: str) -> None:
+        if self._script:
+            self.found += re.findall(r"https?://[^\s\"']+", data)
+            self._script = False
 
 
 @pytest.fixture(scope="module")
