@@ -90,7 +90,7 @@ def visit() -> str:
 @pytest.mark.timeout(900)
 def test_quickstart(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = play_page("quickstart.md")
-    turns = capsys.readouterr().out.strip().splitlines()[1:]
+    turns = re.findall(r"^[01]/solver\.[012] solver ", capsys.readouterr().out, re.MULTILINE)
     assert len(turns) == 6, "three agents, two rounds"
     assert "self-consistency, equal" in said
     assert len((folder / "killed.jsonl").read_text().splitlines()) == 24
