@@ -59,7 +59,8 @@ def described(kind: type[Protocol]) -> dict[str, str]:
     for base in reversed(kind.__mro__):
         if not base.__module__.startswith("sparring."):
             continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body  # type: ignore[attr-defined]
+        [parsed] = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        body = parsed.body if isinstance(parsed, ast.ClassDef) else []
         for node, after in zip(body, [*body[1:], None], strict=True):
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 said = after.value if isinstance(after, ast.Expr) else None
