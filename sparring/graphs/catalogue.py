@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from sparring.errors import UserError, unknown
+from sparring.graphs.own import own_class
 from sparring.graphs.protocol import Protocol
 
 PROTOCOLS = {
@@ -49,13 +50,6 @@ def make_protocol(name: str, options: dict[str, Any] | None = None) -> Protocol:
         raise UserError("give a protocol by name or as `module:Class` and its options beside it")
     if name not in PROTOCOLS and ":" not in name:
         raise unknown("protocol", name, PROTOCOLS)
-    module_name, class_name = PROTOCOLS.get(name, name).split(":", 1)
-    try:
-        module = import_module(module_name)
-        kind: type[Protocol] = getattr(module, class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"protocol `{name}` cannot be imported: {error}") from error
-    if not (isinstance(kind, type) and issubclass(kind, Protocol)):
-        raise UserError(f"protocol `{name}` is no subclass of `sparring.Protocol`")
-    preset: dict[str, Any] = getattr(module, "PRESETS", {}).get(name, {})
+    kind: type[Protocol] = own_class(PROTOCOLS.get(name, name), Protocol, f"protocol `{name}`")
+    preset: dict[str, Any] = getattr(import_module(kind.__module__), "PRESETS", {}).get(name, {})
     return kind.configure({**preset, **(options or {})})

@@ -197,9 +197,22 @@ def test_every_scorer_is_made_by_name_and_says_what_it_lacks() -> None:
         ("orm", "name a model"),
         ("judge?high=0", "greater than or equal"),
         ("judge?x", "name=value"),
+        ("judge:x", "only `orm:` and `prm:` name a model"),
+        ("jugde", "module:Class"),
+        ("nothing_there:X", "cannot be imported .ModuleNotFoundError"),
+        ("pathlib:Path", "is no subclass of `sparring.graphs.scorers.base.Scorer`"),
+        ("sparring.graphs.scorers.base:Scorer", "does not define name, kind, score"),
+        ("sparring.graphs.scorers.oracle:Oracle?x=1", "`x`"),
     ]:
         with pytest.raises(UserError, match=message):
             make_scorer(spec)
+
+
+def test_a_scorer_of_ones_own_is_named_by_where_it_lies() -> None:
+    own = make_scorer("sparring.graphs.scorers.judge:Judge?high=5", "outcome")
+    assert own == make_scorer("judge?high=5")
+    with pytest.raises(UserError, match="gives outcome scores where process scores are needed"):
+        make_scorer("sparring.graphs.scorers.oracle:Oracle", "process")
 
 
 def test_turns_and_messages_of_scorers_are_in_the_journal(journal: Journal) -> None:

@@ -102,7 +102,9 @@ class Argue(Protocol):
     width: int = Field(default=8, ge=1)
     """New arguments at most in a round."""
     iterations: int = Field(default=1, ge=1)
+    """Times that the case is argued, at most, while no decision is accepted."""
     semantics: Literal["preferred", "grounded", "stable"] = "preferred"
+    """Of the extensions that accept decisions (`tools.argumentation`)."""
     mode: Literal["credulous", "skeptical"] = "credulous"
     """Whether a decision must be accepted in some extension, or in all."""
 

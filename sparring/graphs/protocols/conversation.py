@@ -44,7 +44,9 @@ class Conversation(Protocol):
     name: ClassVar[str] = "conversation"
 
     agents: int = Field(default=3, ge=1)
+    """Speakers."""
     rounds: int = Field(default=2, ge=1)
+    """Times that each speaks."""
     answer: str = "line"
     """Answer format."""
 

@@ -28,6 +28,7 @@ class Policy(Protocol):
     order: Literal["together", "in_turn"] = "together"
     """Together: all read the round before. In turn: each also reads those who spoke earlier this round."""
     referee: Literal["none", "moderator", "consensus"] = "none"
+    """Who looks after each round whether to stop: nobody, a moderator, or a check for consensus."""
     stop: Literal["preference", "nonempty", "both"] = "preference"
     """What in a moderator's verdict ends the debate: its preference, any answer, or both together."""
     close: Literal["vote", "judge"] = "vote"
@@ -37,6 +38,7 @@ class Policy(Protocol):
     level: Literal[0, 1, 2, 3] = 2
     """Tit for tat, MAD table 11: 0 full consensus, 1 mostly disagree, 2 truth first, 3 disagree always."""
     aggregate: str = "majority"
+    """How the last round's answers vote: a name in `graphs.aggregate.AGGREGATORS`."""
     confidence: bool = False
     """Peers state a confidence (JSON), and discuss the grouped answers, their own among them, afresh."""
     groups_shown: int | None = Field(default=None, ge=1)

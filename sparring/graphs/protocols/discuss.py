@@ -96,8 +96,11 @@ class Discuss(Protocol):
     name: ClassVar[str] = "discuss"
 
     agents: int = Field(default=4, ge=1)
+    """Who takes part; each has a seat for every role."""
     rounds: int = Field(default=2, ge=1)
+    """Rounds of solutions."""
     schedule: Literal["parallel", "sequential"] = "parallel"
+    """`parallel`: all solve in every round, as in the code; `sequential`: one does, as in the paper."""
     evaluations: int = Field(default=1, ge=0)
     """n, of each solution."""
     references: int = Field(default=2, ge=0)
@@ -105,8 +108,11 @@ class Discuss(Protocol):
     horizon: int = Field(default=2, ge=0)
     """sequential: kappa, rounds that are read."""
     assignment: Assignment = "balanced"
+    """How roles are dealt (`discuss_roster`)."""
     evaluators_read: Literal["solution", "discussion"] = "solution"
+    """What an evaluator sees beside the question."""
     scale: Scale = (1, 3)
+    """Least and greatest score."""
     ablation: Literal["no_scoring"] | None = None
     """`no_scoring`: evaluators vote on solutions instead of criticising them, and nothing is scored. The
     other ablation is `evaluations: 0`: the scorer reads the solution alone. Both together: only solutions."""

@@ -67,6 +67,7 @@ class Guided(Protocol):
     answer: str = "line"
     """Answer format of the solver."""
     verdict: Literal["verdict", "verdict/official"] = "verdict"
+    """How verdicts are read: `verdict`, or `verdict/official` as SPC's code does."""
 
     def seats(self) -> dict[str, Role]:
         seats = {SOLVER: solver_of(self, self.answer)}

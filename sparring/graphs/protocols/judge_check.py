@@ -50,9 +50,11 @@ class JudgeCheck(Protocol):
     name: ClassVar[str] = "judge_check"
 
     agents: int = Field(default=1, ge=1)
+    """Judges, each on every solution."""
     evaluate: bool = True
     """Whether the scorer reads an evaluation, which the same agent writes."""
     scale: Scale = (1, 3)
+    """Least and greatest score."""
 
     _scale = field_validator("scale")(ordered)
 

@@ -66,11 +66,13 @@ class Pairwise(Protocol):
     judges: int = Field(default=1, ge=1)
     """Seats `judge.0`, `judge.1`, ...: engines to be compared, and each other's panel."""
     how: tuple[How, ...] = Field(default=("direct",), min_length=1)
+    """Ways of deciding (above); several are compared with each other."""
     both_orders: bool = True
     """Of `direct` and `likelihood`; without it position bias goes unseen into every figure."""
     ties: bool = False
     """Whether `direct` may say that neither is better."""
     scale: Scale = (1, 10)
+    """Least and greatest grade, of `score`."""
     items: int = Field(default=6, ge=1, le=20)
     """The most questions of a checklist."""
     probes: tuple[str, ...] = ()

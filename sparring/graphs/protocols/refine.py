@@ -85,6 +85,7 @@ class Refine(Gating, Protocol):
     process: str = SCORED_BY["process"]
     """Process scorer: `prm:MODEL` or `rollouts`."""
     compat: Literal["official"] | None = None
+    """`official`: what the released code does otherwise (above)."""
     answer: str = "line"
     """Answer format: a name in `agents.parsing.ANSWER_FORMATS`."""
 

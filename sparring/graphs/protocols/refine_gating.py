@@ -31,6 +31,7 @@ class Gating(BaseModel):
     mean: float | None = Field(default=None, allow_inf_nan=False)
     """Of the rewards o + p, with `deviation` instead of a calibration."""
     deviation: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Of the same rewards, standard deviation of the population."""
     chains: Literal["first", "all"] = "first"
     """Which chains of a calibration's questions are taken: the released code takes the first of each."""
 

@@ -42,6 +42,7 @@ class Rollout(Protocol):
     name: ClassVar[str] = "rollout"
 
     n: int = Field(default=1, ge=1)
+    """Continuations."""
     keep: int | None = Field(default=None, ge=0)
     """Steps that are given; None: a number from 1 to all of them, drawn for each episode, or what the task
     says in `step` (the index of the last one). 0 needs none: whole solutions, self-consistency."""

@@ -39,19 +39,25 @@ class Making(Choosing, Attempts):
     plans: tuple[str, ...] = Field(default=tuple(PLANS), min_length=1)
     """Of the pilots, in turn: a shipped plan by name, or a text of your own (two words and more)."""
     epsilon: float = Field(default=0.01, ge=0)
+    """An improvement of the best score that is less does not count."""
     patience: int = Field(default=1, ge=1)
     """So many rounds that improve the best score by less than epsilon end it."""
     weigh_value: float = Field(default=0.6, ge=0)
+    """Of the valuer's word in the score; weights are relative to one another."""
     weigh_patch: float = Field(default=0.2, ge=0)
+    """Of a patch that is not empty."""
     weigh_edits: float = Field(default=0.1, ge=0)
+    """Of the share of steps that changed the tree."""
     weigh_length: float = Field(default=0.1, ge=0)
-    """Of the score's parts, relative to one another."""
+    """Of a length in range."""
     shortest: int = Field(default=3, ge=0)
+    """Least steps of a length in range (the released filter's)."""
     longest: int = Field(default=30, ge=1)
-    """Steps of an attempt whose length is in range (those of the released filter)."""
+    """Greatest steps of a length in range (the released filter's)."""
     shown_steps: int = Field(default=60, ge=1)
     """The last so many that a summariser reads."""
     select: Literal["judge", "debate", "value", "majority"] = "value"
+    """Who chooses in the end; `value` is the highest score."""
 
     @field_validator("plans")
     @classmethod

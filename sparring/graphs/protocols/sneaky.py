@@ -108,7 +108,9 @@ class SneakyGame(Sneaky):
     rollouts: int = Field(default=4, ge=1)
     """N, of each of the two steps."""
     high: float = Field(default=0.75, ge=0, le=1)
+    """Least share of roll-outs that succeed from the correct step of a valid game."""
     low: float = Field(default=0.0, ge=0, le=1)
+    """Greatest share that succeed from the sneaky step of a valid game."""
     verdicts: int = Field(default=1, ge=1)
     """Critiques of each of the two steps."""
     solve: bool = False

@@ -106,6 +106,7 @@ class Choosing(Workplace):
     select: Literal["judge", "debate", "value", "majority"] = "judge"
     """Who chooses. Where the rule picks none (unreadable, capped): the highest value, then the majority."""
     debaters: int = Field(default=5, ge=1)
+    """Of the debate."""
     rounds: int = Field(default=3, ge=1)
     """Of the debate."""
 

@@ -80,6 +80,7 @@ class Workplace(Protocol):
     memory: int = Field(default=2 << 30, ge=64 << 20)
     """Bytes that a command and all it starts may hold."""
     sandbox: Kind = "auto"
+    """Kind of sandbox, as of `Sandbox.open`."""
     image: str | None = None
     """Of a container."""
     i_understand: bool = False

@@ -107,13 +107,17 @@ class SoftwareSearch(Choosing):
     threshold: int = Field(default=0, ge=LOW, le=HIGH)
     """Three values under it, one after another, end a branch."""
     exploration: float = Field(default=1.41, ge=0)
+    """C of the score (`software_tree.Rule`)."""
     alpha: float = Field(default=0.25, ge=0)
+    """Weight of the bonus for early steps."""
     beta: float = Field(default=1.0, ge=0)
+    """How fast that bonus fades with depth."""
     gamma: float = Field(default=0.05, ge=0)
-    """Of the score (`software_tree.Rule`)."""
+    """Weight of what depth costs."""
     feedback: bool = True
     """Whether the engineer reads what came of a node's other children."""
     select: Literal["judge", "debate", "value", "majority"] = "debate"
+    """Who chooses among the submitted patches."""
 
     @property
     def rule(self) -> Rule:

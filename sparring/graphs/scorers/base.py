@@ -1,4 +1,4 @@
-"""The one interface of everything that scores solutions: `orm:MODEL`, `judge`, `rollouts?n=4`.
+"""The one interface of everything that scores solutions: `orm:MODEL`, `judge`, `module:Class`.
 
 A scorer gives an `outcome` score of a whole solution or a `process` score of each of its steps, in 0..1.
 What it says is journaled in `scores` before anybody acts on it, so a replay asks nobody again. A scorer
@@ -10,7 +10,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qsl
 
@@ -21,6 +20,7 @@ from sparring.agents.steps import split_steps
 from sparring.errors import UserError, made, unknown
 from sparring.graphs.aggregate import Ballot, aggregator
 from sparring.graphs.context import Context
+from sparring.graphs.own import own_class
 from sparring.graphs.protocol import Protocol
 from sparring.memory.records import TaskRecord, Turn
 from sparring.memory.scores import ScoreRecord
@@ -168,7 +168,8 @@ SCORERS = {
 
 
 def make_scorer(spec: str, kind: Kind | None = None) -> Scorer:
-    """A scorer by its spec: `NAME`, `NAME?option=value&...`, `orm:MODEL`, `prm:MODEL?tag=...`.
+    """A scorer by its spec: `NAME`, `NAME?option=value&...`, `orm:MODEL`, `prm:MODEL?tag=...`, or one of your
+    own as `module:Class` or `module:Class?option=value&...`.
 
     Args:
         kind: What it has to give.
@@ -178,23 +179,22 @@ def make_scorer(spec: str, kind: Kind | None = None) -> Scorer:
     """
     head, _, query = spec.partition("?")
     name, colon, model = head.partition(":")
-    if name not in SCORERS:
-        raise unknown("scorer", head, SCORERS)
-    module, class_name = SCORERS[name].split(":")
-    made_of: type[Scorer] = getattr(import_module(module), class_name)
+    if name not in SCORERS and not colon:
+        raise unknown("scorer", head, [*SCORERS, "module:Class"])
+    made_of = _class(SCORERS.get(name, head), f"scorer `{head}`")
     options: Mapping[str, Any]
     if name in ("orm", "prm"):
         if not model:
             raise UserError(f"scorer `{spec}`: name a model, as in `{name}:ORG/NAME` or `{name}:FOLDER`")
         options = {"spec": spec}
-    elif colon:
+    elif colon and name in SCORERS:
         raise UserError(f"scorer `{spec}`: only `orm:` and `prm:` name a model; options follow a `?`")
     else:
         try:
             options = dict(parse_qsl(query, strict_parsing=bool(query)))
         except ValueError:
             raise UserError(f"scorer `{spec}`: write options as ?name=value&name=value") from None
-    scorer = made(made_of, options, f"scorer `{name}`")
+    scorer = made(made_of, options, f"scorer `{name if name in SCORERS else head}`")
     if kind is not None and scorer.kind != kind:
         fitting = [other for other in SCORERS if _kind(other) == kind]
         raise UserError(
@@ -204,7 +204,9 @@ def make_scorer(spec: str, kind: Kind | None = None) -> Scorer:
     return scorer
 
 
+def _class(where: str, what: str) -> type[Scorer]:
+    return own_class(where, Scorer, what, ("name", "kind"))
+
+
 def _kind(name: str) -> Kind:
-    module, class_name = SCORERS[name].split(":")
-    found: type[Scorer] = getattr(import_module(module), class_name)
-    return found.kind
+    return _class(SCORERS[name], name).kind
