@@ -29,6 +29,7 @@ _HOME = {
     "Protocol": "sparring.graphs.protocol",
     "Debate": "sparring.graphs.protocols.debate",
     "Sample": "sparring.graphs.protocols.sample",
+    "Budget": "sparring.agents.engines.budget",
     "Limits": "sparring.graphs.context",
     "Context": "sparring.graphs.context",
     "aresume": "sparring.graphs.play",
@@ -44,6 +45,7 @@ _HOME = {
 """Public name -> the module it lives in."""
 
 if TYPE_CHECKING:
+    from sparring.agents.engines.budget import Budget as Budget
     from sparring.agents.engines.registry import make_engine as make_engine
     from sparring.agents.roles import Role as Role
     from sparring.errors import SparringError as SparringError

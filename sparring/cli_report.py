@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from sparring.cli_training import DEFAULT_MEMORY, Json, Memory
+from sparring.cli_options import DEFAULT_MEMORY, Json, Memory, RunName
 from sparring.graphs.console import existing, write_lines
 
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.")]
 OWN_REPORTS = {
     "evolve": "sparring.training.console:report_evolution",
     "archive": "sparring.training.archive.console:report_archive",

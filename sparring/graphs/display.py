@@ -114,6 +114,25 @@ class Display:
         return [f"{state.done}/{state.total} episodes", *failed, f"{state.calls} calls"]
 
 
+class Pace:
+    """How long the rest of something counted will take, by the pace since it was first looked at.
+
+    Args:
+        began: what was done by then.
+        since: when that was, on the monotonic clock; None: now.
+    """
+
+    def __init__(self, began: int, since: float | None = None) -> None:
+        self._began, self._since = began, time.monotonic() if since is None else since
+
+    def left(self, done: int, total: int) -> str:
+        """`12:40 left`; empty where nothing was done yet, or all is."""
+        if not self._began < done < total:
+            return ""
+        seconds = (time.monotonic() - self._since) * (total - done) / (done - self._began)
+        return f"{clock(seconds)} left"
+
+
 class LineWatch(ABC):
     """Prints what a run tells on standard error, a line each; what it tells often, now and then."""
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparring.agents.engines.registry import EnginePool
 from sparring.errors import SparringError, UserError
+from sparring.graphs.budget import spent
 from sparring.graphs.cluster import connected
 from sparring.graphs.player import TICK_S, Booking, OnProgress, Player, log
 from sparring.graphs.worker import Usage, Worker
@@ -261,7 +262,7 @@ class Foreman(Player):
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         self._facts = await self._known(ask=not self.protocol.waits)
-        looking = asyncio.create_task(self._crew.look())
+        looking = asyncio.gather(self._crew.look(), self._keep())
         try:
             yield
         except BaseException:
@@ -269,6 +270,16 @@ class Foreman(Player):
             raise
         finally:
             looking.cancel()
+
+    async def _keep(self) -> None:
+        """Look into the journal now and then for what all workers have spent; stop them at the budget."""
+        purse = self.pool.purse
+        while purse is not None and not purse.shut:
+            purse.cost, purse.tokens = await asyncio.to_thread(spent, self.run.journal, purse.run)
+            if purse.empty:
+                purse.shut = True
+                await self._crew.tell("stop")
+            await asyncio.sleep(TICK_S)
 
     def _usage(self) -> Usage:
         return self._crew.used

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from sqlalchemy import select, update
 
-from ..errors import StaleEpoch
+from ..errors import BudgetSpent, StaleEpoch
 from .episode import EpisodeHandle
 from .lock import Lock
 from .records import AgentRecord, Fork, TaskRecord
@@ -233,7 +233,7 @@ class RunHandle:
         ending = Ending()
         try:
             yield ending
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, BudgetSpent):
             ending.status = "interrupted"
             raise
         finally:

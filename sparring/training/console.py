@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparring.graphs.console import write_lines
-from sparring.graphs.display import clock, columns, show
+from sparring.graphs.display import Pace, clock, columns, show
 from sparring.memory.journal import Journal
 from sparring.training.opponents import Record
 from sparring.training.story import CHOICE, Story, head_numbers, read_story
@@ -28,14 +28,23 @@ COLUMNS = (
 )
 
 
-class Watch:
-    """Prints what a run tells; a call never fails because of what it is told."""
+PLAYING_S = 30.0
+"""Seconds of silence after which a step that plays says how far it is."""
 
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
+
+class Watch:
+    """Prints what a run tells; a call never fails because of what it is told.
+
+    Args:
+        steps: of the whole run, to say how long the rest will take.
+    """
+
+    def __init__(self, quiet: bool, steps: int | None = None) -> None:
+        self._quiet, self._steps = quiet, steps
         self._console = Console(file=sys.stderr, highlight=False)
-        self._started = time.monotonic()
+        self._started = self._said = time.monotonic()
         self._headed = False
+        self._pace: Pace | None = None
 
     def __call__(self, kind: str, numbers: Mapping[str, Any]) -> None:
         if kind in ("alarm", "stopped"):
@@ -45,7 +54,11 @@ class Watch:
             self._console.print(Text(line), soft_wrap=True)
 
     def _line(self, kind: str, numbers: Mapping[str, Any]) -> str | None:
-        at = clock(time.monotonic() - self._started)
+        now = time.monotonic()
+        at = clock(now - self._started)
+        if kind == "play":
+            return self._playing(at, now, numbers)
+        self._said = now
         if kind == "step":
             head = "" if self._headed else self._head()
             self._headed = True
@@ -53,6 +66,8 @@ class Watch:
             if figures := numbers.get("figures"):
                 pair = f"{_pair(numbers['versions'])}: " if "versions" in numbers else ""
                 rows.append(f"{at:>7}  {pair}{_listed(figures)}")
+            if left := self._left(numbers["step"] + 1):
+                rows.append(f"{at:>7}  step {numbers['step'] + 1} of {self._steps}, {left}")
             return head + "\n".join(rows)
         if kind == "opponents":
             policies = numbers["policies"]
@@ -76,6 +91,19 @@ class Watch:
                 f"{numbers['verdict']}"
             )
         return None
+
+    def _playing(self, at: str, now: float, numbers: Mapping[str, Any]) -> str | None:
+        """Now and then, how far the play of a step is."""
+        if now - self._said < PLAYING_S or not 0 < numbers["share"] < 1:
+            return None
+        self._said = now
+        return f"{at:>7}  step {numbers['step'] + 1}: {numbers['share']:.0%} played"
+
+    def _left(self, step: int) -> str:
+        if self._steps is None:
+            return ""
+        self._pace = self._pace or Pace(step - 1, self._started)
+        return self._pace.left(step, self._steps)
 
     def _head(self) -> str:
         names = "".join(f"{name:>12}" for name, _, _ in COLUMNS)
