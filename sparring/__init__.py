@@ -18,6 +18,7 @@ _HOME = {
     "fork": "sparring.graphs.forks",
     "afork": "sparring.graphs.forks",
     "report": "sparring.graphs.report",
+    "compare_runs": "sparring.graphs.paired",
     "evolve": "sparring.training.evolve",
     "aevolve": "sparring.training.evolve",
     "tournament": "sparring.training.league.tournament",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from sparring.graphs.context import Limits as Limits
     from sparring.graphs.forks import afork as afork
     from sparring.graphs.forks import fork as fork
+    from sparring.graphs.paired import compare_runs as compare_runs
     from sparring.graphs.play import aplay as aplay
     from sparring.graphs.play import aresume as aresume
     from sparring.graphs.play import plan as plan

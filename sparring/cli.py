@@ -219,7 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status. Every error becomes one line on standard error."""
     with _terminable():
         try:
-            status = app(None if arguments is None else list(arguments), standalone_mode=False)
+            words = None if arguments is None else list(arguments)
+            status = app(words, standalone_mode=False, prog_name="sparring")
             sys.stdout.flush()
             return status if isinstance(status, int) else 0
         except BrokenPipeError:  # whoever read has read enough

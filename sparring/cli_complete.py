@@ -44,7 +44,9 @@ def models(incomplete: str) -> list[str]:
 
 def engines(ctx: Any, incomplete: str) -> list[str]:
     """Catalogue models, policies of the journal, and how other specs begin."""
-    named = [f"policy:{name}" for name in policies(ctx, incomplete.removeprefix("policy:"))]
+    begun = incomplete.removeprefix("policy:") if incomplete.startswith("policy:") else ""
+    asked = begun or "policy:".startswith(incomplete)
+    named = [f"policy:{name}" for name in policies(ctx, begun)] if asked else []
     known = (*models(""), *named, *FORMS)
     return [name for name in known if name.startswith(incomplete)]
 

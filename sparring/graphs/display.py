@@ -268,7 +268,21 @@ def report_tables(report: Report) -> list[Any]:
     ]
     parts.append(columns(("role", "turns"), rows))
     parts.append(Text(_spending(report.usage)))
+    if len(report.bills) > 1 or any(bill.cost for bill in report.bills):
+        parts.append(_bills(report))
     return parts
+
+
+def _bills(report: Report) -> Table:
+    """What each engine took, and what the run took with all that belong to it."""
+    header = ("engine", "calls", "prompt", "cached", "completion", "cost")
+    rows = [
+        (b.engine, b.calls, b.prompt_tokens, b.cached_tokens, b.completion_tokens, f"{b.cost:.4g}")
+        for b in report.bills
+    ]
+    if report.spent is not None and report.spent.cost > report.usage.cost:
+        rows.append(("with the runs that belong to it", "", "", "", "", f"{report.spent.cost:.4g}"))
+    return columns(header, rows)
 
 
 def _comparison(report: Report, accuracy: Estimate) -> Table:

@@ -30,7 +30,7 @@ def engine(spec: str, memory: str) -> Finding:
         mend = "see how busy the server is, or whether something between here and there holds it up"
         return Finding(name, "broken", str(error), mend)
     except UserError as error:
-        return Finding(name, "broken", str(error), "give another SPEC: docs/engines.md lists them")
+        return Finding(name, "broken", str(error), _mend(spec, str(error)))
     except SparringError as error:
         return Finding(name, "broken", str(error), _mend(spec, str(error)))
 
@@ -40,6 +40,8 @@ def _mend(spec: str, said: str) -> str:
         return "set the key: OPENAI_API_KEY, or the variable that ?api_key_env=NAME names"
     if "404" in said:
         return "see that the URL ends in /v1 and the model after # is one that the server lists"
+    if "scripted:" in spec or "policy:" in spec or "unknown" in said:
+        return "give another SPEC: docs/engines.md lists them"
     if spec.startswith("http"):
         return "start the server, and see that this machine reaches it: curl URL/models"
     return "see what it says; docs/engines.md has the options of each engine"

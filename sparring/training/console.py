@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sparring.graphs.budget import spent
 from sparring.graphs.console import write_lines
 from sparring.graphs.display import Pace, clock, columns, show
 from sparring.memory.journal import Journal
+from sparring.training.health import reward_statistics, reward_table
 from sparring.training.opponents import Record
 from sparring.training.story import CHOICE, Story, head_numbers, read_story
 
@@ -163,10 +166,17 @@ def report_evolution(journal: Journal, run: str, *, as_json: bool) -> None:
     """A run as its journal tells it: a line a step, before and after, heads; to standard output."""
     story = read_story(journal, run)
     heads = head_numbers(journal, story.config["policies"])
+    paid, (cost, tokens) = reward_statistics(journal, run), spent(journal, run)
     if as_json:
-        return write_lines([{**story.to_json(), "heads": heads}], None)
-    tables = [_steps(story), _played(story), _choices(story), summary(story, heads)]
-    show(Text(readability(story)), *(table for table in tables if table.row_count))
+        more = {"rewards": [asdict(one) for one in paid], "spent": {"cost": cost, "tokens": tokens}}
+        return write_lines([{**story.to_json(), "heads": heads, **more}], None)
+    tables = [_steps(story), _played(story), _choices(story), reward_table(paid), summary(story, heads)]
+    alarms = [
+        f"step {alarm['step']}, policy `{alarm['policy']}`: {alarm['message']}" for alarm in story.alarms
+    ]
+    money = f", cost {cost:.4g}" if cost else ""
+    said = Text("\n".join([*alarms, f"{tokens} tokens with all evaluations{money}"]))
+    show(Text(readability(story)), *(table for table in tables if table.row_count), said)
 
 
 def _steps(story: Story) -> Table:

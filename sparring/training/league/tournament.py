@@ -130,9 +130,7 @@ class Tournament:
         async with self._floor:
             try:
                 await player(episodes=[(slot.task, 0)], iteration=slot.round)
-            except (
-                BudgetSpent
-            ) as spent:  # games beside it end at their own next call: what is in flight is paid
+            except BudgetSpent as spent:  # games beside it end at their own next call
                 self._spent = spent
                 return
         state, outcome = _last(player, slot), None
