@@ -81,7 +81,8 @@ def _standing(engine: Engine, file: Path | None) -> Finding:
             refuse_revision(engine, number)
         except UserError as error:
             older = "memory upgrade" in str(error)
-            return Finding("memory", "broken", str(error), "sparring memory upgrade" if older else "")
+            mend = "sparring memory upgrade" if older else "upgrade Sparring, or name another journal"
+            return Finding("memory", "broken", str(error), mend)
     started = time.perf_counter()
     with engine.connect().execution_options(sparring_write=True) as connection:
         if file is None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy import Integer, cast, func, select
+from sqlalchemy import Integer, cast, func, literal_column, select
 
 from sparring.graphs.display import columns
 from sparring.memory.journal import Journal
@@ -103,7 +103,7 @@ def reward_statistics(journal: Journal, run: str) -> list[RewardStatistics]:
     """Statistics of a run's rewards by function, version, options and role."""
     value = Reward.value
     about = (Reward.function, Reward.version, Reward.config_hash, Agent.role)
-    whole = cast(Reward.span_start < 0, Integer)
+    whole = cast(Reward.span_start < literal_column("0"), Integer)  # a parameter would be no same expression
     nonzero = func.sum(cast(value != 0, Integer))
     figures = (func.count(), func.count(value), func.avg(value), nonzero, func.min(value), func.max(value))
     query = (

@@ -57,7 +57,7 @@ def _shown(argument: Any) -> str:
 
 def _option(option: Any) -> str:
     names = ", ".join(f"`{name}`" for name in option.opts)
-    takes = "" if option.is_flag else f" {option.metavar or option.type.name.upper()}"
+    takes = "" if option.is_flag else f" {option.metavar or _kind(option)}"
     must = " Required." if option.required else ""
     default = option.default
     stated = "" if default in (None, False, (), []) or option.required else f" Default {default}."
@@ -65,6 +65,13 @@ def _option(option: Any) -> str:
     about = (option.help or "").strip().rstrip(".")
     said = f": {about}." if about else ":"
     return re.sub(r":$", "", f"* {names}{takes}{said}{stated}{must}{variable}".replace(":. ", ": "))
+
+
+def _kind(option: Any) -> str:
+    """What an option without a name for it takes."""
+    described = getattr(option, "type_descriptor", None)  # typer's own, or click's before typer had its own
+    shown = str(described.annotation if described else option.type).lower()
+    return "NUMBER" if "float" in shown else "N"
 
 
 def main() -> None:

@@ -73,7 +73,7 @@ def test_completion_knows_the_names_there_are(folder: Path) -> None:
     assert completed("sparring play de") == ["debate"]
     assert completed("sparring play sample --tasks ") == shipped_tasks()
     assert "smollm2-135m" in completed("sparring play sample --engine smol")
-    assert "policy:script.jsonl" in completed("sparring play sample --engine policy:s")
+    assert "policy:scripted:script.jsonl" in completed("sparring play sample --engine po")
     assert completed("sparring report --memory o") == ["other.db"]
     assert completed("sparring repo") == ["report"]
 
@@ -85,7 +85,7 @@ def test_completion_is_silent_where_there_is_nothing_to_read(folder: Path) -> No
 
 
 def test_completion_can_be_shown_and_installed() -> None:
-    words = [sys.executable, "-m", "sparring", "--show-completion", "bash"]
+    words = ["bash", "-c", f"{sys.executable} -m sparring --show-completion; exit $?"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=60)
     assert done.returncode == 0 and "_SPARRING_COMPLETE=complete_bash" in done.stdout

@@ -155,7 +155,7 @@ def test_libraries_that_are_missing_or_of_another_version(
 ) -> None:
     wanted(tmp_path, monkeypatch, typer="<0.1")
     found = doctor_packages.libraries()
-    broken(found, "no absent-library-of-ours", "is not <0.1", "pip install 'typer<0.1'")
+    broken(found, "absent-library-of-ours is missing", "is not <0.1", "pip install 'typer<0.1'")
     assert "numpy" not in found.mend
 
 
