@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -55,7 +54,6 @@ MaxRunCost = Annotated[
 MaxRunTokens = Annotated[
     int | None, typer.Option(min=1, help="Budget of the whole run, in tokens: it stops there.")
 ]
-OutFile = Path | None
 
 
 def budget_of(cost: float | None, tokens: int | None) -> Budget | None:

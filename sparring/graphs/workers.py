@@ -262,20 +262,25 @@ class Foreman(Player):
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         self._facts = await self._known(ask=not self.protocol.waits)
-        looking = asyncio.gather(self._crew.look(), self._keep())
+        beside = [asyncio.create_task(work) for work in (self._crew.look(), self._keep())]
         try:
             yield
         except BaseException:
             await self._crew.tell("rest")
             raise
         finally:
-            looking.cancel()
+            for task in beside:
+                task.cancel()
 
     async def _keep(self) -> None:
         """Look into the journal now and then for what all workers have spent; stop them at the budget."""
         purse = self.pool.purse
         while purse is not None and not purse.shut:
-            purse.cost, purse.tokens = await asyncio.to_thread(spent, self.run.journal, purse.run)
+            try:
+                purse.cost, purse.tokens = await asyncio.to_thread(spent, self.run.journal, purse.run)
+            except SparringError as error:  # who cannot count must not spend
+                log.warning("what the run has spent cannot be read, so it stops: %s", error)
+                purse.shut = True
             if purse.empty:
                 purse.shut = True
                 await self._crew.tell("stop")
