@@ -276,7 +276,7 @@ def report_tables(report: Report) -> list[Any]:
 def _bills(report: Report) -> Table:
     """What each engine took, and what the run took with all that belong to it."""
     header = ("engine", "calls", "prompt", "cached", "completion", "cost")
-    rows = [
+    rows: list[tuple[Any, ...]] = [
         (b.engine, b.calls, b.prompt_tokens, b.cached_tokens, b.completion_tokens, f"{b.cost:.4g}")
         for b in report.bills
     ]

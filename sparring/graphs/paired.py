@@ -121,7 +121,7 @@ def compare_runs(journal: Journal, first: str, second: str) -> RunComparison:
 def sign_test(wins: int, losses: int) -> float:
     """Two-sided exact binomial p of so uneven a split, or a more uneven one, where both were as likely."""
     n, few = wins + losses, min(wins, losses)
-    return min(1.0, 2 * sum(comb(n, k) for k in range(few + 1)) / 2**n)
+    return min(1.0, float(2 * sum(comb(n, k) for k in range(few + 1)) / 2**n))
 
 
 def _judged(journal: Journal, run: str) -> dict[str, list[Result]]:

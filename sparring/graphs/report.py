@@ -297,7 +297,11 @@ def _bills(journal: Journal, run: str) -> list[Bill]:
         .group_by(Turn.engine)
         .order_by(Turn.engine)
     )
-    return [Bill(engine, *map(int, counts), float(cost)) for engine, *counts, cost in journal.read(query)]
+    names = ("calls", "prompt_tokens", "completion_tokens", "cached_tokens", "cache_hits")
+    return [
+        Bill(engine=engine, cost=float(cost), **dict(zip(names, map(int, counts), strict=True)))
+        for engine, *counts, cost in journal.read(query)
+    ]
 
 
 def _spent(journal: Journal, run: str, sums: Totals) -> Usage:

@@ -116,10 +116,12 @@ def reward_statistics(journal: Journal, run: str) -> list[RewardStatistics]:
         .order_by(*about, whole)
     )
     found = []
-    for *name, of_turn, rows, n, mean, other, low, high, square in journal.read(query):
+    for row in journal.read(query):
+        function, version, config, role, of_turn, rows, n, mean, other, low, high, square = row
         std = None if mean is None else sqrt(max(0.0, float(square) - float(mean) ** 2))
         share = None if not n else int(other) / n
         kind = "turn" if of_turn else "span"
+        name = (function, version, config, role)
         figures_ = (mean, std, share, low, high)
         found.append(RewardStatistics(*name, kind, int(n), int(rows - n), *figures_))
     return found
