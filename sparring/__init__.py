@@ -18,6 +18,7 @@ _HOME = {
     "fork": "sparring.graphs.forks",
     "afork": "sparring.graphs.forks",
     "report": "sparring.graphs.report",
+    "compare_runs": "sparring.graphs.paired",
     "evolve": "sparring.training.evolve",
     "aevolve": "sparring.training.evolve",
     "tournament": "sparring.training.league.tournament",
@@ -29,6 +30,7 @@ _HOME = {
     "Protocol": "sparring.graphs.protocol",
     "Debate": "sparring.graphs.protocols.debate",
     "Sample": "sparring.graphs.protocols.sample",
+    "Budget": "sparring.agents.engines.budget",
     "Limits": "sparring.graphs.context",
     "Context": "sparring.graphs.context",
     "aresume": "sparring.graphs.play",
@@ -45,6 +47,7 @@ _HOME = {
 """Public name -> the module it lives in."""
 
 if TYPE_CHECKING:
+    from sparring.agents.engines.budget import Budget as Budget
     from sparring.agents.engines.registry import make_engine as make_engine
     from sparring.agents.roles import Role as Role
     from sparring.errors import SparringError as SparringError
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from sparring.graphs.context import Limits as Limits
     from sparring.graphs.forks import afork as afork
     from sparring.graphs.forks import fork as fork
+    from sparring.graphs.paired import compare_runs as compare_runs
     from sparring.graphs.play import aplay as aplay
     from sparring.graphs.play import aresume as aresume
     from sparring.graphs.play import plan as plan

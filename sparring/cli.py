@@ -20,7 +20,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparring import cli_complete as complete
 from sparring.cli_compare import compare
+from sparring.cli_doctor import doctor
+from sparring.cli_memory import memory_app
+from sparring.cli_options import (
+    DEFAULT_MEMORY,
+    Durability,
+    Engine,
+    Json,
+    MaxRunCost,
+    MaxRunTokens,
+    Memory,
+    Quiet,
+    Roles,
+    RunName,
+    Tasks,
+    budget_of,
+)
 from sparring.cli_policy import policy
 from sparring.cli_report import report
 from sparring.cli_swe import swe
@@ -46,9 +63,8 @@ if TYPE_CHECKING:
     from sparring.graphs.play import PlayResult
 
 HELP = {"help_option_names": ["-h", "--help"]}
-app = typer.Typer(no_args_is_help=True, add_completion=False, context_settings=HELP)
+app = typer.Typer(no_args_is_help=True, context_settings=HELP)
 models = typer.Typer(no_args_is_help=True, help="The models that Sparring can fetch.")
-memory_app = typer.Typer(no_args_is_help=True, help="The journal: upgrade, look at, carry, delete.")
 app.add_typer(models, name="models")
 app.add_typer(memory_app, name="memory")
 app.add_typer(policy, name="policy")
@@ -58,22 +74,14 @@ app.command()(compare)
 app.command()(swe)
 app.command()(rewards)
 
-DEFAULT_MEMORY = "sparring.db"
 ONE_STOP_S = 1.0
 """Signals to terminate that come closer together than this are one."""
-Memory = Annotated[
-    str, typer.Option(envvar="SPARRING_MEMORY", metavar="URL", help="Journal: a file or a postgresql:// URL.")
-]
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Results as JSON lines to this file.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Table = Annotated[bool, typer.Option("--table", help="A table for people instead of JSON lines.")]
 Concurrency = Annotated[int, typer.Option(min=1, help="Episodes at a time.")]
 Workers = Annotated[
     str | None, typer.Option(metavar="ray[:N]", help="Play in N processes of a Ray cluster, on PostgreSQL.")
 ]
-Durability = Annotated[str, typer.Option(metavar="full|normal", help="What a commit survives on SQLite.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.")]
 
 
 @app.callback()
@@ -84,11 +92,15 @@ def about() -> None:
 @app.command()
 def play(  # noqa: PLR0913 - a parameter for each option
     protocol: Annotated[
-        str, typer.Argument(help="Such as sample, du, discuss, sneaky; unknown ones list all.")
+        str,
+        typer.Argument(
+            help="Such as sample, du, discuss, sneaky; unknown ones list all.",
+            autocompletion=complete.protocols,
+        ),
     ],
-    tasks: Annotated[str, typer.Option(metavar="FILE|NAME", help="A task file, or a shipped set.")],
-    engine: Annotated[str | None, typer.Option(metavar="SPEC", help="Engine of every role.")] = None,
-    role: Annotated[list[str] | None, typer.Option(metavar="ROLE=SPEC", help="Engine of one role.")] = None,
+    tasks: Tasks,
+    engine: Engine = None,
+    role: Roles = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="OPTION=VALUE", help="Option of the protocol, or of sampling."),
@@ -109,6 +121,8 @@ def play(  # noqa: PLR0913 - a parameter for each option
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Cap of one episode, prompts too.")] = None,
     max_seconds: Annotated[float | None, typer.Option(min=0, help="Cap of one episode.")] = None,
     max_cost: Annotated[float | None, typer.Option(min=0, help="Cap of one episode.")] = None,
+    max_run_cost: MaxRunCost = None,
+    max_run_tokens: MaxRunTokens = None,
     quiet: Quiet = False,
     table: Table = False,
 ) -> None:
@@ -117,6 +131,7 @@ def play(  # noqa: PLR0913 - a parameter for each option
     roles = {name: str(text) for name, text in pairs(role or [], "--role", "ROLE=SPEC").items()}
     lasting(memory)
     check_out(out, memory, tasks, *scripts((engine, *roles.values())))
+    budget = budget_of(max_run_cost, max_run_tokens)
     from sparring.graphs.context import Limits
     from sparring.graphs.play import aplay, plan
 
@@ -129,7 +144,7 @@ def play(  # noqa: PLR0913 - a parameter for each option
 
     def job(display: Display) -> Coroutine[Any, Any, PlayResult]:
         how: dict[str, Any] = {"concurrency": concurrency, "durability": durability, "workers": workers}
-        return aplay(planned, memory, run=name, on_progress=display, **how)
+        return aplay(planned, memory, run=name, budget=budget, on_progress=display, **how)
 
     conduct(job, name, memory, quiet=quiet, deliver=lambda result: hand_over(result, memory, out, table))
 
@@ -144,24 +159,28 @@ def resume(  # noqa: PLR0913 - a parameter for each option
         bool, typer.Option("--baseline", help="Draw a baseline too, if there is none.")
     ] = False,
     out: Out = None,
+    max_run_cost: MaxRunCost = None,
+    max_run_tokens: MaxRunTokens = None,
     quiet: Quiet = False,
     table: Table = False,
 ) -> None:
     """Continue a run from the journal alone."""
     check_out(out, memory)
     existing(memory)
+    budget = budget_of(max_run_cost, max_run_tokens)
     from sparring.graphs.play import aresume
 
     def job(display: Display) -> Coroutine[Any, Any, PlayResult]:
         asked: dict[str, Any] | None = {} if baseline else None
         how: dict[str, Any] = {"concurrency": concurrency, "workers": workers}
-        return aresume(run, memory, baseline=asked, on_progress=display, **how)
+        return aresume(run, memory, baseline=asked, budget=budget, on_progress=display, **how)
 
     conduct(job, run, memory, quiet=quiet, deliver=lambda result: hand_over(result, memory, out, table))
 
 
 app.command()(report)
 app.command()(view)
+app.command()(doctor)
 
 
 @models.command("list")
@@ -182,100 +201,15 @@ def list_models(as_json: Json = False) -> None:
 
 
 @models.command()
-def pull(name: Annotated[str, typer.Argument(help="A name of `sparring models list`.")]) -> None:
+def pull(
+    name: Annotated[
+        str, typer.Argument(help="A name of `sparring models list`.", autocompletion=complete.models)
+    ],
+) -> None:
     """Fetch a model into the cache; prints its folder."""
     from sparring.agents.models import pull as fetch
 
     print(fetch(name))
-
-
-@memory_app.command()
-def upgrade(memory: Memory = DEFAULT_MEMORY) -> None:
-    """Bring a journal of an older version up to this one."""
-    existing(memory)
-    from sparring.memory.database import HEAD, connect
-    from sparring.memory.database import upgrade as bring_up
-
-    engine = connect(memory)
-    before = bring_up(engine)
-    engine.dispose()
-    print(
-        f"{memory}: revision {before or 'none'} -> {HEAD}"
-        if before != HEAD
-        else f"{memory}: at {HEAD} already"
-    )
-
-
-@memory_app.command()
-def stats(memory: Memory = DEFAULT_MEMORY) -> None:
-    """What the journal holds, as one JSON line."""
-    existing(memory)
-    from sparring.memory.journal import Journal
-    from sparring.memory.transfer import stats as read_stats
-
-    with Journal.open(memory) as journal:
-        write_lines([read_stats(journal)], None)
-
-
-@memory_app.command()
-def export(
-    to: Annotated[Path, typer.Argument(metavar="FILE", help="File to write.")],
-    run: Annotated[str | None, typer.Option(metavar="NAME", help="One run; by default all.")] = None,
-    memory: Memory = DEFAULT_MEMORY,
-) -> None:
-    """Write runs to a file that `memory import` reads; prints the rows written, table by table."""
-    existing(memory)
-    check_out(to, memory)
-    from sparring.memory.journal import Journal
-    from sparring.memory.transfer import export as write
-
-    with Journal.open(memory) as journal:
-        write_lines([write(journal, run, to)], None)
-
-
-@memory_app.command("import")
-def import_(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="What `memory export` wrote.")],
-    memory: Memory = DEFAULT_MEMORY,
-) -> None:
-    """Merge exported runs into a journal, which keeps what it has; prints the rows added."""
-    from sparring.memory.journal import Journal
-    from sparring.memory.transfer import import_ as merge
-
-    if not source.is_file():
-        raise UserError(f"`{source}` cannot be imported: there is no such file")
-    with Journal.open(memory) as journal:
-        write_lines([merge(journal, source)], None)
-
-
-@memory_app.command()
-def delete(
-    run: RunName,
-    memory: Memory = DEFAULT_MEMORY,
-    force: Annotated[bool, typer.Option("--force", help="Also rows that live weights descend from.")] = False,
-) -> None:
-    """Delete a run from the journal; prints the rows removed and the episodes that live weights need."""
-    existing(memory)
-    from sparring.memory.journal import Journal
-    from sparring.memory.transfer import delete as remove
-
-    with Journal.open(memory) as journal:
-        removed = remove(journal, run, force=force)
-    write_lines([{"rows": removed.rows, "kept_episodes": removed.kept_episodes}], None)
-
-
-@app.command()
-def doctor(memory: Memory = DEFAULT_MEMORY) -> None:
-    """Look at what this machine has, and say what to mend."""
-    from sparring.graphs.doctor import examine
-
-    broken = 0
-    for finding in examine(memory):
-        broken += finding.state == "broken"
-        mend = f" -> {finding.mend}" if finding.mend else ""
-        print(f"{finding.state:6} {finding.name}: {finding.detail}{mend}", flush=True)
-    if broken:
-        raise Incomplete(f"{broken} of these must be mended first")
 
 
 # --- the boundary ------------------------------------------------------------------------------------
@@ -285,7 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status. Every error becomes one line on standard error."""
     with _terminable():
         try:
-            status = app(None if arguments is None else list(arguments), standalone_mode=False)
+            words = None if arguments is None else list(arguments)
+            status = app(words, standalone_mode=False, prog_name="sparring")
             sys.stdout.flush()
             return status if isinstance(status, int) else 0
         except BrokenPipeError:  # whoever read has read enough

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparring import cli_complete as complete
+from sparring.cli_options import DEFAULT_MEMORY, Json, Memory, PolicyName, Quiet, Tasks
 from sparring.errors import UserError, unknown
-from sparring.graphs.console import existing, write_lines
+from sparring.graphs.console import Interrupted, existing, write_lines
 
 if TYPE_CHECKING:
+    from sparring.graphs.policies import Move
     from sparring.memory.journal import Journal
     from sparring.memory.policies import Head
 
 policy = typer.Typer(no_args_is_help=True, help="Trained weights: versions, heads, lineage.")
 
-DEFAULT_MEMORY = "sparring.db"
-Memory = Annotated[
-    str, typer.Option(envvar="SPARRING_MEMORY", metavar="URL", help="Journal: a file or a postgresql:// URL.")
-]
-Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
-Named = Annotated[
-    str, typer.Argument(metavar="NAME[@VERSION]", help="A policy, or a version: 7, live, training.")
-]
 Version = Annotated[str | None, typer.Argument(metavar="[VERSION]", help="7, live, training.")]
 HeadOption = Annotated[str, typer.Option(metavar="live|training", help="Which head.")]
 Because = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the journal.")]
@@ -59,7 +56,7 @@ def list_policies(memory: Memory = DEFAULT_MEMORY, as_json: Json = False) -> Non
 
 
 @policy.command("show")
-def show_policy(name: Named, memory: Memory = DEFAULT_MEMORY, as_json: Json = False) -> None:
+def show_policy(name: PolicyName, memory: Memory = DEFAULT_MEMORY, as_json: Json = False) -> None:
     """A policy's heads, versions and moves."""
     with _journal(memory) as journal:
         from sparring.graphs.policies import about, about_tables
@@ -74,7 +71,7 @@ def show_policy(name: Named, memory: Memory = DEFAULT_MEMORY, as_json: Json = Fa
 
 @policy.command()
 def lineage(
-    name: Named,
+    name: PolicyName,
     turns: Annotated[int, typer.Option(min=0, help="Also the first N turns that trained each.")] = 0,
     memory: Memory = DEFAULT_MEMORY,
     as_json: Json = False,
@@ -93,11 +90,12 @@ def lineage(
 
 @policy.command()
 def promote(
-    name: Named,
+    name: PolicyName,
     version: Version = None,
     head: HeadOption = "live",
     because: Because = "promoted by hand",
     memory: Memory = DEFAULT_MEMORY,
+    as_json: Json = False,
 ) -> None:
     """Point the live head at a version, without the gate: `promote solver 3` or `promote solver@3`."""
     said = _said(name, version)
@@ -107,16 +105,17 @@ def promote(
         from sparring.graphs.policies import named
         from sparring.graphs.policies import promote as point
 
-        print(point(journal, named(journal, said), _head(head), because))
+        _moved(point(journal, named(journal, said), _head(head), because), as_json)
 
 
 @policy.command()
 def rollback(
-    name: Named,
+    name: PolicyName,
     to: Annotated[str | None, typer.Option(metavar="VERSION", help="By default the one before.")] = None,
     head: HeadOption = "live",
     because: Because = "rolled back by hand",
     memory: Memory = DEFAULT_MEMORY,
+    as_json: Json = False,
 ) -> None:
     """Point the live head at the version it stood at before its present one."""
     said = _said(name, to)
@@ -125,7 +124,13 @@ def rollback(
 
         target = None if said is None else named(journal, said)
         known = target.policy if target else name
-        print(roll_back(journal, known, _head(head), target, because))
+        _moved(roll_back(journal, known, _head(head), target, because), as_json)
+
+
+def _moved(move: Move, as_json: bool) -> None:
+    if as_json:
+        return write_lines([asdict(move)], None)
+    print(move)
 
 
 def _said(name: str, version: str | None) -> str | None:
@@ -140,8 +145,13 @@ def _said(name: str, version: str | None) -> str | None:
 
 @policy.command()
 def measure(  # noqa: PLR0913 - the options of a command
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="The agents: one policy each.")],
-    tasks: Annotated[str, typer.Option(metavar="FILE|NAME", help="A task file, or a shipped set.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...", help="The agents: one policy each.", autocompletion=complete.policies
+        ),
+    ],
+    tasks: Tasks,
     before: Annotated[str, typer.Option(metavar="VERSION", help="7, live, training.")] = "0",
     after: Annotated[str, typer.Option(metavar="VERSION", help="7, live, training.")] = "training",
     options: Annotated[
@@ -152,6 +162,7 @@ def measure(  # noqa: PLR0913 - the options of a command
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first N tasks.")] = None,
     memory: Memory = DEFAULT_MEMORY,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Agents before and after, in four settings: alone, by vote, in a conversation, in a debate."""
@@ -159,12 +170,17 @@ def measure(  # noqa: PLR0913 - the options of a command
 
     given = settings(options or [], "--set", "OPTION=VALUE")
     existing(memory)
-    from sparring.graphs.play import run_now
+    from sparring.graphs.display import Display
     from sparring.graphs.settings import Asked, measured
 
     own = {name: given.pop(name) for name in ("answer", "votes", "rounds", "seed") if name in given}
     asked = Asked(tasks, limit=limit, options=given, **own)
-    rows = run_now(measured(memory, names, asked, before, after))
+    with Display(quiet) as display:
+        playing = measured(memory, names, asked, before, after, on_progress=display)
+        try:
+            rows = asyncio.run(playing)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted; the same command goes on where it was") from None
     if as_json:
         return write_lines([row.to_json() for row in rows], None)
     from sparring.graphs.display import settings_tables, show

@@ -10,15 +10,36 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from sparring.cli_options import (
+    DEFAULT_MEMORY,
+    Durability,
+    Engine,
+    Json,
+    MaxRunCost,
+    MaxRunTokens,
+    Memory,
+    Quiet,
+    Roles,
+    budget_of,
+)
 from sparring.errors import UserError, unknown
-from sparring.graphs.console import RESERVED, check_out, conduct, lasting, options, pairs, scripts
+from sparring.graphs.console import (
+    RESERVED,
+    check_out,
+    conduct,
+    lasting,
+    options,
+    pairs,
+    scripts,
+    write_lines,
+)
 
 if TYPE_CHECKING:
     from sparring.graphs.display import Display
     from sparring.graphs.play import Play, PlayResult
+    from sparring.graphs.report import Report
     from sparring.graphs.software_report import Attempt
 
-DEFAULT_MEMORY = "sparring.db"
 PROTOCOL = "software"
 NO_OPTIONS = {
     **RESERVED,
@@ -34,8 +55,8 @@ def swe(  # noqa: PLR0913 - a parameter for each option
     instances: Annotated[
         Path, typer.Argument(metavar="INSTANCES", help="Rows of SWE-bench or our own, or task folders.")
     ],
-    engine: Annotated[str | None, typer.Option(metavar="SPEC", help="Engine of the engineer.")] = None,
-    role: Annotated[list[str] | None, typer.Option(metavar="ROLE=SPEC", help="Engine of one role.")] = None,
+    engine: Engine = None,
+    role: Roles = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="OPTION=VALUE", help="Option of `software`, or of sampling."),
@@ -43,10 +64,7 @@ def swe(  # noqa: PLR0913 - a parameter for each option
     only: Annotated[
         list[str] | None, typer.Option("--instance", metavar="ID", help="Only this one; may be repeated.")
     ] = None,
-    memory: Annotated[
-        str,
-        typer.Option(envvar="SPARRING_MEMORY", metavar="URL", help="Journal: a file or a postgresql:// URL."),
-    ] = DEFAULT_MEMORY,
+    memory: Memory = DEFAULT_MEMORY,
     run: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the run.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N instances.")] = None,
     copies: Annotated[int, typer.Option(min=1, help="Independent attempts at each instance.")] = 1,
@@ -63,12 +81,13 @@ def swe(  # noqa: PLR0913 - a parameter for each option
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="What predictions call the model; else by its engine.")
     ] = None,
-    durability: Annotated[
-        str, typer.Option(metavar="full|normal", help="What a commit survives on SQLite.")
-    ] = "full",
+    durability: Durability = "full",
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Cap of one attempt, prompts too.")] = None,
     max_cost: Annotated[float | None, typer.Option(min=0, help="Cap of one attempt.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    max_run_cost: MaxRunCost = None,
+    max_run_tokens: MaxRunTokens = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Resolve the issues of repositories and grade the patches; the same command again continues the run."""
     given = options(set_ or [], NO_OPTIONS)
@@ -85,7 +104,7 @@ def swe(  # noqa: PLR0913 - a parameter for each option
     limits, lasts = Limits(tokens=max_tokens, cost=max_cost), cast(Any, durability)
     known = {"engine": engine, "roles": roles, "seed": seed, "copies": copies, "limits": limits}
     planned = plan(PROTOCOL, tasks, limit=limit, **known, **given)
-    named = _model(planned, model)
+    named, budget = _model(planned, model), budget_of(max_run_cost, max_run_tokens)
     name = run or planned.default_name
 
     def shown(silent: bool) -> Display:
@@ -95,12 +114,15 @@ def swe(  # noqa: PLR0913 - a parameter for each option
         async def work() -> PlayResult:
             with Journal.at(memory, lasts) as journal:
                 display.look = watch(journal, name)  # type: ignore[attr-defined]  # made by `shown`
-                return await aplay(planned, journal, run=name, concurrency=concurrency, on_progress=display)
+                how: dict[str, Any] = {"concurrency": concurrency, "budget": budget}
+                return await aplay(planned, journal, run=name, on_progress=display, **how)
 
         return work()
 
     def deliver(result: PlayResult) -> None:
-        _deliver(result.run, memory, planned, out, report, named)
+        found, figures = _read(result.run, memory)
+        _write(found, planned, out, report, named)
+        _show(found, figures, as_json)
 
     conduct(job, name, memory, quiet=quiet, deliver=deliver, shown=shown)
 
@@ -141,17 +163,22 @@ def _model(planned: Play, name: str | None) -> str:
         raise UserError(f"`{made}` is no name for a model; name it otherwise with `--model NAME`") from None
 
 
-def _deliver(run: str, memory: str, planned: Play, out: Path | None, report: Path | None, model: str) -> None:
-    """The tables to standard output, predictions and summary to their files."""
-    from sparring.graphs.display import report_tables, show
+def _read(run: str, memory: str) -> tuple[list[Attempt], Report]:
     from sparring.graphs.report import report as read_report
-    from sparring.graphs.software_display import attempts_table
     from sparring.graphs.software_report import attempts
     from sparring.memory.journal import Journal
 
     with Journal.open(memory) as journal:
-        found, figures = attempts(journal, run), read_report(journal, run)
-    _write(found, planned, out, report, model)
+        return attempts(journal, run), read_report(journal, run)
+
+
+def _show(found: list[Attempt], figures: Report, as_json: bool) -> None:
+    """The tables, or the report with its attempts as one JSON line, to standard output."""
+    if as_json:
+        return write_lines([figures.to_json() | {"attempts": [one.to_json() for one in found]}], None)
+    from sparring.graphs.display import report_tables, show
+    from sparring.graphs.software_display import attempts_table
+
     head, *rest = report_tables(figures)
     show(head, attempts_table(found), *rest)
 

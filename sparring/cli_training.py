@@ -6,29 +6,37 @@ import asyncio
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from sparring.errors import UserError
+from sparring.cli_options import (
+    DEFAULT_MEMORY,
+    Json,
+    MaxRunCost,
+    MaxRunTokens,
+    Memory,
+    Quiet,
+    RunName,
+    budget_of,
+)
+from sparring.errors import BudgetSpent, UserError
 from sparring.graphs.console import (
     Incomplete,
     Interrupted,
     check_out,
     existing,
+    go_on,
     how_to,
     lasting,
     settings,
     write_lines,
 )
 
+if TYPE_CHECKING:
+    from sparring.agents.engines.budget import Budget
+
 T = TypeVar("T")
-DEFAULT_MEMORY = "sparring.db"
-Memory = Annotated[
-    str, typer.Option(envvar="SPARRING_MEMORY", metavar="URL", help="Journal: a file or a postgresql:// URL.")
-]
-Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Options = Annotated[
     list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="An option of the reward.")
 ]
@@ -37,6 +45,8 @@ Options = Annotated[
 def evolve(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="What to play, who learns, and how.")],
     memory: Memory = DEFAULT_MEMORY,
+    max_run_cost: MaxRunCost = None,
+    max_run_tokens: MaxRunTokens = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -47,9 +57,10 @@ def evolve(
     lasting(memory)
     from sparring.graphs.config_file import kind_of
 
+    budget = budget_of(max_run_cost, max_run_tokens)
     kind = kind_of(config)
     if kind == "archive":
-        return _breed(config, memory, quiet=quiet, as_json=as_json)
+        return _breed(config, memory, budget, quiet=quiet, as_json=as_json)
     if kind is not None:
         raise UserError(f"configuration `{config}`, `kind`: `archive`, or no such field to train weights")
     from sparring.training.config import load_config
@@ -58,11 +69,12 @@ def evolve(
     from sparring.training.ranks import together
 
     chosen = load_config(config)
-    command = how_to("evolve", str(config), memory)
+    again = ("evolve", str(config), memory)
     with together() as drives:
         if not drives:
             return
-        result = _to_its_end(aevolve(chosen, memory, told=Watch(quiet)), command)
+        watch = Watch(quiet, chosen.steps)
+        result = _to_its_end(aevolve(chosen, memory, told=watch, budget=budget), again)
     if as_json:
         write_lines([result.to_json()], None)
     else:
@@ -75,14 +87,16 @@ def evolve(
         raise Incomplete("; ".join(f"policy `{name}`: {why}" for name, why in result.story.stopped.items()))
 
 
-def _to_its_end(playing: Coroutine[Any, Any, T], command: str) -> T:
+def _to_its_end(playing: Coroutine[Any, Any, T], again: tuple[str, str, str]) -> T:
     try:
         return asyncio.run(playing)
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; nothing is lost, go on with {command}") from None
+        raise Interrupted(f"interrupted; nothing is lost, go on with {how_to(*again)}") from None
+    except BudgetSpent as spent:
+        raise Incomplete(f"{spent}; nothing is lost, {go_on(spent, *again)}") from None
 
 
-def _breed(config: Path, memory: str, *, quiet: bool, as_json: bool) -> None:
+def _breed(config: Path, memory: str, budget: Budget | None, *, quiet: bool, as_json: bool) -> None:
     """`sparring evolve` of an archive."""
     from sparring.graphs.display import show
     from sparring.training.archive.archive import aarchive
@@ -90,8 +104,8 @@ def _breed(config: Path, memory: str, *, quiet: bool, as_json: bool) -> None:
     from sparring.training.archive.console import Watch, tables
 
     chosen = load_archive(config)
-    command = how_to("evolve", str(config), memory)
-    result = _to_its_end(aarchive(chosen, memory, told=Watch(quiet)), command)
+    again = ("evolve", str(config), memory)
+    result = _to_its_end(aarchive(chosen, memory, told=Watch(quiet), budget=budget), again)
     if as_json:
         write_lines([result.archive.to_json()], None)
     else:
@@ -99,7 +113,7 @@ def _breed(config: Path, memory: str, *, quiet: bool, as_json: bool) -> None:
     for plot in result.plots:
         print(f"plot: {plot}", file=sys.stderr)
     if result.unfinished is not None:
-        raise Incomplete(f"{result.unfinished}; try them again with {command}")
+        raise Incomplete(f"{result.unfinished}; try them again with {how_to(*again)}")
 
 
 def tournament(
@@ -108,7 +122,10 @@ def tournament(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Standings as JSON lines to this file.")
     ] = None,
+    max_run_cost: MaxRunCost = None,
+    max_run_tokens: MaxRunTokens = None,
     quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Play versions against each other and rate them; the same command goes on with one that was stopped."""
     lasting(memory)
@@ -118,25 +135,30 @@ def tournament(
     from sparring.training.league.console import Watch, tables
     from sparring.training.league.tournament import atournament
 
+    budget = budget_of(max_run_cost, max_run_tokens)
     chosen = load_tournament(config)
-    command = how_to("tournament", str(config), memory)
-    result = _to_its_end(atournament(chosen, memory, told=Watch(quiet)), command)
+    again = ("tournament", str(config), memory)
+    result = _to_its_end(atournament(chosen, memory, told=Watch(quiet), budget=budget), again)
     if out is not None:
         write_lines(result.standings.to_json(), out)
-    show(*tables(result.standings))
+    if as_json:
+        write_lines(result.standings.to_json(), None)
+    else:
+        show(*tables(result.standings))
     for plot in result.plots:
         print(f"plot: {plot}", file=sys.stderr)
     if result.missing:
-        raise Incomplete(f"{result.missing} games failed; try them again with {command}")
+        raise Incomplete(f"{result.missing} games failed; try them again with {how_to(*again)}")
 
 
 def rewards(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run of the journal.")],
+    run: RunName,
     function: Annotated[
         str, typer.Option("--function", help="Reward function, or module:Class.")
     ] = "verifier",
     options: Options = None,
     memory: Memory = DEFAULT_MEMORY,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON, which it prints in any case.")] = False,
 ) -> None:
     """Derive the rewards of a run's turns; rows of other versions and options stay."""
     existing(memory)

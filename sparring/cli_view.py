@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sparring.cli_training import DEFAULT_MEMORY, Memory
+from sparring.cli_options import DEFAULT_MEMORY, Memory
 from sparring.errors import UserError
 from sparring.graphs.console import existing
 

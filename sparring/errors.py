@@ -92,6 +92,12 @@ class BudgetExceeded(SparringError):
     fault = "budget"
 
 
+class BudgetSpent(SparringError):
+    """A whole run reached its budget: what is open stays open, and goes on under a larger one."""
+
+    fault = "budget"
+
+
 class Pending(SparringError):
     """An episode needs what is known once the others of its run have come as far; then it is played on."""
 

@@ -89,7 +89,7 @@ class Cast:
         Raises:
             UserError: a policy or version that is not there, or whose weights are gone or altered.
         """
-        named = await asyncio.to_thread(_versions, journal, set(self.policies.values()))
+        named = await asyncio.to_thread(versions, journal, set(self.policies.values()))
         specs = {
             seat: named[self.policies[seat]].base_spec if seat in self.policies else self.spec_of(seat)
             for seat in self.seats
@@ -100,7 +100,7 @@ class Cast:
         bare: dict[ManagedEngine, tuple[PolicyVersion, int]] = {}
         for engine in dict.fromkeys(engines[seat] for seat in self.seats if seat not in self.policies):
             bare[engine] = await asyncio.to_thread(_register, engine, journal)
-        seated = {seat: _fitting(engines[seat], named[which]) for seat, which in self.policies.items()}
+        seated = {seat: fitting(engines[seat], named[which]) for seat, which in self.policies.items()}
         return {
             seat: self._agent(seat, role, engines[seat], seated.get(seat) or bare[engines[seat]])
             for seat, role in self.seats.items()
@@ -130,7 +130,7 @@ def _register(engine: ManagedEngine, journal: Journal) -> tuple[PolicyVersion, i
     return PolicyVersion(name, number, base), row
 
 
-def _versions(journal: Journal, wanted: set[Named]) -> dict[Named, Version]:
+def versions(journal: Journal, wanted: set[Named]) -> dict[Named, Version]:
     """The versions named, their weights found to be those that were registered."""
     found = {which: find(journal, *which) for which in sorted(wanted, key=str)}
     for version in {version.id: version for version in found.values()}.values():
@@ -142,7 +142,7 @@ def _versions(journal: Journal, wanted: set[Named]) -> dict[Named, Version]:
     return found
 
 
-def _fitting(engine: ManagedEngine, version: Version) -> tuple[PolicyVersion, int]:
+def fitting(engine: ManagedEngine, version: Version) -> tuple[PolicyVersion, int]:
     """A version as the engine takes it, if the engine serves its base."""
     able = engine.capabilities()
     if able.base != version.base_hash:

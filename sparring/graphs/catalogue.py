@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparring.errors import UserError, unknown
 from sparring.graphs.own import own_class
-from sparring.graphs.protocol import Protocol
+
+if TYPE_CHECKING:
+    from sparring.graphs.protocol import Protocol
 
 PROTOCOLS = {
     "sample": "sparring.graphs.protocols.sample:Sample",
@@ -46,6 +48,8 @@ def make_protocol(name: str, options: dict[str, Any] | None = None) -> Protocol:
     Raises:
         UserError: unknown name or option (those that exist are listed), or a value that does not fit.
     """
+    from sparring.graphs.protocol import Protocol  # not on top: the names are also asked for in a hurry
+
     if not isinstance(name, str):
         raise UserError("give a protocol by name or as `module:Class` and its options beside it")
     if name not in PROTOCOLS and ":" not in name:

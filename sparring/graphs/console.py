@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparring.errors import UserError
+from sparring.errors import BudgetSpent, UserError
 
 if TYPE_CHECKING:
     from sparring.graphs.display import Display
@@ -103,14 +103,19 @@ def _umask() -> int:
     return mask
 
 
-def how_to(command: str, run: str, memory: str) -> str:
+def how_to(command: str, run: str, memory: str, more: str = "") -> str:
     """The command line that does something with a run; a password in the URL is left out."""
-    where = memory
-    if "://" in memory:
-        from sqlalchemy.engine import make_url
+    words = f"sparring {command} {shlex.quote(run)} --memory {shlex.quote(shown(memory))} {more}"
+    return f"`{words.rstrip()}`"
 
-        where = make_url(memory).render_as_string(hide_password=True)
-    return f"`sparring {command} {shlex.quote(run)} --memory {shlex.quote(where)}`"
+
+def shown(memory: str) -> str:
+    """A journal as it may be printed: without the password of its URL."""
+    if "://" not in memory:
+        return memory
+    from sqlalchemy.engine import make_url
+
+    return make_url(memory).render_as_string(hide_password=True)
 
 
 def conduct(
@@ -139,6 +144,10 @@ def conduct(
             result = asyncio.run(job(display))
         except KeyboardInterrupt:
             raise Interrupted(_interrupted(display, run, memory)) from None
+        except BudgetSpent as spent:
+            raise Incomplete(
+                f"{spent}; {_kept(display, run)}; {go_on(spent, 'resume', run, memory)}"
+            ) from None
         finally:
             logger.removeHandler(notes)
     deliver(result)
@@ -165,10 +174,23 @@ def _interrupted(display: Display, run: str, memory: str) -> str:
     state = display.last
     if state is None:
         return f"interrupted before run `{run}` had begun"
+    return f"interrupted: {_kept(display, run)}; continue with {how_to('resume', run, memory)}"
+
+
+def _kept(display: Display, run: str) -> str:
+    state = display.last
+    if state is None:
+        return f"run `{run}` is as it was"
     return (
-        f"interrupted: {state.done} of {state.total} episodes of `{state.run}` are finished, and what was "
-        f"said in the others is kept too; continue with {how_to('resume', run, memory)}"
+        f"{state.done} of {state.total} episodes of `{state.run}` are finished, and what was said in the "
+        "others is kept too"
     )
+
+
+def go_on(spent: BudgetSpent, command: str, run: str, memory: str) -> str:
+    """How a run goes on that its budget has stopped."""
+    option = "--max-run-cost" if "money" in str(spent) else "--max-run-tokens"
+    return f"go on under a larger one: {how_to(command, run, memory, f'{option} MORE')}"
 
 
 class Notes(logging.Handler):

@@ -114,6 +114,25 @@ class Display:
         return [f"{state.done}/{state.total} episodes", *failed, f"{state.calls} calls"]
 
 
+class Pace:
+    """How long the rest of something counted will take, by the pace since it was first looked at.
+
+    Args:
+        began: what was done by then.
+        since: when that was, on the monotonic clock; None: now.
+    """
+
+    def __init__(self, began: int, since: float | None = None) -> None:
+        self._began, self._since = began, time.monotonic() if since is None else since
+
+    def left(self, done: int, total: int) -> str:
+        """`12:40 left`; empty where nothing was done yet, or all is."""
+        if not self._began < done < total:
+            return ""
+        seconds = (time.monotonic() - self._since) * (total - done) / (done - self._began)
+        return f"{clock(seconds)} left"
+
+
 class LineWatch(ABC):
     """Prints what a run tells on standard error, a line each; what it tells often, now and then."""
 
@@ -249,7 +268,21 @@ def report_tables(report: Report) -> list[Any]:
     ]
     parts.append(columns(("role", "turns"), rows))
     parts.append(Text(_spending(report.usage)))
+    if len(report.bills) > 1 or any(bill.cost for bill in report.bills):
+        parts.append(_bills(report))
     return parts
+
+
+def _bills(report: Report) -> Table:
+    """What each engine took, and what the run took with all that belong to it."""
+    header = ("engine", "calls", "prompt", "cached", "completion", "cost")
+    rows: list[tuple[Any, ...]] = [
+        (b.engine, b.calls, b.prompt_tokens, b.cached_tokens, b.completion_tokens, f"{b.cost:.4g}")
+        for b in report.bills
+    ]
+    if report.spent is not None and report.spent.cost > report.usage.cost:
+        rows.append(("with the runs that belong to it", "", "", "", "", f"{report.spent.cost:.4g}"))
+    return columns(header, rows)
 
 
 def _comparison(report: Report, accuracy: Estimate) -> Table:

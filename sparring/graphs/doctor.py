@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 
 from sparring.errors import SparringError
 
@@ -23,55 +23,53 @@ class Finding:
     """What to do about it."""
 
 
-def examine(memory: str) -> Iterator[Finding]:
-    """The findings, one after the other; none of them changes anything."""
-    looks: tuple[Callable[[], Finding], ...] = (
-        _python, _torch, _libraries, _math, _models, lambda: _database(memory), _sandbox,
+def examine(memory: str, engines: Sequence[str] = ()) -> Iterator[Finding]:
+    """The findings, one after the other; none of them changes anything.
+
+    Args:
+        engines: specs of engines that are asked one thing each.
+    """
+    from sparring.graphs.doctor_database import database
+    from sparring.graphs.doctor_engine import engine
+    from sparring.graphs.doctor_packages import extras, libraries, python
+
+    looks: tuple[Callable[[], Finding | Iterator[Finding]], ...] = (
+        python, libraries, _torch, extras, _math, _models, partial(database, memory), _sandbox,
+        *(partial(engine, spec, memory) for spec in engines),
     )  # fmt: skip
     for look in looks:
-        yield look()
-
-
-def _python() -> Finding:
-    found = ".".join(map(str, sys.version_info[:3]))
-    return Finding("python", "ok", f"{found}, {os.cpu_count()} cores")
+        try:
+            found = look()
+            yield from (found,) if isinstance(found, Finding) else found
+        except Exception as error:  # a doctor does not fall ill: what it looked at is broken
+            name = getattr(look, "__name__", "a check").strip("_")
+            yield Finding(name, "broken", f"{type(error).__name__}: {error}", "SPARRING_DEBUG=1 says where")
+            if os.environ.get("SPARRING_DEBUG"):
+                raise
 
 
 def _torch() -> Finding:
     try:
         import torch
-    except ImportError as error:
-        return Finding("torch", "broken", str(error), "pip install torch")
+    except (ImportError, OSError) as error:
+        return Finding("torch", "broken", str(error), "pip install --force-reinstall torch")
     devices = torch.cuda.device_count()
     where = f"{devices} GPU ({torch.cuda.get_device_name(0)})" if devices else "CPU only"
-    return Finding("torch", "ok", f"{torch.__version__}, {where}, {torch.get_num_threads()} threads")
-
-
-def _libraries() -> Finding:
-    names = ("transformers", "langgraph", "sqlalchemy", "peft", "trl", "openai")
-    found, missing = [], []
-    for name in names:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            missing.append(name)
-    if missing:
-        return Finding(
-            "libraries", "broken", f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}"
-        )
-    return Finding("libraries", "ok", ", ".join(found))
+    cores = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    return Finding("torch", "ok", f"{torch.__version__}, {where}, {cores}")
 
 
 def _math() -> Finding:
     """A comparison that needs the worker process, so that it is really started."""
     from sparring.tools.checks import check
 
+    mend = f"{sys.executable} -m pip install 'math-verify[antlr4_13_2]'"
     try:
         verdict = check("math", "x + 1", "1 + x")
     except SparringError as error:
-        return Finding("math checks", "broken", str(error), "pip install 'math-verify[antlr4_13_2]'")
+        return Finding("math checks", "broken", str(error), mend)
     if not verdict.correct:
-        return Finding("math checks", "broken", verdict.reason, "pip install 'math-verify[antlr4_13_2]'")
+        return Finding("math checks", "broken", verdict.reason, mend)
     return Finding("math checks", "ok", verdict.version)
 
 
@@ -84,27 +82,6 @@ def _models() -> Finding:
         detail = f"not fetched yet: {', '.join(absent)} (into {cache_dir()})"
         return Finding("models", "note", detail, f"sparring models pull {absent[0]}")
     return Finding("models", "ok", f"{', '.join(present)} in {cache_dir()}")
-
-
-def _database(memory: str) -> Finding:
-    from sparring.memory.database import HEAD, connect, database_file, revision
-
-    try:
-        file = database_file(memory)
-        if file is not None and not file.exists():
-            return Finding("memory", "note", f"{memory} does not exist yet; the first `play` makes it")
-        engine = connect(memory)
-        found = revision(engine)
-        engine.dispose()
-    except SparringError as error:
-        return Finding("memory", "broken", str(error), "name another journal with `--memory URL`")
-    if found is None:
-        return Finding("memory", "note", f"{engine.dialect.name}, empty; the first `play` makes its tables")
-    if found != HEAD:
-        return Finding(
-            "memory", "broken", f"revision {found}, this version has {HEAD}", "sparring memory upgrade"
-        )
-    return Finding("memory", "ok", f"{engine.dialect.name}, revision {found}")
 
 
 def _sandbox() -> Finding:

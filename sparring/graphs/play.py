@@ -14,8 +14,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sparring.agents.engines.budget import Budget
 from sparring.agents.engines.registry import EnginePool, lasting
 from sparring.errors import UserError
+from sparring.graphs.budget import purse_of
 from sparring.graphs.cast import SAMPLING_FIELDS, Cast
 from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.console import existing
@@ -201,13 +203,14 @@ def _expect(options: Mapping[str, Any]) -> None:
             raise UserError(f"`{name}={value!r}`: give it as {wanted}")
 
 
-async def aplay(
+async def aplay(  # noqa: PLR0913 - what a caller may say
     play: Play,
     memory: str | Path | Journal = DEFAULT_MEMORY,
     *,
     run: str | None = None,
     concurrency: int = 64,
     durability: Any = None,
+    budget: Budget | None = None,
     on_progress: OnProgress | None = None,
     workers: str | None = None,
 ) -> PlayResult:
@@ -220,16 +223,17 @@ async def aplay(
         if name.endswith(SUFFIX):
             raise UserError(f"run name `{name}`: names that end in `{SUFFIX}` belong to the pools of runs")
         async with hired(workers, journal, concurrency, play) as crew:
-            return await drive(journal, name, play, concurrency, on_progress, crew)
+            return await drive(journal, name, play, concurrency, on_progress, crew, budget)
 
 
-async def aresume(
+async def aresume(  # noqa: PLR0913 - what a caller may say
     run: str,
     memory: str | Path | Journal = DEFAULT_MEMORY,
     *,
     baseline: Mapping[str, Any] | None = None,
     concurrency: int = 64,
     durability: Any = None,
+    budget: Budget | None = None,
     on_progress: OnProgress | None = None,
     workers: str | None = None,
 ) -> PlayResult:
@@ -251,7 +255,7 @@ async def aresume(
         if baseline is not None and stored.baseline is None:
             stored = replace(stored, baseline=dict(baseline))
         async with hired(workers, journal, concurrency, stored) as crew:
-            return await drive(journal, run, stored, concurrency, on_progress, crew)
+            return await drive(journal, run, stored, concurrency, on_progress, crew, budget)
 
 
 async def drive(
@@ -261,11 +265,12 @@ async def drive(
     concurrency: int,
     on_progress: OnProgress | None = None,
     crew: Crew | None = None,
+    budget: Budget | None = None,
 ) -> PlayResult:
     """Play a run, and then the pool of samples where one was asked for, on the same engines."""
     from sparring.graphs.baseline import draw  # not on top: it plays the pool by `taken`
 
-    async with EnginePool() as pool:
+    async with EnginePool(purse=purse_of(journal, name, budget)) as pool:
         play = remembered(journal, name, play)
         async with taken(journal, name, play, pool, concurrency, crew) as player:
             await player(on_progress)
@@ -282,7 +287,7 @@ def remembered(journal: Journal, name: str, play: Play) -> Play:
     return play
 
 
-def play(
+def play(  # noqa: PLR0913 - what a caller may say
     protocol: str,
     tasks: str | Path | Iterable[TaskRecord | dict[str, Any]],
     *,
@@ -291,6 +296,7 @@ def play(
     concurrency: int = 64,
     durability: Any = None,
     workers: str | None = None,
+    budget: Budget | None = None,
     **options: Any,
 ) -> PlayResult:
     """Play a protocol over tasks and return the results; called again, it continues the run.
@@ -305,15 +311,16 @@ def play(
             journal it is what it was opened with.
         workers: `ray` or `ray:N`, to have N processes of a Ray cluster play (`graphs.workers`); then `memory`
             is PostgreSQL and every engine a spec. None: this process.
+        budget: what the whole run may spend, in all its lives, the pool of its baseline too.
         options: `engine`, `roles`, `seed`, `copies`, `limits`, `limit`, options of the protocol, sampling.
 
     Raises:
         UserError: anything in the call that cannot work, before work starts.
+        BudgetSpent: the budget was reached; the run is `interrupted` and goes on under a larger one.
     """
     planned = plan(protocol, tasks, **options)
-    return run_now(
-        aplay(planned, memory, run=run, concurrency=concurrency, durability=durability, workers=workers)
-    )
+    how: dict[str, Any] = {"concurrency": concurrency, "durability": durability, "workers": workers}
+    return run_now(aplay(planned, memory, run=run, budget=budget, **how))
 
 
 def resume(
@@ -323,9 +330,11 @@ def resume(
     concurrency: int = 64,
     on_progress: OnProgress | None = None,
     workers: str | None = None,
+    budget: Budget | None = None,
 ) -> PlayResult:
-    """Continue a run from the journal alone."""
-    return run_now(aresume(run, memory, concurrency=concurrency, on_progress=on_progress, workers=workers))
+    """Continue a run from the journal alone; `budget` as in `play`."""
+    how: dict[str, Any] = {"concurrency": concurrency, "on_progress": on_progress, "workers": workers}
+    return run_now(aresume(run, memory, budget=budget, **how))
 
 
 USE = "`await sparring.aplay(sparring.plan(...))` or `aresume`"

@@ -19,7 +19,16 @@ from sqlalchemy import update
 
 from sparring.agents.engines.registry import EnginePool, lasting
 from sparring.agents.roles import Agent
-from sparring.errors import BudgetExceeded, EngineError, Pending, SparringError, ToolFailed, UserError
+from sparring.errors import (
+    BudgetExceeded,
+    BudgetSpent,
+    EngineError,
+    Pending,
+    SparringError,
+    ToolFailed,
+    UserError,
+)
+from sparring.graphs.budget import affordable
 from sparring.graphs.cast import pinned
 from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.context import Context, Meter
@@ -40,8 +49,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sparring")
 FINISHED = ("done", "capped")
-REPLAYED, HELD = "replayed", "held"
-"""What becomes of an episode that was finished before, and of one that waits for the rest of its run."""
+REPLAYED, HELD, STOPPED = "replayed", "held", "stopped"
+"""What becomes of an episode that was finished before, of one that waits for the rest of its run, and of one
+that the run's budget does not reach for."""
 FACTS = "facts"
 """Kind of the event that keeps what a run knows."""
 TICK_S = 0.5
@@ -88,7 +98,7 @@ class Player:
             self.protocol.accepts(task)
         self._cast = play.cast()
         self._agents: dict[str, Agent] = agents or {}
-        self.done = self.failed = self.total = 0
+        self.done = self.failed = self.stopped = self.total = 0
         self._replayed = 0
         self._facts: Mapping[str, Any] = {}
         self._equipment: Any = None
@@ -102,15 +112,21 @@ class Player:
         episodes: Sequence[Booking] | None = None,
         iteration: int = 0,
     ) -> None:
-        """Play what is not finished yet of `episodes` (by default all), `concurrency` at a time."""
+        """Play what is not finished yet of `episodes` (by default all), `concurrency` at a time.
+
+        Raises:
+            BudgetSpent: the run's budget did not reach for all of them; what was said is journaled.
+        """
         if episodes is None:
             episodes = [(task, copy) for copy in range(self.play.copies) for task in self.play.tasks]
         self.total += len(episodes)
         async with self.at_work():
             await self._over(episodes, iteration, on_progress)
-            if self._held:
+            if self._held and not self.stopped:
                 self._facts = await self._known(ask=True)
                 await self._over(self._held, iteration, on_progress)
+        if self.stopped and self.pool.purse is not None:
+            raise BudgetSpent(self.pool.purse.said)
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
@@ -166,7 +182,10 @@ class Player:
         return sum(int(t["samples"]) for t in totals), sum(int(t["completion_tokens"]) for t in totals)
 
     async def _episode(self, task: TaskRecord, iteration: int, copy: int) -> None:
-        status = await self.one(task, iteration, copy)
+        status = STOPPED if self._beyond(task, iteration, copy) else await self.one(task, iteration, copy)
+        if status == STOPPED:
+            self.stopped += 1
+            return
         if status == HELD:
             self._held.append((task, copy))
             return
@@ -174,8 +193,15 @@ class Player:
         self._replayed += status == REPLAYED
         self.failed += status == "failed"
 
+    def _beyond(self, task: TaskRecord, iteration: int, copy: int) -> bool:
+        """Whether an episode is not finished and there is nothing left to play it with."""
+        if self.pool.purse is None or not self.pool.purse.empty:
+            return False
+        state = self.run.state(task, iteration, copy)
+        return state is None or state.status not in FINISHED
+
     async def one(self, task: TaskRecord, iteration: int, copy: int) -> str:
-        """Play an episode to its end; its status, `REPLAYED` or `HELD`."""
+        """Play an episode to its end; its status, `REPLAYED`, `HELD` or `STOPPED`."""
         handle = await self._open(task, iteration, copy)
         if handle is None:
             return REPLAYED
@@ -193,6 +219,8 @@ class Player:
                 status = "capped"
         except Pending:
             return HELD
+        except BudgetSpent:  # those beside it are told too, each at its next call
+            return STOPPED
         except BudgetExceeded as reached:
             status, error = "capped", str(reached)
         except (EngineError, ToolFailed) as failure:
@@ -303,8 +331,11 @@ async def taken(
         raise UserError(f"concurrency must be at least 1, not {concurrency}")
     if crew is None:
         agents = await play.cast().agents(pool, journal)
+        affordable(pool.purse, name, pool.priced)
         await asyncio.to_thread(make_protocol(play.protocol, play.options).ready)
     else:
+        named = (engine for engine in (play.engine, *play.roles.values()) if engine is not None)
+        affordable(pool.purse, name, any("price_" in str(engine) for engine in named))
         await crew.prepare(name, play)
     config = json.loads(json.dumps(play.to_json()))
     if journal.has_run(name) and "baseline" not in (journal.run_row(name).config or {}):
@@ -331,7 +362,8 @@ async def taken(
             else:
                 player = crew.player(play, handle, pool, concurrency)
             yield player
-            ending.status = "failed" if player.failed else "done"
+            ended = "failed" if player.failed else "done"
+            ending.status = "interrupted" if player.stopped else ended
     except BaseExceptionGroup as group:
         raise first_of(group) from None
 

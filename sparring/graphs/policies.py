@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.table import Table
@@ -179,15 +179,29 @@ def descent_tables(steps: Sequence[dict[str, Any]]) -> list[Any]:
     return parts
 
 
-def promote(journal: Journal, version: Version, head: Head, because: str) -> str:
-    """Point a head at a version by hand, its weights checked; what was done, in a line."""
+@dataclass(frozen=True)
+class Move:
+    """A head that was pointed at a version by hand; as text a line that says so."""
+
+    policy: str
+    head: Head
+    version: int
+    moved: bool
+    """False where it stood there already."""
+
+    def __str__(self) -> str:
+        return f"{self.policy}: {self.head} is {'now' if self.moved else 'already'} at {self.version}"
+
+
+def promote(journal: Journal, version: Version, head: Head, because: str) -> Move:
+    """Point a head at a version by hand, its weights checked."""
     _usable(version)
     moved = move_head(journal, version.policy, head, version.id, by=BY_HAND, reason=because)
-    return f"{version.policy}: {head} is {'now' if moved else 'already'} at {version.number}"
+    return Move(version.policy, head, version.number, bool(moved))
 
 
-def roll_back(journal: Journal, policy: str, head: Head, to: Version | None, because: str) -> str:
-    """Point a head at what it stood at before, or at version `to`; what was done, in a line."""
+def roll_back(journal: Journal, policy: str, head: Head, to: Version | None, because: str) -> Move:
+    """Point a head at what it stood at before, or at version `to`."""
     target = to or previous(journal, policy, head)
     return promote(journal, target, head, because)
 

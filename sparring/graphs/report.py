@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import Integer, cast, func, select
 
 from sparring.errors import UserError
+from sparring.graphs.budget import spent
 from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.judge_report import Judge
 from sparring.graphs.judges import figures as judge_figures
@@ -36,6 +37,7 @@ from sparring.memory.schema import Agent, Episode, Task, Turn
 from sparring.tools.checks import check
 from sparring.tools.equality import equality
 
+ENDED = (*FINISHED, "failed")
 SPEAKERS = ("solver", "panelist", "affirmative", "negative")
 
 
@@ -54,6 +56,29 @@ class Usage:
     latency_p95: float
     retries: int
     cache_hits: int
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What one engine's part of a run took. Money is what its prices made of the tokens, call by call, when
+    the call was made (`?price_in=`, `?price_cached=`, `?price_out=`, a million tokens); 0 without prices."""
+
+    engine: str
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    cache_hits: int
+    """Answers of the response cache, which cost nothing."""
+    cost: float
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What was paid for, without what the response cache gave."""
+
+    cost: float
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -106,6 +131,10 @@ class Report:
     """Of a run of `software`."""
     scripted: bool = False
     """A software engineer took part, and was a script."""
+    bills: list[Bill] = field(default_factory=list)
+    """What each engine took."""
+    spent: Spent | None = None
+    """Money and tokens of the run and of all that belong to it: its baseline, games, evaluations."""
     masked: int = 0
     """Finished episodes of tasks with a reference that nobody could judge (a grader's world failed)."""
 
@@ -124,11 +153,11 @@ def report(journal: Journal, run: str) -> Report:
     protocol = _protocol(row)
     results = read_results(journal, run)
     used = usage(journal, run)
-    references = _references(journal, run)
-    ended = [r for r in results if r.status in (*FINISHED, "failed")]
-    referred = [r for r in ended if references.get(r.task_id) is not None]
+    known = references(journal, run)
+    ended = [r for r in results if r.status in ENDED]
+    referred = [r for r in ended if known.get(r.task_id, NOWHERE).answer is not None]
     answers = protocol is None or protocol.answers
-    scored = [r for r in referred if r.correct is not None or r.status not in FINISHED] if answers else []
+    scored = [r for r in referred if _counts(r)] if answers else []
     counts: dict[str, int] = defaultdict(int)
     for result in results:
         counts[result.status] += 1
@@ -138,13 +167,14 @@ def report(journal: Journal, run: str) -> Report:
     baseline = compare(journal, run, by_task)
     judged = judges(journal, run) if row.protocol == "pairwise" else []
     accuracy = _accuracy(by_task) if by_task else None
+    bills = _bills(journal, run)
     return Report(
         run=run,
         protocol=row.protocol,
         kind=row.kind,
         status=row.status,
         seed=int(row.seed),
-        engines=_engines(journal, run),
+        engines=[bill.engine for bill in bills],
         episodes={status: count for status, count in counts.items() if count},
         tasks=len(by_task),
         accuracy=accuracy,
@@ -163,6 +193,8 @@ def report(journal: Journal, run: str) -> Report:
         answers=answers,
         software=software_run(journal, run, accuracy) if row.protocol == "software" else None,
         scripted=scripted(journal, run),
+        bills=bills,
+        spent=Spent(*spent(journal, run)),
         masked=len(referred) - len(scored) if answers else 0,
     )
 
@@ -218,14 +250,58 @@ def _listed(names: list[str]) -> str:
 # --- reads -------------------------------------------------------------------------------------------
 
 
-def _references(journal: Journal, run: str) -> dict[str, Any]:
-    query = select(Task.name, Task.answer).join(Episode, Episode.task_id == Task.id)
-    return {name: answer for name, answer in journal.read(query.where(Episode.run_id == run))}
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a task's answers are held against."""
+
+    question: Any = None
+    answer: Any = None
+    check: str = ""
 
 
-def _engines(journal: Journal, run: str) -> list[str]:
-    query = select(Turn.engine).join(Episode, Episode.number == Turn.episode_number)
-    return sorted(row.engine for row in journal.read(query.where(Episode.run_id == run).distinct()))
+NOWHERE = Reference()
+
+
+def references(journal: Journal, run: str) -> dict[str, Reference]:
+    """Task name -> its reference, of the tasks that a run has begun."""
+    columns = (Task.name, Task.question, Task.answer, Task.check)
+    query = select(*columns).join(Episode, Episode.task_id == Task.id).where(Episode.run_id == run)
+    return {name: Reference(*about) for name, *about in journal.read(query)}
+
+
+def scored_by_task(journal: Journal, run: str, results: Iterable[Result]) -> dict[str, list[Result]]:
+    """Task -> its episodes that count for accuracy: it has a reference, and they were judged or failed.
+
+    Empty for a run whose protocol's outcomes are no answers.
+    """
+    protocol = _protocol(journal.run_row(run))
+    if protocol is not None and not protocol.answers:
+        return {}
+    known = references(journal, run)
+    ended = [r for r in results if r.status in ENDED and known[r.task_id].answer is not None]
+    return _by_task(filter(_counts, ended))
+
+
+def _counts(result: Result) -> bool:
+    """Whether an episode of a task with a reference has a verdict, or failed and so is wrong."""
+    return result.correct is not None or result.status not in FINISHED
+
+
+def _bills(journal: Journal, run: str) -> list[Bill]:
+    """By the engines' names."""
+    sums = (Turn.prompt_tokens, Turn.completion_tokens, Turn.cached_tokens, cast(Turn.from_cache, Integer))
+    query = (
+        select(Turn.engine, func.count(), *(func.sum(column) for column in sums), func.sum(Turn.cost))
+        .join(Episode, Episode.number == Turn.episode_number)
+        .where(Episode.run_id == run)
+        .group_by(Turn.engine)
+        .order_by(Turn.engine)
+    )
+    names = ("calls", "prompt_tokens", "completion_tokens", "cached_tokens", "cache_hits")
+    return [
+        Bill(engine=engine, cost=float(cost), **dict(zip(names, map(int, counts), strict=True)))
+        for engine, *counts, cost in journal.read(query)
+    ]
 
 
 def _spent(journal: Journal, run: str, sums: Totals) -> Usage:

@@ -22,7 +22,7 @@ import numpy as np
 from sparring.agents.engines.registry import EnginePool
 from sparring.errors import UserError
 from sparring.graphs.play import Play, plan
-from sparring.graphs.player import taken
+from sparring.graphs.player import OnProgress, taken
 from sparring.graphs.pool import pools_of, share
 from sparring.graphs.protocol import task_rows
 from sparring.graphs.results import read_results
@@ -119,6 +119,7 @@ async def lineup(
     *,
     name: str,
     concurrency: int = 64,
+    on_progress: OnProgress | None = None,
 ) -> list[Lineup]:
     """Play, or play on, some agents in all settings; the runs are called NAME.pool.0 and so on.
 
@@ -134,7 +135,7 @@ async def lineup(
     for kind, play in todo.items():
         booked = replace(play, kind="evaluation")
         async with taken(journal, f"{name}.{kind}", booked, pool, concurrency) as player:
-            await player()
+            await player(on_progress)
     return _read(journal, name, len(agents), asked)
 
 
@@ -198,7 +199,14 @@ def _against(one: Lineup) -> Estimate | None:
 
 
 async def measured(
-    memory: str, names: Sequence[str], asked: Asked, before: str, after: str, *, concurrency: int = 64
+    memory: str,
+    names: Sequence[str],
+    asked: Asked,
+    before: str,
+    after: str,
+    *,
+    concurrency: int = 64,
+    on_progress: OnProgress | None = None,
 ) -> list[Row]:
     """Policies of a journal at two of their versions each.
 
@@ -219,7 +227,8 @@ async def measured(
                 labels = [find(journal, *parse(f"{name}@{which}")).label for name in names]
                 specs = [f"policy:{label}" for label in labels]
                 name = f"settings/{'+'.join(labels)}/{mark}"
-                found.append(await lineup(specs, asked, journal, pool, name=name, concurrency=concurrency))
+                how: dict[str, Any] = {"concurrency": concurrency, "on_progress": on_progress}
+                found.append(await lineup(specs, asked, journal, pool, name=name, **how))
     return compare(*found)
 
 

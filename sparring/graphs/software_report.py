@@ -51,6 +51,24 @@ class Attempt:
         """Commands and format errors, those shared with the episode it was forked from included."""
         return int(self._detail.get("steps", self.result.calls))
 
+    def to_json(self) -> dict[str, Any]:
+        """What a script asks for, without the words: those are in the journal."""
+        used = self.result
+        return {
+            "instance": used.task_id,
+            "copy": used.copy,
+            "status": self.status,
+            "reason": self.reason,
+            "exit_status": self.exit_status,
+            "steps": self.steps,
+            "calls": used.calls,
+            "prompt_tokens": used.prompt_tokens,
+            "completion_tokens": used.completion_tokens,
+            "cost": used.cost,
+            "episode": used.episode,
+            "patch": self.patch,
+        }
+
     @property
     def patch(self) -> str | None:
         """None where the work is not over."""

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import sparring
+from sparring.agents.engines.budget import Purse
 from sparring.agents.engines.registry import EnginePool
 from sparring.errors import SparringError, UserError
 from sparring.graphs.player import Player
@@ -82,7 +83,8 @@ class Worker:
             self._journal = await asyncio.to_thread(Journal.open, url, durability)
         except UserError as error:
             raise UserError(f"{here}: {error}; every machine has to reach the journal by this URL") from None
-        self._pool = EnginePool(parts)
+        self._purse = Purse()
+        self._pool = EnginePool(parts, self._purse)
         self._prepared: dict[str, Any] = {}
         self._player: Player | None = None
         self._end = asyncio.Event()
@@ -137,6 +139,10 @@ class Worker:
         """What the engines gave so far."""
         totals = [snapshot["total"] for snapshot in self._pool.ledgers().values()]
         return sum(int(t["samples"]) for t in totals), sum(int(t["completion_tokens"]) for t in totals)
+
+    async def stop(self) -> None:
+        """Make no call any more; those in flight end and are journaled."""
+        self._purse.shut = True
 
     async def rest(self) -> None:
         """Break off what is being played; all that was said is in the journal."""

@@ -223,11 +223,12 @@ def open_database(memory: str | Path, durability: Durability = "full", read_only
     # SQLite has waited by itself for whoever holds the file.
     found = patiently(prepared, unusable, Patience(spent=engine.dialect.name == "sqlite"))
     if found != HEAD:
-        _refuse(engine, found)
+        refuse_revision(engine, found)
     return engine
 
 
-def _refuse(engine: Engine, found: str) -> None:
+def refuse_revision(engine: Engine, found: str) -> None:
+    """Raise `UserError` for a journal of another revision: what to upgrade."""
     known = {path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py")}
     shown = _shown(engine.url)
     if found in known:

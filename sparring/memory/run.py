@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection, select, update
 
-from ..errors import StaleEpoch
+from ..errors import BudgetSpent, StaleEpoch
 from .database import transact
 from .episode import EpisodeHandle
 from .heads import fence
@@ -252,7 +252,7 @@ class RunHandle:
         ending = Ending()
         try:
             yield ending
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, BudgetSpent):
             ending.status = "interrupted"
             raise
         finally:

@@ -20,17 +20,12 @@ from typing import Any, BinaryIO, cast
 
 from ..errors import UserError, json_value, kind_of
 from .records import TaskRecord
+from .shipped import SHIPPED, shipped_tasks
 
-SHIPPED = Path(__file__).parent / "tasksets"
 FIELDS = ("id", "question", "answer", "check")
 DEFAULT_CHECK = "exact"
 WITHOUT_ANSWER = ("code",)
 """Checks that run tests instead of comparing with a reference; their `answer` may be missing."""
-
-
-def shipped_tasks() -> list[str]:
-    """Names of the task sets that come with Sparring."""
-    return sorted(path.name.split(".")[0] for path in SHIPPED.glob("*.jsonl*"))
 
 
 def load_tasks(
@@ -93,7 +88,7 @@ def _find(source: str | Path) -> Path:
         shipped = SHIPPED / f"{source}{suffix}"
         if shipped.parent == SHIPPED and shipped.is_file():
             return shipped
-    names = ", ".join(shipped_tasks()) or "none"
+    names = ", ".join(shipped_tasks(SHIPPED)) or "none"
     if path.is_dir():
         raise UserError(f"tasks `{source}` is a folder; give a file in it, or a shipped set: {names}")
     raise UserError(f"tasks `{source}`: there is no such file; shipped sets: {names}")

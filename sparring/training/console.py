@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sparring.graphs.budget import spent
 from sparring.graphs.console import write_lines
-from sparring.graphs.display import clock, columns, show
+from sparring.graphs.display import Pace, clock, columns, show
 from sparring.memory.journal import Journal
+from sparring.training.health import reward_statistics, reward_table
 from sparring.training.opponents import Record
 from sparring.training.story import CHOICE, Story, head_numbers, read_story
 
@@ -28,14 +31,23 @@ COLUMNS = (
 )
 
 
-class Watch:
-    """Prints what a run tells; a call never fails because of what it is told."""
+PLAYING_S = 30.0
+"""Seconds of silence after which a step that plays says how far it is."""
 
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
+
+class Watch:
+    """Prints what a run tells; a call never fails because of what it is told.
+
+    Args:
+        steps: of the whole run, to say how long the rest will take.
+    """
+
+    def __init__(self, quiet: bool, steps: int | None = None) -> None:
+        self._quiet, self._steps = quiet, steps
         self._console = Console(file=sys.stderr, highlight=False)
-        self._started = time.monotonic()
+        self._started = self._said = time.monotonic()
         self._headed = False
+        self._pace: Pace | None = None
 
     def __call__(self, kind: str, numbers: Mapping[str, Any]) -> None:
         if kind in ("alarm", "stopped"):
@@ -45,7 +57,11 @@ class Watch:
             self._console.print(Text(line), soft_wrap=True)
 
     def _line(self, kind: str, numbers: Mapping[str, Any]) -> str | None:
-        at = clock(time.monotonic() - self._started)
+        now = time.monotonic()
+        at = clock(now - self._started)
+        if kind == "play":
+            return self._playing(at, now, numbers)
+        self._said = now
         if kind == "step":
             head = "" if self._headed else self._head()
             self._headed = True
@@ -53,6 +69,8 @@ class Watch:
             if figures := numbers.get("figures"):
                 pair = f"{_pair(numbers['versions'])}: " if "versions" in numbers else ""
                 rows.append(f"{at:>7}  {pair}{_listed(figures)}")
+            if left := self._left(numbers["step"] + 1):
+                rows.append(f"{at:>7}  step {numbers['step'] + 1} of {self._steps}, {left}")
             return head + "\n".join(rows)
         if kind == "opponents":
             policies = numbers["policies"]
@@ -76,6 +94,19 @@ class Watch:
                 f"{numbers['verdict']}"
             )
         return None
+
+    def _playing(self, at: str, now: float, numbers: Mapping[str, Any]) -> str | None:
+        """Now and then, how far the play of a step is."""
+        if now - self._said < PLAYING_S or not 0 < numbers["share"] < 1:
+            return None
+        self._said = now
+        return f"{at:>7}  step {numbers['step'] + 1}: {numbers['share']:.0%} played"
+
+    def _left(self, step: int) -> str:
+        if self._steps is None:
+            return ""
+        self._pace = self._pace or Pace(step - 1, self._started)
+        return self._pace.left(step, self._steps)
 
     def _head(self) -> str:
         names = "".join(f"{name:>12}" for name, _, _ in COLUMNS)
@@ -135,10 +166,17 @@ def report_evolution(journal: Journal, run: str, *, as_json: bool) -> None:
     """A run as its journal tells it: a line a step, before and after, heads; to standard output."""
     story = read_story(journal, run)
     heads = head_numbers(journal, story.config["policies"])
+    paid, (cost, tokens) = reward_statistics(journal, run), spent(journal, run)
     if as_json:
-        return write_lines([{**story.to_json(), "heads": heads}], None)
-    tables = [_steps(story), _played(story), _choices(story), summary(story, heads)]
-    show(Text(readability(story)), *(table for table in tables if table.row_count))
+        more = {"rewards": [asdict(one) for one in paid], "spent": {"cost": cost, "tokens": tokens}}
+        return write_lines([{**story.to_json(), "heads": heads, **more}], None)
+    tables = [_steps(story), _played(story), _choices(story), reward_table(paid), summary(story, heads)]
+    alarms = [
+        f"step {alarm['step']}, policy `{alarm['policy']}`: {alarm['message']}" for alarm in story.alarms
+    ]
+    money = f", cost {cost:.4g}" if cost else ""
+    said = Text("\n".join([*alarms, f"{tokens} tokens with all evaluations{money}"]))
+    show(Text(readability(story)), *(table for table in tables if table.row_count), said)
 
 
 def _steps(story: Story) -> Table:

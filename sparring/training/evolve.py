@@ -18,7 +18,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sparring.agents.engines.budget import Budget
 from sparring.agents.engines.registry import EnginePool
+from sparring.graphs.budget import affordable, purse_of
 from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.play import run_now
 from sparring.graphs.protocol import Protocol
@@ -296,18 +298,22 @@ async def aevolve(
     memory: str | Path | Journal = "sparring.db",
     *,
     told: Told | None = None,
+    budget: Budget | None = None,
 ) -> EvolveResult:
     """Run an evolution to its end, or go on with the one of its name; see `evolve`."""
     settings = config if isinstance(config, EvolveConfig) else load_config(config)
     with Journal.at(memory) as journal:
-        return await _drive(settings, journal, told)
+        return await _drive(settings, journal, told, budget)
 
 
-async def _drive(config: EvolveConfig, journal: Journal, told: Told | None) -> EvolveResult:
+async def _drive(
+    config: EvolveConfig, journal: Journal, told: Told | None, budget: Budget | None
+) -> EvolveResult:
     plan = preflight(config)
     present(config, journal)
-    async with EnginePool() as pool:
+    async with EnginePool(purse=purse_of(journal, config.run, budget)) as pool:
         members = await assemble(config, journal, pool)  # what is refused here leaves the run's name free
+        affordable(pool.purse, config.run, pool.priced)
         run = journal.drive(
             config.run,
             kind="evolve",
@@ -331,6 +337,7 @@ def evolve(
     memory: str | Path | Journal = "sparring.db",
     *,
     told: Told | None = None,
+    budget: Budget | None = None,
 ) -> EvolveResult:
     """Play, reward, train, gate, publish, again; called again, it goes on where the journal is.
 
@@ -338,8 +345,10 @@ def evolve(
         config: a YAML file, what would stand in one, or an `EvolveConfig`.
         memory: the journal, or where it is.
         told: called with what happens, as it happens.
+        budget: what the whole run may spend, in all its lives, with every run that belongs to it.
 
     Raises:
         UserError: anything in the configuration that cannot work, before work starts.
+        BudgetSpent: the budget was reached; the run is `interrupted` and goes on under a larger one.
     """
-    return run_now(aevolve(config, memory, told=told), "`await sparring.aevolve(...)`")
+    return run_now(aevolve(config, memory, told=told, budget=budget), "`await sparring.aevolve(...)`")

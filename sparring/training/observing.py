@@ -38,8 +38,25 @@ def observe(
     ]
     paid = rewards_of(journal, reward, [turn.id for _, turn in said])
     values = [paid.get(turn.id) for _, turn in said]
+    return _observed(said, [math.nan if value is None else value for value in values], entropy)
+
+
+def observe_role(episodes: Sequence[EpisodeRow], role: str) -> Observed:
+    """The final turns of a role in these episodes, whatever they were paid."""
+    said = [
+        (episode, turn)
+        for episode in episodes
+        for turn in episode.turns
+        if turn.role == role and turn.final and turn.status not in WORLD_FAULT
+    ]
+    return _observed(said, [math.nan] * len(said))
+
+
+def _observed(
+    said: Sequence[tuple[EpisodeRow, TurnRow]], rewards: Sequence[float], entropy: float | None = None
+) -> Observed:
     return Observed(
-        rewards=[math.nan if value is None else value for value in values],
+        rewards=rewards,
         prompts=[(episode.task, turn.role, turn.key.rpartition("/")[0]) for episode, turn in said],
         texts=[turn.text or "" for _, turn in said],
         statuses=[turn.status for _, turn in said],

@@ -17,6 +17,9 @@ import pytest
 from league_support import START_CONTEXT, live, played, rows, script, small, turns
 from sqlalchemy import delete, select, update
 
+from sparring.agents.engines.budget import Budget
+from sparring.errors import BudgetSpent
+from sparring.graphs.budget import spent
 from sparring.graphs.cast import policy_name
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Episode, Match, PolicyVersion, Rating, Turn
@@ -332,3 +335,21 @@ async def test_games_of_all_pairings_are_played_side_by_side_within_the_limit(
         times = begun(log)
         beside = [sum(start <= other < start + delay for other in times) for start in times]
         assert len(times) == 48 and (beside[0] > 8 if limit == 64 else max(beside) == 2)
+
+
+async def test_a_budget_stops_it_and_it_comes_to_the_same_end(tmp_path: Path, db: str) -> None:
+    whole = str(tmp_path / "whole.db")
+    await played(small(tmp_path), whole)
+    with Journal.open(whole) as journal:
+        _, tokens = spent(journal, "cup")
+        calls = len(journal.read(select(Turn.id)))
+    for part in (0.3, 0.6):
+        with pytest.raises(BudgetSpent, match=f"of {int(part * tokens)} tokens"):
+            await played(small(tmp_path), db, budget=Budget(tokens=int(part * tokens)))
+        with Journal.open(db) as journal:
+            used = spent(journal, "cup")[1]
+            assert part * tokens - 1 <= used < tokens and journal.run_row("cup").status == "interrupted"
+    await played(small(tmp_path), db)
+    assert rows(db) == rows(whole)
+    with Journal.open(db) as journal:
+        assert spent(journal, "cup")[1] == tokens and len(journal.read(select(Turn.id))) == calls

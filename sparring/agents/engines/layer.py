@@ -42,6 +42,7 @@ from sparring.agents.engines.base import (
     encode,
     rate,
 )
+from sparring.agents.engines.budget import Purse
 from sparring.agents.engines.cache import ResponseCache, sample_key
 from sparring.agents.engines.ledger import Ledger
 from sparring.agents.engines.script import text_of
@@ -123,6 +124,8 @@ class ManagedEngine:
     def __init__(
         self, inner: Engine, policy: ServicePolicy | None = None, *, spec: str | None = None
     ) -> None:
+        self.purse: Purse | None = None
+        """Who pays, where the run has a budget."""
         self.inner = inner
         self.spec = spec or inner.spec
         self.policy = policy or ServicePolicy.of(inner)
@@ -132,7 +135,8 @@ class ManagedEngine:
         self._requests, self._tokens = _limiter(self.policy.rpm, even=True), _limiter(self.policy.tpm)
         self._gated = bool(self._slots or self._requests or self._tokens)
         self._backoff = wait_random_exponential(self.policy.backoff, self.policy.backoff_max)
-        self._priced = bool(self.policy.price_in or self.policy.price_out or self.policy.price_cached)
+        self.priced = bool(self.policy.price_in or self.policy.price_out or self.policy.price_cached)
+        """Whether calls cost money."""
         self._cache = ResponseCache(self.policy.cache) if self.policy.cache else None
 
     async def generate(self, request: Request) -> list[Completion]:
@@ -225,9 +229,11 @@ class ManagedEngine:
         tally.calls += 1
         for completion in completions:
             completion.retries = retries
-            if self._priced:
+            if self.priced:
                 completion.usage = replace(completion.usage, cost=self.policy.cost(completion.usage))
             tally.add(completion.usage)
+            if self.purse is not None:
+                self.purse.add(completion.usage)
         return completions
 
     async def _tried(self, call: Callable[[], Awaitable[T]], label: str, tokens: int) -> tuple[T, int]:
@@ -257,6 +263,8 @@ class ManagedEngine:
 
     async def _attempt(self, call: Callable[[], Awaitable[T]], tokens: int) -> T:
         async with self._turn(tokens) if self._gated else nullcontext():
+            if self.purse is not None:
+                self.purse.check()
             try:
                 async with asyncio.timeout(self.policy.timeout):
                     return await call()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from sparring.agents.engines.base import Engine
+from sparring.agents.engines.budget import Purse
 from sparring.agents.engines.cache import default_path
 from sparring.agents.engines.layer import ManagedEngine, ServicePolicy
 from sparring.agents.engines.ledger import merge
@@ -153,22 +155,35 @@ class EnginePool:
     Args:
         parts: pools of several processes that serve one run between them: of a limit on requests or tokens a
             minute, or on calls at a time, each takes its part.
+        purse: who pays for the calls; None: nobody counts.
     """
 
-    def __init__(self, parts: int = 1) -> None:
-        self._parts = parts
+    def __init__(self, parts: int = 1, purse: Purse | None = None) -> None:
+        self._parts, self.purse = parts, purse
         self._managed: dict[tuple[Any, ...], ManagedEngine] = {}
         self._engines: dict[tuple[Any, ...], Engine] = {}
 
     def get(self, spec: str | Path | Engine | object, **options: Any) -> ManagedEngine:
         """The engine of `spec`, made on first use; arguments as for `make_engine`."""
         if isinstance(spec, ManagedEngine):
-            return self._managed.setdefault((id(spec),), make_engine(spec, **options))
+            own = make_engine(spec, **options)
+            if self.purse is not None:  # it may serve others, who pay from elsewhere
+                own = self._paid(copy(own))
+            return self._managed.setdefault((id(spec),), own)
         plan = _plan(spec, options).part(self._parts)
         key = (*plan.identity, *_sorted(plan.service))
         if key not in self._managed:
-            self._managed[key] = plan.managed(self._backend(plan))
+            self._managed[key] = self._paid(plan.managed(self._backend(plan)))
         return self._managed[key]
+
+    def _paid(self, engine: ManagedEngine) -> ManagedEngine:
+        engine.purse = self.purse
+        return engine
+
+    @property
+    def priced(self) -> bool:
+        """Whether calls of any of its engines cost money."""
+        return any(engine.priced for engine in self._managed.values())
 
     def _backend(self, plan: _Plan) -> Engine:
         if plan.form == "engine":

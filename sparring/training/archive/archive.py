@@ -16,10 +16,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sparring.agents.engines.budget import Budget
 from sparring.agents.engines.registry import EnginePool
 from sparring.agents.improvements import Improvement
 from sparring.agents.objects import ParseError
 from sparring.errors import UserError
+from sparring.graphs.budget import affordable, purse_of
 from sparring.graphs.play import Play, run_now
 from sparring.graphs.player import FINISHED, Progress
 from sparring.graphs.results import Result
@@ -270,13 +272,15 @@ async def aarchive(
     memory: str | Path | Journal = "sparring.db",
     *,
     told: Told | None = None,
+    budget: Budget | None = None,
 ) -> ArchiveResult:
     """Breed an archive, or go on with the one of its name; see `archive`."""
     settings = config if isinstance(config, ArchiveConfig) else load_archive(config)
     plan, unfinished = prepare(settings), None
     with Journal.at(memory) as journal:
-        async with EnginePool() as pool:
+        async with EnginePool(purse=purse_of(journal, settings.run, budget)) as pool:
             await admit(plan, journal, pool)  # what is refused here leaves the run's name free
+            affordable(pool.purse, settings.run, pool.priced)
             run = journal.drive(
                 settings.run,
                 kind=KIND,
@@ -301,6 +305,7 @@ def archive(
     memory: str | Path | Journal = "sparring.db",
     *,
     told: Told | None = None,
+    budget: Budget | None = None,
 ) -> ArchiveResult:
     """Breed an archive of software agents; called again, it goes on where the journal is.
 
@@ -308,8 +313,10 @@ def archive(
         config: a YAML file, what would stand in one, or an `ArchiveConfig`.
         memory: the journal, or where it is.
         told: called with what happens, as it happens.
+        budget: what the whole run may spend, in all its lives, with every run that belongs to it.
 
     Raises:
         UserError: anything in the configuration that cannot work, before work starts.
+        BudgetSpent: the budget was reached; the run is `interrupted` and goes on under a larger one.
     """
-    return run_now(aarchive(config, memory, told=told), "`await sparring.aarchive(...)`")
+    return run_now(aarchive(config, memory, told=told, budget=budget), "`await sparring.aarchive(...)`")

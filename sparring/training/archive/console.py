@@ -10,7 +10,7 @@ from rich.text import Text
 
 from sparring.graphs.cast import SCRIPT
 from sparring.graphs.console import write_lines
-from sparring.graphs.display import SCRIPTED, LineWatch, columns, show
+from sparring.graphs.display import SCRIPTED, LineWatch, Pace, columns, show
 from sparring.graphs.stats import Estimate
 from sparring.memory.journal import Journal
 from sparring.training.archive.record import Archive, Member, read_archive
@@ -21,8 +21,16 @@ class Watch(LineWatch):
 
     often = "playing"
 
+    _run: str | None = None
+    _pace: Pace
+
     def line(self, kind: str, numbers: Mapping[str, Any]) -> str:
-        return _told(kind, numbers)
+        left = ""
+        if kind == "playing":
+            if numbers["run"] != self._run:
+                self._run, self._pace = numbers["run"], Pace(numbers["done"])
+            left = self._pace.left(numbers["done"], numbers["total"])
+        return _told(kind, numbers) + (f", {left}" if left else "")
 
 
 def _told(kind: str, numbers: Mapping[str, Any]) -> str:

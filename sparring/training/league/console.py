@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparring.graphs.console import write_lines
-from sparring.graphs.display import LineWatch, columns, show
+from sparring.graphs.display import LineWatch, Pace, columns, show
 from sparring.graphs.stats import Estimate
 from sparring.memory.journal import Journal
 from sparring.training.league.pairwise import Cycle
@@ -21,8 +21,16 @@ class Watch(LineWatch):
 
     often = "game"
 
+    _pace: Pace | None = None
+
     def line(self, kind: str, numbers: Mapping[str, Any]) -> str:
-        return f"round {numbers['round'] + 1}: {_told(kind, numbers)}"
+        left = ""
+        if kind == "round":
+            self._pace = Pace(numbers["done"])
+        elif kind == "game" and self._pace is not None:
+            left = self._pace.left(numbers["done"], numbers["games"])
+        left = f", {left} of this round" if left else ""
+        return f"round {numbers['round'] + 1}: {_told(kind, numbers)}{left}"
 
 
 def _told(kind: str, numbers: Mapping[str, Any]) -> str:

@@ -20,7 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparring.agents.engines.budget import Budget
 from sparring.agents.engines.registry import EnginePool
+from sparring.errors import BudgetSpent
+from sparring.graphs.budget import affordable, purse_of
 from sparring.graphs.play import run_now
 from sparring.graphs.player import FINISHED, Player, first_of, taken
 from sparring.memory.journal import Journal
@@ -62,6 +65,8 @@ class Tournament:
         self.told: Told = told or (lambda kind, numbers: None)
         self.missing = 0
         """Games that failed; the same command tries them again."""
+        self._spent: BudgetSpent | None = None
+        """Said by the first game that the budget did not reach for."""
         self.fitted: BradleyTerry | None = None
         """The final ratings, once there are any."""
         self._floor = asyncio.Semaphore(entry.config.concurrency)
@@ -104,6 +109,8 @@ class Tournament:
                         group.create_task(self._seating(seating, games, booked))
             except BaseExceptionGroup as failed:
                 raise first_of(failed) from None
+        if self._spent is not None:
+            raise self._spent
 
     async def _seating(self, seating: Pairing, games: Sequence[Slot], booked: Sequence[Slot]) -> None:
         """Games of two players as they sit, side by side."""
@@ -121,7 +128,11 @@ class Tournament:
     async def _game(self, player: Player, slot: Slot, booked: Sequence[Slot]) -> None:
         """One game, and its match row once it has come to an outcome."""
         async with self._floor:
-            await player(episodes=[(slot.task, 0)], iteration=slot.round)
+            try:
+                await player(episodes=[(slot.task, 0)], iteration=slot.round)
+            except BudgetSpent as spent:  # games beside it end at their own next call
+                self._spent = spent
+                return
         state, outcome = _last(player, slot), None
         if state.status in FINISHED:
             outcome = state.outcome
@@ -198,17 +209,21 @@ async def atournament(
     memory: str | Path | Journal = "sparring.db",
     *,
     told: Told | None = None,
+    budget: Budget | None = None,
 ) -> TournamentResult:
     """Play a tournament to its end, or go on with the one of its name; see `tournament`."""
     settings = config if isinstance(config, TournamentConfig) else load_tournament(config)
     with Journal.at(memory) as journal:
-        return await _drive(settings, journal, told)
+        return await _drive(settings, journal, told, budget)
 
 
-async def _drive(config: TournamentConfig, journal: Journal, told: Told | None) -> TournamentResult:
-    async with EnginePool() as pool:
+async def _drive(
+    config: TournamentConfig, journal: Journal, told: Told | None, budget: Budget | None
+) -> TournamentResult:
+    async with EnginePool(purse=purse_of(journal, config.run, budget)) as pool:
         entry = prepare(config, journal)
         await admit(entry, journal, pool)  # what is refused here leaves the run's name free
+        affordable(pool.purse, config.run, pool.priced)
         run = journal.drive(
             config.run,
             kind=KIND,
@@ -233,6 +248,7 @@ def tournament(
     memory: str | Path | Journal = "sparring.db",
     *,
     told: Told | None = None,
+    budget: Budget | None = None,
 ) -> TournamentResult:
     """Play a tournament; called again, it goes on where the journal is.
 
@@ -240,8 +256,10 @@ def tournament(
         config: a YAML file, what would stand in one, or a `TournamentConfig`.
         memory: the journal, or where it is.
         told: called with what happens, as it happens.
+        budget: what the whole run may spend, in all its lives, with every run that belongs to it.
 
     Raises:
         UserError: anything in the configuration that cannot work, before work starts.
+        BudgetSpent: the budget was reached; the run is `interrupted` and goes on under a larger one.
     """
-    return run_now(atournament(config, memory, told=told), "`await sparring.atournament(...)`")
+    return run_now(atournament(config, memory, told=told, budget=budget), "`await sparring.atournament(...)`")

@@ -1,0 +1,40 @@
+"""The purse of a run: its budget, and what it and the runs that belong to it have spent by the journal."""
+
+from __future__ import annotations
+
+from sqlalchemy import false, func, select
+
+from sparring.agents.engines.budget import Budget, Purse
+from sparring.errors import UserError
+from sparring.memory.journal import Journal
+from sparring.memory.schema import Episode, Run, Turn
+
+
+def purse_of(journal: Journal, run: str, budget: Budget | None) -> Purse | None:
+    """The purse that a run goes on with; None where it has no budget."""
+    return None if budget is None else Purse(budget, *spent(journal, run), run)
+
+
+def spent(journal: Journal, run: str) -> tuple[float, int]:
+    """Money and tokens that the calls of a run and of all its descendants took, failed attempts included;
+    answers from the response cache took none."""
+    family = select(Run.id).where(Run.id == run).cte("family", recursive=True)
+    family = family.union(select(Run.id).join(family, Run.parent_id == family.c.id))
+    sums = (func.sum(Turn.cost), func.sum(Turn.prompt_tokens + Turn.completion_tokens))
+    query = (
+        select(*(func.coalesce(each, 0) for each in sums))
+        .join(Episode, Episode.number == Turn.episode_number)
+        .where(Episode.run_id.in_(select(family.c.id)), Turn.from_cache == false())
+    )
+    [(cost, tokens)] = journal.read(query)
+    return float(cost), int(tokens)
+
+
+def affordable(purse: Purse | None, run: str, priced: bool) -> None:
+    """Raise `UserError` where a run's budget of money would never be reached: no engine has a price."""
+    mine = purse is not None and purse.run == run and purse.budget.cost is not None
+    if mine and not priced:
+        raise UserError(
+            "the run has a budget of money, but none of its engines has a price: say what a million tokens "
+            "cost, `SPEC?price_in=0.15&price_out=0.60`, or give a budget of tokens"
+        )
