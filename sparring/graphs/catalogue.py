@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+import sys
 from typing import Any
 
 from sparring.errors import UserError, unknown
+from sparring.graphs.own import find_class, spec_of
 from sparring.graphs.protocol import Protocol
 
 PROTOCOLS = {
@@ -47,14 +48,19 @@ def make_protocol(name: str, options: dict[str, Any] | None = None) -> Protocol:
     if not isinstance(name, str):
         raise UserError("give a protocol by name or as `module:Class` and its options beside it")
     if name not in PROTOCOLS and ":" not in name:
-        raise unknown("protocol", name, PROTOCOLS)
-    module_name, class_name = PROTOCOLS.get(name, name).split(":", 1)
-    try:
-        module = import_module(module_name)
-        kind: type[Protocol] = getattr(module, class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"protocol `{name}` cannot be imported: {error}") from error
-    if not (isinstance(kind, type) and issubclass(kind, Protocol)):
-        raise UserError(f"protocol `{name}` is no subclass of `sparring.Protocol`")
-    preset: dict[str, Any] = getattr(module, "PRESETS", {}).get(name, {})
+        raise unknown("protocol", name, [*PROTOCOLS, "module:Class"])
+    kind: type[Protocol] = find_class(PROTOCOLS.get(name, name), Protocol, "protocol")
+    preset: dict[str, Any] = getattr(sys.modules[kind.__module__], "PRESETS", {}).get(name, {})
     return kind.configure({**preset, **(options or {})})
+
+
+def protocol_name(protocol: str | type[Protocol]) -> str:
+    """What a run keeps of a protocol that was given by name or as its class.
+
+    Raises:
+        UserError: a class that no other process could find.
+    """
+    if not (isinstance(protocol, type) and issubclass(protocol, Protocol)):
+        return protocol  # `make_protocol` says what is wrong with it
+    spec = spec_of(protocol)
+    return next((name for name, shipped in PROTOCOLS.items() if shipped == spec), spec)

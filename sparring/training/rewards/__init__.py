@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
-from sparring.errors import UserError, made, unknown
+from sparring.errors import made, unknown
+from sparring.graphs.own import find_class
 from sparring.training.rewards.base import RewardFunction
 
 REWARDS = {
@@ -30,21 +30,6 @@ def make_reward(name: str, options: dict[str, Any] | None = None) -> RewardFunct
 
 
 def _found(name: str) -> type[RewardFunction]:
-    where = REWARDS.get(name, name)
-    module, colon, attribute = where.partition(":")
-    if not colon:
+    if name not in REWARDS and ":" not in name:
         raise unknown("reward function", name, [*REWARDS, "module:Class"])
-    try:
-        kind = getattr(import_module(module), attribute)
-    except Exception as error:  # a user's module can fail in any way while it is imported
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"reward function `{name}` cannot be imported ({said})") from None
-    if not (isinstance(kind, type) and issubclass(kind, RewardFunction)):
-        raise UserError(
-            f"reward function `{name}` is no subclass of `sparring.training.rewards.base.RewardFunction`"
-        )
-    missing = [part for part in ("name", "version") if not isinstance(getattr(kind, part, None), str)]
-    missing += sorted(kind.__abstractmethods__)
-    if missing:
-        raise UserError(f"reward function `{name}` does not define {', '.join(missing)}")
-    return kind
+    return find_class(REWARDS.get(name, name), RewardFunction, "reward function")
