@@ -24,6 +24,7 @@ from sparring.cli_compare import compare
 from sparring.cli_policy import policy
 from sparring.cli_report import report
 from sparring.cli_swe import swe
+from sparring.cli_trace import trace
 from sparring.cli_training import evolve, rewards, tournament
 from sparring.cli_view import view
 from sparring.errors import SparringError, UserError
@@ -162,6 +163,7 @@ def resume(  # noqa: PLR0913 - a parameter for each option
 
 app.command()(report)
 app.command()(view)
+memory_app.command()(trace)
 
 
 @models.command("list")

@@ -6,10 +6,10 @@
 | episode | `invoke_workflow PROTOCOL` | its own, with links to its run and to what it was forked from |
 | turn | `chat MODEL` | the episode's |
 
-What the conventions have no name for is under `sparring.`: run, task, key, status. A turn that came to no result
-is an error with its status as `error.type`; so is a failed episode. Decisions are events of the episode's span,
-a verdict is a `gen_ai.evaluation.result`. Ids are hashes of the rows' own. Reasons of errors quote what a model
-or a server said, so they are contents too. Import it late: it needs the extra `otel`.
+What the conventions have no name for is under `sparring.`: run, task, key, status. A turn that came to no
+result is an error with its status as `error.type`; so is a failed episode. Decisions are events of the
+episode's span, a verdict is a `gen_ai.evaluation.result`. Ids are hashes of the rows' own. Reasons of errors
+quote what a model or a server said, so they are contents too. Import it late: it needs the extra `otel`.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from base64 import b64decode
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from sqlalchemy import select
 
@@ -55,9 +56,8 @@ def read_spans(journal: Journal, run: str, *, contents: bool = False) -> Iterato
     ]
     for start in range(0, len(numbers), AHEAD):
         few = numbers[start : start + AHEAD]
-        turns, events, said = _turns(journal, few), _of_each(journal, Event, few), defaultdict(list)
-        if contents:
-            said = _of_each(journal, Message, few)
+        turns, events = _turns(journal, few), _of_each(journal, Event, few)
+        said = _of_each(journal, Message, few if contents else [])
         columns = (Task.name, Task.question, Episode.__table__)
         query = select(*columns).join(Task, Task.id == Episode.task_id).where(Episode.number.in_(few))
         for episode in journal.read(query.order_by(Episode.number)):
@@ -93,6 +93,19 @@ def otlp_lines(journal: Journal, run: str, *, contents: bool = False) -> Iterato
         from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
         yield _hexadecimal(MessageToDict(encode_spans(some), use_integers_for_enums=True))
+
+
+def otlp_exporter(url: str) -> SpanExporter:
+    """An exporter to a collector by OTLP over HTTP; a URL without a path is the collector's root.
+
+    Raises:
+        UserError: OpenTelemetry is not installed.
+    """
+    _maker(False)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    whole = urlsplit(url)
+    return OTLPSpanExporter(url if whole.path.strip("/") else whole._replace(path="/v1/traces").geturl())
 
 
 def batches(spans: Iterator[ReadableSpan]) -> Iterator[Sequence[ReadableSpan]]:
