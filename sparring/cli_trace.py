@@ -16,7 +16,8 @@ from sparring.graphs.console import check_out, existing, write_lines
 def trace(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.")],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="OTLP/JSON lines to this file, not to standard output.")
+        Path | None,
+        typer.Option(metavar="FILE", help="OTLP/JSON lines to this file, not to standard output."),
     ] = None,
     otlp: Annotated[
         str | None, typer.Option(metavar="URL", help="Send them to a collector: http://localhost:4318.")

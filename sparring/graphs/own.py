@@ -66,7 +66,7 @@ def _script(kind: type[Any]) -> str:
     file = getattr(main, "__file__", None)
     if file is None or not Path(file).is_file():
         raise UserError(f"`{kind.__name__}` cannot be found again by name: put it into a file and import it")
-    path, here = Path(file).resolve().with_suffix(""), Path.cwd().resolve()
+    path, here = Path(file).absolute().with_suffix(""), Path.cwd()
     parts = path.relative_to(here).parts if path.is_relative_to(here) else (path.name,)
     name = ".".join(parts) if all(part.isidentifier() for part in parts) else path.name
     sys.modules.setdefault(name, main)  # the script itself: imported again it would run a second time
