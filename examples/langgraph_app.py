@@ -8,8 +8,9 @@ twice, nothing is paid twice, though the app's own checkpointer knows no word of
     .venv/bin/python examples/langgraph_app.py answer yes
 
 The first command debates, stops and prints the answer; the second, in a process of its own, publishes it, or
-with `no` does not. Both print how many model calls the journal holds: the same number. `--engine smollm2-135m`
-debates with a real model; `--folder` is where app.db (the journal) and threads.db (the checkpoints) lie.
+with `no` does not. Both print how many model calls the journal holds: the same number. `--engine
+smollm2-135m` debates with a real model; `--folder` is where app.db (the journal) and threads.db (the
+checkpoints) lie.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What others build on says what it is: docstrings, annotations, the shapes of arrays; and the project's own papers."""
+"""What others build on says what it is: docstrings, annotations, array shapes; and the project's papers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ NAMES = [name for name in dir(sparring) if not name.startswith("_")]
 ARRAY = re.compile(r"\b(NDArray|ndarray|Tensor|Floats|Ids)\b")
 CONTAINERS = ("list[", "dict[")
 """Parameters of a model by the dozen, each of a shape of its own."""
-SHAPE = re.compile(r"\([A-Z0-9][A-Za-z0-9_+ -]*(,[^)]*)?\)|scalar|any shape|same shape|0-d")
+SIZE = r"\w+(?: [-+*/] \w+)*"
+SHAPE = re.compile(rf"\({SIZE},(?: {SIZE},?)*\)|\bscalar\b|\bsame shape\b")
 
 
 def callables(kind: type[Any]) -> Iterator[tuple[str, Any]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sparring.errors import UserError, unknown
+from sparring.errors import SparringError, UserError, unknown
 
 
 def find_class(spec: str, base: type[Any], what: str) -> type[Any]:
@@ -85,7 +85,9 @@ def _module(name: str, which: str) -> ModuleType:
             hint = f"there is no module `{name}`, neither installed nor in {here}"
             raise UserError(f"{which} cannot be imported: {hint}; go to the folder it lies in") from None
         said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"{which} cannot be imported ({said})") from error
+        guard = "; what a script does when it is run belongs below `if __name__ == '__main__':`"
+        hint = guard if isinstance(error, SparringError) else ""
+        raise UserError(f"{which} cannot be imported ({said}){hint}") from error
 
 
 def _subclasses(module: ModuleType, base: type[Any]) -> list[str]:

@@ -61,9 +61,7 @@ def test_a_debate_waits_for_a_human_and_is_not_paid_twice(folder: Path) -> None:
     published = run(folder, app, "answer", "yes").splitlines()
     answer = waiting[0].split("`")[1]
     assert published == [f"published: {answer}", "model calls in the journal: 6"]
-    run(folder, app, "ask", "And 1 + 1?", "--thread", "second")
-    assert run(folder, app, "answer", "no", "--thread", "second").startswith("kept back: ")
-    assert count(folder / "app.db", Turn) == 12 and count(folder / "app.db", Episode) == 2
+    assert count(folder / "app.db", Turn) == 6 and count(folder / "app.db", Episode) == 1
 
 
 def test_the_scripted_tournament(folder: Path) -> None:
@@ -71,11 +69,10 @@ def test_the_scripted_tournament(folder: Path) -> None:
     first = run(folder, *command, "--out", "standings.jsonl")
     assert "the field is cyclic: rock beats scissors, scissors beats paper, paper beats rock" in first
     rows = [json.loads(line) for line in (folder / "standings.jsonl").read_text().splitlines()]
-    assert [row["rating"]["value"] for row in rows if row["kind"] == "player"] == [1500.0] * 3
+    assert [row["rating"]["mean"] for row in rows if row["kind"] == "player"] == [1500.0] * 3
     turns = count(folder / "rps.db", Turn)
     assert count(folder / "rps.db", Episode) == 72
     assert run(folder, *command) == first and count(folder / "rps.db", Turn) == turns
-    assert run(folder, *SPARRING, "report", "rock-paper-scissors", "--memory", "rps.db") == first
 
 
 def test_a_protocol_of_ones_own_on_the_command_line(folder: Path) -> None:
@@ -89,7 +86,6 @@ def test_a_protocol_of_ones_own_on_the_command_line(folder: Path) -> None:
     assert early, "two who agree are enough"
     turns = count(folder / "q.db", Turn)
     assert run(folder, *SPARRING, "resume", "q", "-q", *where) == told
-    assert "quorum" in run(folder, *SPARRING, "report", "q", *where)
     paid = json.loads(run(folder, *SPARRING, "rewards", "q", "--function", "examples.quorum:Early", *where))
     assert paid["function"] == "early" and paid["added"] == count(folder / "q.db", Turn) == turns
 
@@ -135,8 +131,9 @@ def test_spans_of_a_run(folder: Path) -> None:
     assert sum(line.strip() == "invoke_workflow debate" for line in lines) == 2
     assert len(turns) == count(folder / "spans.db", Turn) == 12
     trace = (*SPARRING, "memory", "trace", "spans", "--memory", "spans.db")
-    run(folder, *trace, "--out", "spans.jsonl")
-    assert run(folder, *trace) == (folder / "spans.jsonl").read_text()
+    requests = [json.loads(line) for line in run(folder, *trace).splitlines()]
+    sent = [span for request in requests for span in request["resourceSpans"][0]["scopeSpans"][0]["spans"]]
+    assert len(sent) == 15 and all(re.fullmatch("[0-9a-f]{16}", span["spanId"]) for span in sent)
 
 
 @pytest.mark.slow

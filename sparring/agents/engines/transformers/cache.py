@@ -141,11 +141,11 @@ class SlotCache(Cache):
         self.values[:, target, :, :length] = self.values[:, source, :, :length]
 
     def read(self, slot: int, length: int) -> tuple[Tensor, Tensor]:
-        """Copies of a slot's first `length` positions: keys (layers, heads, D, length), values with D last."""
+        """Copies of a slot's first L positions: keys (layers, heads, D, L), values (layers, heads, L, D)."""
         return self.keys[:, slot, :, :, :length].clone(), self.values[:, slot, :, :length].clone()
 
     def write(self, slot: int, keys: Tensor, values: Tensor, length: int) -> None:
-        """Put what `read` gave into a slot: keys (layers, heads, D, L), L at least `length`, values with D last."""
+        """Put what `read` gave into a slot: keys (layers, heads, D, L), values (layers, heads, L, D)."""
         self.keys[:, slot, :, :, :length] = keys[..., :length]
         self.values[:, slot, :, :length] = values[:, :, :length]
 
