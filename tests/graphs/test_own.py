@@ -41,7 +41,8 @@ class Thrice(sparring.Sample):
     n: int = 3
 
 if __name__ == "__main__":
-    print(sparring.play(Thrice, [{"id": "a", "question": "1 + 1?"}], engine="scripted:hash", run="t")[0].calls)
+    tasks = [{"id": "a", "question": "1 + 1?"}]
+    print(sparring.play(Thrice, tasks, engine="scripted:hash", run="t")[0].calls)
 """
 
 
