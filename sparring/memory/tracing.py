@@ -44,14 +44,16 @@ def read_spans(journal: Journal, run: str, *, contents: bool = False) -> Iterato
     Raises:
         UserError: there is no such run, or OpenTelemetry is not installed.
     """
-    make = _maker(contents)
-    row = journal.run_row(run)
+    return _spans(journal, journal.run_row(run), _maker(contents), contents)
+
+
+def _spans(journal: Journal, row: Any, make: Any, contents: bool) -> Iterator[ReadableSpan]:
     if row.finished_at is not None:
         yield make.run(row)
     numbers = [
         found.number
         for found in journal.read(
-            select(Episode.number).where(Episode.run_id == run).order_by(Episode.number)
+            select(Episode.number).where(Episode.run_id == row.id).order_by(Episode.number)
         )
     ]
     for start in range(0, len(numbers), AHEAD):
@@ -88,11 +90,14 @@ def trace(journal: Journal, run: str, exporter: SpanExporter, *, contents: bool 
 
 def otlp_lines(journal: Journal, run: str, *, contents: bool = False) -> Iterator[dict[str, Any]]:
     """The spans of a run as OTLP/JSON, a request each: what the collector's `otlpjsonfile` receiver reads."""
-    for some in batches(read_spans(journal, run, contents=contents)):
-        from google.protobuf.json_format import MessageToDict  # after the spans: these say what is missing
-        from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+    spans = read_spans(journal, run, contents=contents)  # first: this says what is missing
+    from google.protobuf.json_format import MessageToDict
+    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
-        yield _hexadecimal(MessageToDict(encode_spans(some), use_integers_for_enums=True))
+    def line(some: Sequence[ReadableSpan]) -> dict[str, Any]:
+        return dict(_hexadecimal(MessageToDict(encode_spans(some), use_integers_for_enums=True)))
+
+    return (line(some) for some in batches(spans))
 
 
 def otlp_exporter(url: str) -> SpanExporter:
