@@ -171,7 +171,8 @@ def test_a_critic_evolves_for_one_round(folder: Path) -> None:
     assert "critic" in told
     memory = folder / "critic.db"
     assert count(memory, Run, Run.kind == "evolve", Run.status == "done") == 1
-    assert count(memory, PolicyVersion, PolicyVersion.policy == "critic") == 2, "the base, and what it learned"
+    versions = count(memory, PolicyVersion, PolicyVersion.policy == "critic")
+    assert versions == 2, "the base, and what it learned"
     turns = count(memory, Turn)
     run(folder, *SPARRING, *command)
     assert count(folder / "critic.db", Turn) == turns, "nothing is played twice"
