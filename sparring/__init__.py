@@ -25,9 +25,13 @@ _HOME = {
     "atournament": "sparring.training.league.tournament",
     "archive": "sparring.training.archive.archive",
     "aarchive": "sparring.training.archive.archive",
+    "derive": "sparring.training.rewards.derive",
     "RewardFunction": "sparring.training.rewards.base",
+    "EpisodeRow": "sparring.training.rewards.base",
+    "Paid": "sparring.training.rewards.base",
     "make_protocol": "sparring.graphs.catalogue",
     "Protocol": "sparring.graphs.protocol",
+    "Outcome": "sparring.graphs.protocol",
     "Debate": "sparring.graphs.protocols.debate",
     "Sample": "sparring.graphs.protocols.sample",
     "Budget": "sparring.agents.engines.budget",
@@ -63,6 +67,7 @@ if TYPE_CHECKING:
     from sparring.graphs.play import plan as plan
     from sparring.graphs.play import play as play
     from sparring.graphs.play import resume as resume
+    from sparring.graphs.protocol import Outcome as Outcome
     from sparring.graphs.protocol import Protocol as Protocol
     from sparring.graphs.protocols.debate import Debate as Debate
     from sparring.graphs.protocols.sample import Sample as Sample
@@ -78,7 +83,10 @@ if TYPE_CHECKING:
     from sparring.training.evolve import evolve as evolve
     from sparring.training.league.tournament import atournament as atournament
     from sparring.training.league.tournament import tournament as tournament
+    from sparring.training.rewards.base import EpisodeRow as EpisodeRow
+    from sparring.training.rewards.base import Paid as Paid
     from sparring.training.rewards.base import RewardFunction as RewardFunction
+    from sparring.training.rewards.derive import derive as derive
 
 
 def __getattr__(name: str) -> Any:

@@ -9,10 +9,12 @@ import typer
 
 from sparring import cli_complete as complete
 from sparring.cli_options import DEFAULT_MEMORY, Json, Memory, RunName
+from sparring.cli_trace import trace
 from sparring.errors import UserError
 from sparring.graphs.console import check_out, existing, shown, write_lines
 
 memory_app = typer.Typer(no_args_is_help=True, help="The journal: upgrade, look at, carry, delete.")
+memory_app.command()(trace)
 Always = Annotated[bool, typer.Option("--json", help="JSON, which it prints in any case.")]
 
 

@@ -62,6 +62,7 @@ class Role:
         return cls(name, Prompt(name, Path(name), {}, (), {}), {})
 
     def parser(self, occasion: str) -> Parser[Any]:
+        """The parser of an occasion. Raises `UserError` where the role does not speak on it."""
         if occasion not in self.parsers:
             raise unknown(f"occasion of role `{self.name}`", occasion, self.parsers)
         return self.parsers[occasion]

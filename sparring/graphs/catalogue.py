@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+import sys
 from typing import TYPE_CHECKING, Any
 
 from sparring.errors import UserError, unknown
-from sparring.graphs.own import own_class
+from sparring.graphs.own import find_class, spec_of
 
 if TYPE_CHECKING:
     from sparring.graphs.protocol import Protocol
@@ -53,7 +53,19 @@ def make_protocol(name: str, options: dict[str, Any] | None = None) -> Protocol:
     if not isinstance(name, str):
         raise UserError("give a protocol by name or as `module:Class` and its options beside it")
     if name not in PROTOCOLS and ":" not in name:
-        raise unknown("protocol", name, PROTOCOLS)
-    kind: type[Protocol] = own_class(PROTOCOLS.get(name, name), Protocol, f"protocol `{name}`")
-    preset: dict[str, Any] = getattr(import_module(kind.__module__), "PRESETS", {}).get(name, {})
+        raise unknown("protocol", name, [*PROTOCOLS, "module:Class"])
+    kind: type[Protocol] = find_class(PROTOCOLS.get(name, name), Protocol, "protocol")
+    preset: dict[str, Any] = getattr(sys.modules[kind.__module__], "PRESETS", {}).get(name, {})
     return kind.configure({**preset, **(options or {})})
+
+
+def protocol_name(protocol: str | type[Protocol]) -> str:
+    """What a run keeps of a protocol that was given by name or as its class.
+
+    Raises:
+        UserError: a class that no other process could find.
+    """
+    if not (isinstance(protocol, type) and issubclass(protocol, Protocol)):
+        return protocol  # `make_protocol` says what is wrong with it
+    spec = spec_of(protocol)
+    return next((name for name, shipped in PROTOCOLS.items() if shipped == spec), spec)

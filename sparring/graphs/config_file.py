@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sparring.agents.engines.registry import lasting
 from sparring.errors import UserError
 from sparring.graphs.cast import SCRIPT
+from sparring.graphs.own import spec_of
 from sparring.memory.types import digest
 
 S = TypeVar("S", bound="Strict")
@@ -85,9 +86,16 @@ def read_config(kind: type[S], source: str | Path | dict[str, Any], placed: Plac
         UserError: no such file, no YAML, or a field that is wrong; the message names it.
     """
     if isinstance(source, dict):
-        return _checked(kind, placed(source, Path.cwd()), "configuration")
+        return _checked(kind, placed(_spelt(source), Path.cwd()), "configuration")
     values = _read(Path(source).expanduser(), placed, ())
     return _checked(kind, values, f"configuration `{source}`")
+
+
+def _spelt(value: Any) -> Any:
+    """A configuration from Python as it would stand in a file: a class by what finds it again."""
+    if isinstance(value, dict):
+        return {name: _spelt(held) for name, held in value.items()}
+    return spec_of(value) if isinstance(value, type) else value
 
 
 def kind_of(path: str | Path) -> Any:

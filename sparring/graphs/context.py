@@ -108,6 +108,7 @@ class Context:
                 self.meter.count(turn)
 
     def agent(self, seat: str) -> Agent:
+        """Who sits in a seat. Raises `UserError` for a seat that there is not, listing those there are."""
         if seat not in self.agents:
             raise unknown("seat", seat, self.agents)
         return self.agents[seat]

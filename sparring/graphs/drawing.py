@@ -114,7 +114,7 @@ def draw_band(
 def draw_line(
     panel: Axes, x: NDArray[np.float64], values: NDArray[np.float64], label: str, number: int
 ) -> None:
-    """A line; steps without a value are gaps, and a value between two gaps is a dot."""
+    """A line, x (N,) and y (N,); steps without a value are gaps, a value between two gaps is a dot."""
     order = np.argsort(x, kind="stable")
     x, values = x[order], values[order]
     known = np.concatenate([[False], np.isfinite(values), [False]])

@@ -19,10 +19,11 @@ from sparring.agents.engines.registry import EnginePool, lasting
 from sparring.errors import UserError
 from sparring.graphs.budget import purse_of
 from sparring.graphs.cast import SAMPLING_FIELDS, Cast
-from sparring.graphs.catalogue import make_protocol
+from sparring.graphs.catalogue import make_protocol, protocol_name
 from sparring.graphs.console import existing
 from sparring.graphs.context import Limits
 from sparring.graphs.player import FINISHED, OnProgress, taken
+from sparring.graphs.protocol import Protocol
 from sparring.graphs.results import Result, read_results
 from sparring.graphs.workers import Crew, able, hired
 from sparring.memory.journal import CONFIGURED, Journal
@@ -142,7 +143,7 @@ class PlayResult(Sequence[Result]):
 
 
 def plan(
-    protocol: str,
+    protocol: str | type[Protocol],
     tasks: str | Path | Iterable[TaskRecord | dict[str, Any]],
     *,
     limit: int | None = None,
@@ -162,6 +163,7 @@ def plan(
     prompts = {n.removeprefix(PROMPTS): options.pop(n) for n in list(options) if n.startswith(PROMPTS)}
     if prompts:
         options["prompts"] = {**options.get("prompts", {}), **prompts}
+    protocol = protocol_name(protocol)
     chosen = make_protocol(protocol, options)
     if asked is not None:
         suits(chosen)
@@ -288,7 +290,7 @@ def remembered(journal: Journal, name: str, play: Play) -> Play:
 
 
 def play(  # noqa: PLR0913 - what a caller may say
-    protocol: str,
+    protocol: str | type[Protocol],
     tasks: str | Path | Iterable[TaskRecord | dict[str, Any]],
     *,
     memory: str | Path | Journal = DEFAULT_MEMORY,
@@ -302,7 +304,7 @@ def play(  # noqa: PLR0913 - what a caller may say
     """Play a protocol over tasks and return the results; called again, it continues the run.
 
     Args:
-        protocol: `sample`, `debate`, `du`, `mad`, `reconcile`.
+        protocol: Its name (`debate`), its class, or `module:Class`.
         tasks: A task file, a shipped set (`demo`), or tasks.
         memory: Journal file, `postgresql://` URL, or an open journal.
         run: Name of the run; by default derived from everything that makes the run what it is.

@@ -35,12 +35,14 @@ class TaskRecord:
 
     @property
     def key(self) -> str:
+        """Its identity: the same name and content have the same one, in every journal."""
         content = [self.question, self.answer, self.check]
         if any(name in (self.meta or {}) for name in ASKED):
             content.append(self.meta)
         return digest(self.id, canonical(content), size=10).hex()
 
     def to_json(self) -> dict[str, Any]:
+        """Its fields as plain JSON, those that are None left out."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 

@@ -53,7 +53,7 @@ class PrefixIndex:
         return Stored(edge.turn, length // WIDTH, prompt[length // WIDTH :])
 
     def add(self, turn: int, prompt: Ids, completion: Ids) -> None:
-        """Make turn `turn` available as a prefix of later prompts."""
+        """Make turn `turn`, a prompt (P,) and its completion (T,), available as a prefix of later prompts."""
         data = prompt.tobytes() + completion.tobytes()
         edge, inside, length = self._walk(data)
         if length == len(data):

@@ -79,9 +79,11 @@ class Packed(TypeDecorator[NDArray[Any]]):
         return np.asarray(value, dtype=self.dtype).tobytes()
 
     def process_bind_param(self, value: NDArray[Any] | None, dialect: Dialect) -> bytes | None:
+        """An array (N,) as its bytes; SQLAlchemy's own hook."""
         return None if value is None else self.pack(value)
 
     def process_result_value(self, value: bytes | None, dialect: Dialect) -> NDArray[Any] | None:
+        """The array (N,) of stored bytes; SQLAlchemy's own hook."""
         return None if value is None else np.frombuffer(value, dtype=self.dtype)
 
     @property

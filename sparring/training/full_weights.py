@@ -57,10 +57,12 @@ class FullWeights:
         self.model.tie_weights()
 
     def activate(self, name: str) -> list[Tensor]:
+        """Train all weights; they, in a fixed order."""
         self.model.requires_grad_(True)
         return [tensor for _, tensor in self.named(name)]
 
     def named(self, name: str) -> list[tuple[str, Tensor]]:
+        """The weights by name, in a fixed order."""
         return sorted(self.model.named_parameters())
 
     def reference(self, folder: Path | None) -> str | None:

@@ -112,6 +112,6 @@ def row_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def tally(values: Tensor, mask: Tensor) -> Tensor:
-    """[sum over the mask, size of the mask], without gradient."""
+    """[sum over the mask, size of the mask], (2,), of values and mask of the same shape; without gradient."""
     total = kept(values.detach(), mask).sum()
     return torch.stack([total, mask.sum().to(total.dtype)])

@@ -113,7 +113,7 @@ class PolicyTrainer(Trainer):
         return 0
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """Forward and backward of one step; the gradient is the whole step's."""
+        """Forward and backward of one step; the gradient is the whole step's, the loss a scalar."""
         step: Step = inputs["step"]
         model.eval()  # dropout would make it another policy than the one that spoke
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes

@@ -185,6 +185,6 @@ def test_the_real_command_says_it_on_standard_error(folder: Path) -> None:
     words = [sys.executable, "-m", "sparring", *command({"protocol": "debat"})]
     done = subprocess.run(words, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    known = ", ".join(sorted(PROTOCOLS))
+    known = ", ".join(sorted([*PROTOCOLS, "module:Class"]))
     assert done.stderr == f"sparring: unknown protocol `debat`; known: {known}\n"
     assert json.loads(TASK)["id"] == "a" and list(folder.iterdir()) == [folder / "tasks.jsonl"]

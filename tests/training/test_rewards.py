@@ -287,7 +287,7 @@ def test_functions_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (made.name, made.version) == ("mine", "3") and made.fault == -1.0  # type: ignore[attr-defined]  # Mine has it
     for name, options, said in [
         ("verifer", {}, "unknown reward function `verifer`; known: .*verifier"),
-        ("own_reward:Nobody", {}, "cannot be imported"),
+        ("own_reward:Nobody", {}, "module `own_reward` `Nobody`; known: Half, Mine"),
         ("nothing_there:X", {}, "cannot be imported"),
         (":X", {}, "cannot be imported"),
         ("broken_reward:X", {}, "cannot be imported .SyntaxError"),

@@ -159,6 +159,7 @@ class ManagedEngine:
         return self.inner.capabilities()
 
     def encode(self, messages: Sequence[Message], reply: str) -> tuple[Ids, Ids]:
+        """As the engine's own: ids of the prompt (P,) and of the reply (T,)."""
         return encode(self.inner, messages, reply)
 
     async def rate(self, solutions: Sequence[Solved]) -> list[Rated]:

@@ -22,7 +22,7 @@ class Held(NamedTuple):
 
 
 def whole(request: ScoreRequest, spec: str) -> Ids:
-    """Prompt and continuation, in one, if vLLM can score the request.
+    """Prompt and continuation, in one (P + T,), if vLLM can score the request.
 
     Raises:
         CapabilityError: another temperature than 1, or the full vocabulary: vLLM gives neither.

@@ -46,6 +46,7 @@ class Sample(Protocol):
         return in_line(SampleState, self.sample, self.vote)
 
     async def sample(self, state: SampleState, runtime: Runtime[Context]) -> SampleState:
+        """Node: all samples, in one request."""
         keys = [f"sample/{place}" for place in range(self.n)]
         variables = {"question": state["question"], "persona": ""}
         turns = await runtime.context.sample("solver", keys, "question", variables)
@@ -56,6 +57,7 @@ class Sample(Protocol):
         }
 
     async def vote(self, state: SampleState, runtime: Runtime[Context]) -> SampleState:
+        """Node: the majority of those that can be read."""
         ballots = [Ballot(**ballot) for ballot in state["ballots"]]
         outcome = voted(await aggregator("majority")(ballots, runtime.context.equal))
         # The journaled decision holds: an equality may run out of time, and not do so in a replay.

@@ -20,7 +20,7 @@ from sparring.agents.steps import split_steps
 from sparring.errors import UserError, made, unknown
 from sparring.graphs.aggregate import Ballot, aggregator
 from sparring.graphs.context import Context
-from sparring.graphs.own import own_class
+from sparring.graphs.own import find_class
 from sparring.graphs.protocol import Protocol
 from sparring.memory.records import TaskRecord, Turn
 from sparring.memory.scores import ScoreRecord
@@ -181,7 +181,7 @@ def make_scorer(spec: str, kind: Kind | None = None) -> Scorer:
     name, colon, model = head.partition(":")
     if name not in SCORERS and not colon:
         raise unknown("scorer", head, [*SCORERS, "module:Class"])
-    made_of = _class(SCORERS.get(name, head), f"scorer `{head}`")
+    made_of: type[Scorer] = find_class(SCORERS.get(name, head), Scorer, "scorer")
     options: Mapping[str, Any]
     if name in ("orm", "prm"):
         if not model:
@@ -204,9 +204,6 @@ def make_scorer(spec: str, kind: Kind | None = None) -> Scorer:
     return scorer
 
 
-def _class(where: str, what: str) -> type[Scorer]:
-    return own_class(where, Scorer, what, ("name", "kind"))
-
-
 def _kind(name: str) -> Kind:
-    return _class(SCORERS[name], name).kind
+    kind: Kind = find_class(SCORERS[name], Scorer, "scorer").kind
+    return kind

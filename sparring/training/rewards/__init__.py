@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sparring.errors import made, unknown
-from sparring.graphs.own import own_class
+from sparring.graphs.own import find_class
 from sparring.training.rewards.base import RewardFunction
 
 REWARDS = {
@@ -30,7 +30,6 @@ def make_reward(name: str, options: dict[str, Any] | None = None) -> RewardFunct
 
 
 def _found(name: str) -> type[RewardFunction]:
-    where = REWARDS.get(name, name)
-    if ":" not in where:
+    if name not in REWARDS and ":" not in name:
         raise unknown("reward function", name, [*REWARDS, "module:Class"])
-    return own_class(where, RewardFunction, f"reward function `{name}`", ("name", "version"))
+    return find_class(REWARDS.get(name, name), RewardFunction, "reward function")

@@ -89,7 +89,7 @@ class Paid:
     value: float | None
     reason: str
     turns: Sequence[int] = ()
-    """Ids of the turns that were read for it, itself included."""
+    """Ids of the turns that were read for it, itself included; none given: itself alone."""
     events: Sequence[int] = ()
     scores: Sequence[int] = ()
     span: tuple[int, int] = WHOLE

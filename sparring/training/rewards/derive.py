@@ -110,7 +110,11 @@ def _checked(function: RewardFunction, episode: EpisodeRow) -> list[Paid]:
 
 
 def _row(reward: Paid, function: RewardFunction) -> dict[str, Any]:
-    read = {"turns": list(reward.turns), "events": list(reward.events), "scores": list(reward.scores)}
+    read = {
+        "turns": list(reward.turns) or [reward.turn_id],
+        "events": list(reward.events),
+        "scores": list(reward.scores),
+    }
     return {
         "turn_id": reward.turn_id,
         "span_start": reward.span[0],

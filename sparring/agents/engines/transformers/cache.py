@@ -141,10 +141,11 @@ class SlotCache(Cache):
         self.values[:, target, :, :length] = self.values[:, source, :, :length]
 
     def read(self, slot: int, length: int) -> tuple[Tensor, Tensor]:
-        """Copies of the first `length` positions of a slot."""
+        """Copies of a slot's first L positions: keys (layers, heads, D, L), values (layers, heads, L, D)."""
         return self.keys[:, slot, :, :, :length].clone(), self.values[:, slot, :, :length].clone()
 
     def write(self, slot: int, keys: Tensor, values: Tensor, length: int) -> None:
+        """Put what `read` gave into a slot: keys (layers, heads, D, L), values (layers, heads, L, D)."""
         self.keys[:, slot, :, :, :length] = keys[..., :length]
         self.values[:, slot, :, :length] = values[:, :, :length]
 
@@ -168,7 +169,7 @@ class PrefixStore:
         self._next = 0
 
     def find(self, ids: Ids, adapter: str | None) -> tuple[int, Kept | None]:
-        """The longest common prefix with a kept sequence, and that sequence."""
+        """The longest common prefix of ids (P,) with a kept sequence, and that sequence."""
         best, where = 0, -1
         for number, (owner, kept) in self._kept.items():
             if owner == adapter and (length := common_prefix(kept.ids, ids)) > best:
@@ -197,7 +198,7 @@ class PrefixStore:
 
 
 def common_prefix(left: Ids, right: Ids) -> int:
-    """How many first ids two sequences share."""
+    """How many first ids two sequences, (P,) and (Q,), share."""
     size = min(len(left), len(right))
     if size == 0 or left[0] != right[0]:
         return 0

@@ -21,6 +21,7 @@ class PackedLinear(nn.Linear):
     packed: Tensor | None = None
 
     def forward(self, input: Tensor) -> Tensor:
+        """(N, I) to (N, O), with any dimensions before them, as `nn.Linear`."""
         if self.packed is None:
             return super().forward(input)
         product: Any = torch.ops.mkldnn._linear_pointwise
@@ -29,7 +30,7 @@ class PackedLinear(nn.Linear):
 
 
 def can_pack(weight: Tensor) -> bool:
-    """Whether this processor and this build of torch have the packed product for such a weight."""
+    """Whether this processor and this build of torch have the packed product for such a weight (O, I)."""
     ops: Any = torch.ops.mkldnn
     here: Any = torch.backends.mkldnn
     if weight.device.type != "cpu" or weight.dtype not in KINDS or not here.is_available():

@@ -28,7 +28,7 @@ class Part:
 def forward(
     model: Any, slots: SlotCache, adapters: AdapterBank, rows: list[Row]
 ) -> tuple[Tensor, list[Part]]:
-    """Compute the next tokens of `rows`; logits (sum of wanted, V) in the order of the parts."""
+    """Compute the next tokens of `rows`; logits (R, V), R the sum of wanted, in the order of the parts."""
     plan, parts = plan_pass(slots, rows)
     device = slots.keys.device
     ids: list[int] = []

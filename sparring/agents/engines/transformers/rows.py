@@ -106,7 +106,7 @@ class Row:
         return [int(number) for number in self.job.ids[self.computed : self.computed + count]]
 
     def history(self) -> Ids:
-        """Ids of the computed positions."""
+        """Ids of the computed positions, (computed,)."""
         ids = np.concatenate([self.job.ids, np.array(self.tokens, np.int32)])
         return ids[: self.computed]
 

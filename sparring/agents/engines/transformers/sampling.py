@@ -47,7 +47,7 @@ def sample(logits: Tensor, draws: Sequence[Draw]) -> tuple[list[int], list[float
 
 
 def uniforms(seed: int, count: int) -> np.ndarray:
-    """A row's uniform numbers in [0, 1), one for each of its tokens, from its seed alone."""
+    """A row's uniform numbers in [0, 1), one for each of its tokens, (T,), from its seed alone."""
     return np.random.Generator(np.random.PCG64(seed % 2**64)).random(count)
 
 

@@ -1,0 +1,154 @@
+"""Classes of one's own: found from the working folder, handed in as classes, and what a mistake says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sparring
+from sparring.errors import UserError
+from sparring.graphs.catalogue import make_protocol, protocol_name
+from sparring.graphs.own import find_class, spec_of
+from sparring.graphs.protocol import Protocol
+from sparring.memory.journal import Journal
+from sparring.training.config import load_config
+from sparring.training.rewards import make_reward
+
+ROOT = Path(__file__).parents[2]
+MINE = """
+from typing import ClassVar
+from sparring import Sample, RewardFunction, Paid
+
+class Twice(Sample):
+    name: ClassVar[str] = "twice"
+    n: int = 2
+
+class Half(Sample):
+    __module__ = "elsewhere"
+
+class Nameless(RewardFunction):
+    version: ClassVar[str] = "1"
+"""
+SCRIPT = """
+import sparring
+
+class Thrice(sparring.Sample):
+    name = "thrice"
+    n: int = 3
+
+if __name__ == "__main__":
+    tasks = [{"id": "a", "question": "1 + 1?"}]
+    print(sparring.play(Thrice, tasks, engine="scripted:hash", run="t")[0].calls)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working folder with modules of its user's, which nothing else knows."""
+    (tmp_path / "own_module.py").write_text(MINE)
+    (tmp_path / "own_broken.py").write_text("raise KeyError('oh')\n")
+    (tmp_path / "own_needy.py").write_text("import nothing_like_it\n")
+    monkeypatch.chdir(tmp_path)
+    path, known = list(sys.path), set(sys.modules)
+    sys.path[:] = [place for place in path if place]
+    yield tmp_path
+    sys.path[:] = path
+    for name in set(sys.modules) - known:
+        if name.startswith("own_"):
+            del sys.modules[name]
+
+
+def test_the_working_folder_is_looked_in_last(folder: Path) -> None:
+    (folder / "json.py").write_text("raise RuntimeError('an installed module is hidden')\n")
+    before = list(sys.path)
+    assert make_protocol("own_module:Twice").model_dump()["n"] == 2
+    assert sys.path == [*before, str(folder)]
+    make_protocol("own_module:Twice", {"n": "4"})
+    assert sys.path == [*before, str(folder)], "once is enough"
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("own_module:Once", "unknown protocol of module `own_module` `Once`; known: Twice"),
+        ("own_module.py:Twice", "write the module, not its file: `own_module:Twice`"),
+        ("sub/own_module.py:Twice", "`sub.own_module:Twice`"),
+        ("own_nowhere:Twice", "there is no module `own_nowhere`, neither installed nor in "),
+        ("own_module.deeper:Twice", "cannot be imported"),
+        ("own_broken:X", r"cannot be imported \(KeyError: 'oh'\)"),
+        ("own_needy:X", r"cannot be imported \(ModuleNotFoundError: No module named 'nothing_like_it'\)"),
+        ("pathlib:Path", "is no subclass of `sparring.graphs.protocol.Protocol`"),
+        ("sparring:Protocol", "does not define name, graph, max_calls, seats"),
+        ("sampel", "known: .*module:Class"),
+        (":X", "cannot be imported"),
+    ],
+)
+def test_a_mistake_says_what_there_is(folder: Path, spec: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        make_protocol(spec)
+
+
+def test_rewards_are_found_in_the_same_way(folder: Path) -> None:
+    with pytest.raises(UserError, match="does not define name, rewards"):
+        make_reward("own_module:Nameless")
+    with pytest.raises(
+        UserError, match="unknown reward function of module `own_module` `Twice2`; known: Nameless"
+    ):
+        make_reward("own_module:Twice2")
+
+
+def test_a_class_is_kept_as_what_finds_it() -> None:
+    assert protocol_name(sparring.Debate) == "debate" and protocol_name("mine:X") == "mine:X"
+    kind = find_class("sparring.graphs.protocols.duel:Duel", Protocol, "protocol")
+    assert protocol_name(kind) == "duel"
+
+    class Inner(sparring.Sample):
+        name = "inner"
+
+    with pytest.raises(UserError, match="define it at a module's top"):
+        spec_of(Inner)
+
+
+def test_a_configuration_takes_classes() -> None:
+    from sparring.training.rewards.verifier import Verifier
+
+    policy = {"roles": ["solver"], "reward": Verifier}
+    config = load_config(
+        {"run": "r", "protocol": sparring.Sample, "tasks": "t", "steps": 1, "policies": {"solver": policy}}
+    )
+    assert config.protocol == "sparring.graphs.protocols.sample:Sample"
+    assert config.policies["solver"].reward.name == "sparring.training.rewards.verifier:Verifier"
+
+
+def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`-P`, as a console script: the working folder is not on the path by itself."""
+    return subprocess.run(
+        [sys.executable, "-P", *arguments],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
+def test_a_script_s_own_class_plays_once_and_resumes_on_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "own_script.py").write_text(SCRIPT)
+    played = python(tmp_path, "work/own_script.py")
+    assert played.stdout == "3\n", played.stderr  # imported again by its name it would have played again
+    with Journal.open(tmp_path / "sparring.db", read_only=True) as journal:
+        assert journal.run_row("t").protocol == "work.own_script:Thrice"
+    resumed = python(tmp_path, "-m", "sparring", "resume", "t", "-q")
+    assert resumed.returncode == 0 and '"calls":3' in resumed.stdout, resumed.stderr
+    guard = 'if __name__ == "__main__":'
+    (tmp_path / "work" / "own_script.py").write_text(SCRIPT.replace(guard, "if True:"))
+    unguarded = python(tmp_path, "-m", "sparring", "resume", "t", "-q")
+    assert unguarded.returncode == 2 and "belongs below `if __name__" in unguarded.stderr
+    lost = python(tmp_path / "work", "-m", "sparring", "resume", "t", "-q", "--memory", "../sparring.db")
+    assert lost.returncode == 2 and "go to the folder it lies in" in lost.stderr
