@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,14 +44,15 @@ LIGHT = (Run.id, Run.parent_id, Run.kind, Run.protocol, Run.status, Run.seed, Ru
 class Page:
     """Some rows of many."""
 
-    rows: Sequence[Any]
+    rows: Iterable[Any]
     total: int
     number: int
     """From 1."""
+    size: int = PAGE
 
     @property
     def last(self) -> int:
-        return max(1, -(-self.total // PAGE))
+        return max(1, -(-self.total // self.size))
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,15 @@ def episode_list(journal: Journal, facts: Facts, run: str, wanted: Mapping[str, 
     return Page([(row, outcomes.get(row["number"]) or {}) for row in rows], total, page)
 
 
+def all_episodes(journal: Journal, facts: Facts, run: str) -> Iterator[Any]:
+    """Rows (facts, outcome) of all of a run's episodes as they were played, read in parts."""
+    number = last = 1
+    while number <= last:
+        part = episode_list(journal, facts, run, {}, number)
+        yield from part.rows
+        number, last = number + 1, part.last
+
+
 def _asked(run: str, words: str) -> Any:
     """Names of a run's tasks that hold these words in name or question."""
     held = or_(_holds(Task.name, words), _holds(type_coerce(Task.question, Text), words))
@@ -149,6 +159,16 @@ def choices(facts: Facts, run: str) -> dict[str, list[str]]:
     roles = facts.ask("SELECT DISTINCT roles FROM facts WHERE run = ?", (run,))
     names = {role for row in roles for role in row["roles"].split(",") if role}
     return {"status": [row["status"] for row in statuses], "role": sorted(names)}
+
+
+def family(journal: Journal, run: str) -> list[str]:
+    """A run and all that come from it."""
+    found = wave = [run]
+    while wave:
+        rows = journal.read(select(Run.id).where(Run.parent_id.in_(wave)))
+        wave = [row.id for row in rows if row.id not in found]
+        found = [*found, *wave]
+    return found
 
 
 def children(journal: Journal, run: str) -> list[Any]:
