@@ -156,13 +156,13 @@ def environment() -> Environment:
 
 def text_of(request: Request, name: str) -> str:
     """A part of an address; without NUL, which PostgreSQL refuses, and no longer than a name can be."""
-    return request.query_params.get(name, "").replace("\0", "").strip()[:MAX_NAME]
+    return request.query_params.get(name, "").replace("\0", "")[:MAX_NAME]
 
 
 def asked(request: Request) -> tuple[Mapping[str, str], int]:
     """Filters and the page's number, as an address has them."""
     page = text_of(request, "page") or "1"
-    wanted = {name: text for name in WANTED if (text := text_of(request, name))}
+    wanted = {name: text for name in WANTED if (text := text_of(request, name).strip())}
     return wanted, int(page) if page.isascii() and page.isdigit() and len(page) < 9 else 1
 
 

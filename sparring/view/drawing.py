@@ -86,7 +86,8 @@ def render(title: str, names: Mapping[str, str], edges: Sequence[tuple[str, str,
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
         'orient="auto"><path d="M0 0 8 4 0 8z"/></marker></defs>'
     )
-    return Drawing(title, width, height, tip + Markup("").join(parts))
+    inside = Markup('<g class="machine">{}{}</g>').format(tip, Markup("").join(parts))
+    return Drawing(title, width, height, inside)
 
 
 def _lay_out(component: Any, shift: float) -> float:

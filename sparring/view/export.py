@@ -18,12 +18,14 @@ from sqlalchemy import select
 from sparring import __version__
 from sparring.errors import UserError
 from sparring.graphs.console import whole
+from sparring.memory.database import transact
 from sparring.memory.journal import Journal
+from sparring.memory.removal import family
 from sparring.memory.schema import Blob
 from sparring.view.app import Viewer, graph_of
 from sparring.view.episode import read_transcript
 from sparring.view.offline import Offline, data_uri
-from sparring.view.runs import Page, all_episodes, family
+from sparring.view.runs import Page, all_episodes
 from sparring.view.text import PICTURES, clock
 
 STYLES = ("uPlot.min.css", "view.css")
@@ -51,7 +53,8 @@ def export(memory: str, run: str, out: Path, limit: int | None = None) -> Export
     """
     with Journal.open(memory, read_only=True) as journal:
         row = journal.run_row(run)
-        viewer = Viewer(journal, "", family(journal, run), wait_s=None)
+        runs = transact(journal.engine, lambda connection: family(connection, run), write=False)
+        viewer = Viewer(journal, "", runs, wait_s=None)
         try:
             viewer.facts.look()
             made = Export(viewer, row, limit)

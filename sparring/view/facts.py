@@ -196,18 +196,16 @@ class Facts:
             return
         since = max(0, self._last_reward - BLOCK) if count > self._rewards else 0
         query = (
-            select(Turn.episode_number, func.max(Reward.value), func.min(Reward.value))
+            select(Reward.id, Turn.episode_number, Reward.value)
             .join(Turn, Turn.id == Reward.turn_id)
             .where(Reward.value.is_not(None))
-            .group_by(Turn.episode_number)
+            .order_by(Reward.id)
+            .limit(20_000)
         )
-        while since < last and not self._stop.is_set():
-            until = since + 20_000
-            part = query.where(Reward.id > since, Reward.id <= until)
-            paid = [(max(high, low, key=abs), number) for number, high, low in self._journal.read(part)]
+        while (rows := self._journal.read(query.where(Reward.id > since))) and not self._stop.is_set():
             with self._guard, self._database:
-                self._database.executemany(PAY, paid)
-            since = until
+                self._database.executemany(PAY, [(row.value, row.episode_number) for row in rows])
+            since = rows[-1].id
         self._rewards, self._last_reward = count, last
 
 

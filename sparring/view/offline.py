@@ -37,7 +37,7 @@ class Offline:
         """The same text with other addresses, in pieces that end with a tag."""
         held = ""
         for piece in pieces:
-            held += piece
+            held = "".join((held, piece))  # not `+`, which escapes once more what follows Markup
             if len(held) < 20_000:
                 continue
             cut = held.rfind(">") + 1

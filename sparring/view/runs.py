@@ -161,16 +161,6 @@ def choices(facts: Facts, run: str) -> dict[str, list[str]]:
     return {"status": [row["status"] for row in statuses], "role": sorted(names)}
 
 
-def family(journal: Journal, run: str) -> list[str]:
-    """A run and all that come from it."""
-    found = wave = [run]
-    while wave:
-        rows = journal.read(select(Run.id).where(Run.parent_id.in_(wave)))
-        wave = [row.id for row in rows if row.id not in found]
-        found = [*found, *wave]
-    return found
-
-
 def children(journal: Journal, run: str) -> list[Any]:
     """Runs that another one began: evaluations, baselines, plays of an evolution."""
     return journal.read(

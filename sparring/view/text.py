@@ -23,7 +23,7 @@ PICTURE_URI = re.compile(rf"data:({'|'.join(PICTURES)});base64,[A-Za-z0-9+/]+=*"
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float)
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 10**300)  # a float holds it
 
 
 def count(value: Any) -> str:
