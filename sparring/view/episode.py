@@ -32,8 +32,6 @@ class Heard:
 
     role: str
     parts: list[dict[str, Any]]
-    turn: int | None
-    """The turn of this episode whose reply it is."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +57,10 @@ class Spoken:
 
     row: Any
     """Light columns of `turns`, with the agent's `role`."""
-    seat: str
     policy: str
     """`NAME@NUMBER`, where the policy has versions of its own; else what serves it."""
     before: int
-    """How many messages its seat's last turn had seen or said too."""
+    """How many of the messages that it saw were seen or said in an earlier turn of the same conversation."""
     since: int | None
     """That turn."""
     heard: list[Heard]
@@ -136,24 +133,22 @@ def _turns(
 ) -> list[Spoken]:
     query = select(*LIGHT, Agent.role, Agent.policy).join(Agent, Agent.id == Turn.agent_id)
     rows = journal.read(query.where(Turn.episode_number == number).order_by(Turn.id))
-    said_by = {row.output_id: row.id for row in rows if row.output_id is not None}
+    said_by: dict[int, int] = {}
     versions = _versions(journal, {row.policy_version_id for row in rows})
     scores, rewards = _by_turn(journal, Score, number), _by_turn(journal, Reward, number)
-    last: dict[str, tuple[int | None, list[int]]] = defaultdict(lambda: (None, []))
     spoken = []
     for row in rows:
         path = _path(messages, row.input_id)
-        seat = row.key.partition("/")[2] or row.role
-        since, seen = last[seat]
-        shared = _shared(path, seen)
-        last[seat] = row.id, [*path, *([row.output_id] if row.output_id is not None else [])]
+        before = max((place + 1 for place, one in enumerate(path) if one in said_by), default=0)
+        since = said_by[path[before - 1]] if before else None
+        if row.output_id is not None:
+            said_by.setdefault(row.output_id, row.id)
         heard = [
-            Heard(messages[place].role, _shown(as_parts(messages[place].content), known), said_by.get(place))
-            for place in path[shared:]
+            Heard(messages[one].role, _shown(as_parts(messages[one].content), known)) for one in path[before:]
         ]
         spoken.append(
             Spoken(
-                *(row, seat, versions.get(row.policy_version_id, row.policy), shared, since, heard),
+                *(row, versions.get(row.policy_version_id, row.policy), before, since, heard),
                 text=_text(messages, row.output_id),
                 scores=_judged(scores[row.id]),
                 rewards=rewards[row.id],
@@ -209,16 +204,6 @@ def _path(messages: dict[int, Any], last: int) -> list[int]:
         path.append(last)
         last = messages[last].parent_id
     return path[::-1]
-
-
-def _shared(path: list[int], seen: list[int]) -> int:
-    """How many messages two conversations begin with."""
-    together = 0
-    for one, other in zip(path, seen, strict=False):
-        if one != other:
-            break
-        together += 1
-    return together
 
 
 def _text(messages: dict[int, Any], output: int | None) -> str | None:

@@ -76,7 +76,7 @@ def serving(memory: str, port: int = 0) -> Iterator[Served]:
         thread.start()
 
         def stop() -> None:
-            server.should_exit = server.force_exit = True
+            server.should_exit = True
             thread.join()
 
         deadline = time.monotonic() + 60

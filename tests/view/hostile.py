@@ -1,4 +1,4 @@
-"""A journal in which models and users have written what is meant to run, break out or mislead in a browser."""
+"""A journal in which models and users wrote what is meant to run, break out or mislead in a browser."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_links_lead_to_what_is_there() -> None:
         '<a href="/policies">': "<a>",
         '<a href="#a&#34;b">': '<a href="#a&quot;b">',
         '<a href="javascript:x">': "<a>",
-        '<img class="b" src="/blob/aa" alt="p">': '<img class="b" id="picture-aa" src="data:image/png;base64,eA==" alt="p">',
+        '<img src="/blob/aa" alt="p">': '<img id="picture-aa" src="data:image/png;base64,eA==" alt="p">',
         '<img src="/blob/aa">': '<a href="#picture-aa">the picture aa</a>',
         '<img src="/blob/zz">': "<span>the picture zz</span>",
         "&lt;a href=&#34;/x&#34;&gt;": "&lt;a href=&#34;/x&#34;&gt;",

@@ -291,7 +291,7 @@ def test_edges_run_between_the_boxes(protocol: str) -> None:
 
 
 def points(path: str) -> Iterator[tuple[float, float]]:
-    """Points along a path of our drawings: M, C and V, in absolute figures; a loop beside its box is left out."""
+    """Points along a path of our drawings (M, C and V); a loop beside its box is left out."""
     import re
 
     if "c" in path:
