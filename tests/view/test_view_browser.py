@@ -21,7 +21,8 @@ from sparring.view.text import link
 
 CANARY = """
 window.pwned = 0;
-for (const name of ["alert", "confirm", "prompt", "print", "open"]) window[name] = () => { window.pwned = name; };
+for (const name of ["alert", "confirm", "prompt", "print", "open"])
+  window[name] = () => { window.pwned = name; };
 window.broken = [];
 addEventListener("securitypolicyviolation",
   (event) => window.broken.push(event.violatedDirective + event.blockedURI));
