@@ -34,13 +34,13 @@ def view(
         raise UserError(f"the viewer needs {error.name}: pip install 'sparring[view]'") from None
     if export is None:
         return _serve(memory, port, run)
-    if run is None:
-        raise UserError(
-            f"`--export {export}`: name the run (`sparring view RUN --export FILE`); {_runs(memory)}"
-        )
     check_out(export, memory, option="--export")
     from sparring.view.export import export as write
+    from sparring.view.export import runs
 
+    if run is None:
+        known = ", ".join(runs(memory)) or "none yet"
+        raise UserError(f"`--export` needs a run: `sparring view RUN --export {export}`; known: {known}")
     made = write(memory, run, export, limit)
     said = (
         f"{made.episodes} episodes"
@@ -60,11 +60,3 @@ def _serve(memory: str, port: int, run: str | None) -> None:
         serve(memory, port, ready, run)
     except KeyboardInterrupt:
         return
-
-
-def _runs(memory: str) -> str:
-    from sparring.memory.journal import Journal
-
-    with Journal.open(memory, read_only=True) as journal:
-        names = journal.runs()[-20:]
-    return f"known: {', '.join(names)}" if names else "this journal has none yet"

@@ -53,8 +53,8 @@ def export(memory: str, run: str, out: Path, limit: int | None = None) -> Export
     """
     with Journal.open(memory, read_only=True) as journal:
         row = journal.run_row(run)
-        runs = transact(journal.engine, lambda connection: family(connection, run), write=False)
-        viewer = Viewer(journal, "", runs, wait_s=None)
+        ours = transact(journal.engine, lambda connection: family(connection, run), write=False)
+        viewer = Viewer(journal, "", ours, wait_s=None)
         try:
             viewer.facts.look()
             made = Export(viewer, row, limit)
@@ -63,6 +63,12 @@ def export(memory: str, run: str, out: Path, limit: int | None = None) -> Export
         finally:
             viewer.close()
     return made.done
+
+
+def runs(memory: str) -> list[str]:
+    """Names of the newest runs of a journal."""
+    with Journal.open(memory, read_only=True) as journal:
+        return journal.runs()[-20:]
 
 
 class Export:

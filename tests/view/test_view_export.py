@@ -167,7 +167,7 @@ def test_the_command(run: str, memory: str, tmp_path: Path, capsys: pytest.Captu
     assert main([*ask, run, "--export", str(out), "--limit", "2"]) == 0
     assert f"{out}: 2 of 60 episodes of run `r`" in capsys.readouterr().err
     for wrong, said in (
-        ([*ask, "--export", str(out)], "name the run"),
+        ([*ask, "--export", str(out)], "needs a run"),
         ([*ask, "nope", "--export", str(out)], "known: r"),
         ([*ask, "nope", "--port", "0"], "known: r"),
         ([*ask, run, "--limit", "2"], "--export"),

@@ -156,9 +156,10 @@ def test_a_fault_of_ours_has_the_headers_too() -> None:
         def __getattr__(self, name: str) -> Any:
             raise RuntimeError("a fault with <b>")
 
+    broken: Any = Broken()
     client = TestClient(
-        make_app(Broken(), "x", "t", 1), base_url="http://127.0.0.1", raise_server_exceptions=False
-    )  # type: ignore[arg-type]
+        make_app(broken, "x", "t", 1), base_url="http://127.0.0.1", raise_server_exceptions=False
+    )
     client.cookies.set("sparring-view-1", "t")
     answer = client.get("/run?name=x")
     assert answer.status_code == 500 and "<b>" not in answer.text
