@@ -12,9 +12,10 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from sparring.errors import BudgetSpent, UserError
 
@@ -84,17 +85,31 @@ def write_lines(values: Iterable[Any], out: Path | None) -> None:
         sys.stdout.writelines((json.dumps(value) if plain else dumps(value)) + "\n" for value in values)
         sys.stdout.flush()
         return
+    with whole(out) as file:
+        file.writelines(dumps(value) + "\n" for value in values)
+
+
+@contextmanager
+def whole(out: Path) -> Iterator[TextIO]:
+    """A file to write that appears when all is written, or not at all; a device or a pipe as it is.
+
+    What UTF-8 cannot hold is written as an escape.
+    """
     target = out.expanduser()
     if target.exists() and not target.is_file():  # replacing a device or a pipe would destroy it
-        with target.open("w", encoding="utf-8") as file:
-            file.writelines(dumps(value) + "\n" for value in values)
+        with target.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            yield file
         return
     target = target.resolve()  # a link keeps pointing where it points
     handle, part = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.writelines(dumps(value) + "\n" for value in values)
-    os.chmod(part, 0o666 & ~_umask())
-    os.replace(part, target)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            yield file
+        os.chmod(part, 0o666 & ~_umask())
+        os.replace(part, target)
+    except BaseException:
+        os.unlink(part)
+        raise
 
 
 def _umask() -> int:

@@ -5,30 +5,32 @@ Templates escape every value; only `text.py` and `drawing.py` make markup.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from sqlalchemy import select
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from sparring import __version__
 from sparring.errors import SparringError, UserError
-from sparring.memory.journal import Journal
+from sparring.memory.journal import MAX_NAME, Journal
 from sparring.memory.policies import lineage
 from sparring.memory.schema import Blob
-from sparring.view.drawing import draw
+from sparring.view.drawing import Drawing, draw
 from sparring.view.episode import read_transcript
 from sparring.view.facts import Facts
 from sparring.view.guard import Guard
-from sparring.view.later import Later
+from sparring.view.later import WAIT_S, Later
 from sparring.view.own import OWN, Own, written
 from sparring.view.policies import (
     columns_of,
@@ -41,20 +43,41 @@ from sparring.view.policies import (
     whole,
 )
 from sparring.view.runs import children, choices, episode_list, run_list, sums_below, sums_of
-from sparring.view.text import FILTERS, GLOBALS, TESTS
+from sparring.view.text import FILTERS, GLOBALS, PICTURES, TESTS
 
-PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 WANTED = ("q", "kind", "status", "role", "verdict", "differ", "sort")
 Show = Callable[[Request], Response]
 
 
-class Viewer:
-    """What the pages read, and how they are rendered."""
+class Text(HTMLResponse):
+    """Whatever a model can say: what UTF-8 cannot hold (half of a surrogate pair) is shown as an escape."""
 
-    def __init__(self, journal: Journal, name: str) -> None:
+    def render(self, content: Any) -> bytes:
+        return str(content).encode("utf-8", "backslashreplace")
+
+
+class Viewer:
+    """What the pages read, and how they are rendered.
+
+    Args:
+        runs: Those that it is about; None: all.
+        wait_s: How long it waits for what takes its time; None: until it is there.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        name: str,
+        runs: Collection[str] | None = None,
+        wait_s: float | None = WAIT_S,
+    ) -> None:
         self.journal, self.name = journal, name
-        self.facts, self.later = Facts(journal), Later()
+        self.facts, self.later = Facts(journal, runs), Later(wait_s)
         self.templates = environment()
+
+    def close(self) -> None:
+        self.facts.close()
+        self.later.close()
 
     def page(self, template: str, request: Request, live: bool = False, **values: Any) -> HTMLResponse:
         """A page; a live one fetches itself again now and then."""
@@ -63,43 +86,45 @@ class Viewer:
         context = {
             "journal": self.name,
             "index": index,
-            "live": live or not facts.ready,
+            "live": live or not facts.ready or facts.trouble is not None,
             "version": __version__,
         }
-        return HTMLResponse(
-            self.templates.get_template(template).render(context | values, path=request.url.path)
-        )
+        return Text(self.templates.get_template(template).render(context | values, path=request.url.path))
 
     # --- pages ------------------------------------------------------------------------------------------
 
     def runs(self, request: Request) -> Response:
         wanted, page = asked(request)
         found = run_list(self.journal, self.facts, wanted, page)
-        moving = any(row.status == "open" for row, _ in found.rows)
-        return self.page("runs.html", request, live=moving or not found.total, found=found, wanted=wanted)
+        return self.page("runs.html", request, live=True, found=found, wanted=wanted)
 
     def run(self, request: Request) -> Response:
-        run = self.journal.run_row(request.query_params.get("name", ""))
+        run = self.journal.run_row(text_of(request, "name"))
         wanted, page = asked(request)
-        own = OWN.get(run.kind)
-        told = self._own(run, own) if own else None
-        report = None if own else self._report(run)
+        about = self.about(run, request.query_params)
         return self.page(
             "run.html",
             request,
-            live=run.status == "open" or (told is None and report is None),
-            run=run,
-            sums=sums_of(self.facts, [run.id])[run.id],
-            whole=sums_below(self.journal, self.facts, run.id) if own else None,
-            report=report,
-            own=own,
-            told=told,
-            listed=self._listed(request, run.id, own),
+            live=run.status == "open" or (about["told"] is None and about["report"] is None),
             found=episode_list(self.journal, self.facts, run.id, wanted, page),
             choices=choices(self.facts, run.id),
-            children=children(self.journal, run.id),
             wanted=wanted,
+            **about,
         )
+
+    def about(self, run: Any, asked: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+        """What a run's page and its export tell of it, above its episodes."""
+        own = OWN.get(run.kind)
+        return {
+            "run": run,
+            "sums": sums_of(self.facts, [run.id])[run.id],
+            "whole": sums_below(self.journal, self.facts, run.id) if own else None,
+            "report": None if own else self._report(run),
+            "own": own,
+            "told": self._own(run, own) if own else None,
+            "listed": self._listed(asked, run.id, own),
+            "children": children(self.journal, run.id),
+        }
 
     def _report(self, run: Any) -> Any:
         """The report of a run, or None while it is made."""
@@ -123,11 +148,10 @@ class Viewer:
         state = (run.status, run.epoch, written(self.journal, run.id))
         return self.later.get(("own", run.id), state, made)
 
-    def _listed(self, request: Request, run: str, own: Own | None) -> Mapping[str, Any]:
+    def _listed(self, asked: Mapping[str, str], run: str, own: Own | None) -> Mapping[str, Any]:
         if own is None or own.listed is None:
             return {}
-        given = request.query_params
-        return own.listed(self.journal, run, given, page_number(given.get("part", "1")))
+        return own.listed(self.journal, run, asked, page_number(asked.get("part", "1")))
 
     def policies(self, request: Request) -> Response:
         wanted, page = asked(request)
@@ -135,13 +159,12 @@ class Viewer:
         return self.page("policies.html", request, found=found, wanted=wanted)
 
     def policy(self, request: Request) -> Response:
-        found = read_policy(self.journal, request.query_params.get("name", ""), asked(request)[1])
+        found = read_policy(self.journal, text_of(request, "name"), asked(request)[1])
         return self.page("policy.html", request, found=found)
 
     def version(self, request: Request) -> Response:
-        given = request.query_params
-        number = whole(given.get("number", ""), "number of a version")
-        version, at = read_version(self.journal, given.get("policy", ""), number)
+        number = whole(text_of(request, "number"), "number of a version")
+        version, at = read_version(self.journal, text_of(request, "policy"), number)
         steps = self.later.get(
             ("lineage", version.id), grown(self.journal), lambda: lineage(self.journal, version.id)
         )
@@ -149,18 +172,18 @@ class Viewer:
         return self.page("version.html", request, live=steps is None, metrics_of=metrics_of, **values)
 
     def update(self, request: Request) -> Response:
-        number = whole(request.query_params.get("id", ""), "id of an update", digits=18)
+        number = whole(text_of(request, "id"), "id of an update", digits=18)
         return self.page("update.html", request, found=read_update(self.journal, number, asked(request)[1]))
 
     def episode(self, request: Request) -> Response:
-        found = read_transcript(self.journal, request.query_params.get("id", ""))
+        found = read_transcript(self.journal, text_of(request, "id"))
         run = self.journal.run_row(found.episode.run_id)
-        graph = draw(run.protocol, (run.config or {}).get("options"))
-        live = found.episode.status == "open"
-        return self.page("episode.html", request, live=live, found=found, run=run, graph=graph)
+        live = "open" in (found.episode.status, run.status)
+        return self.page("episode.html", request, live=live, found=found, run=run, graph=graph_of(run))
 
     def blob(self, request: Request) -> Response:
-        rows = self.journal.read(select(Blob).where(Blob.hash == request.path_params["hash"]))
+        wanted = request.path_params["hash"].replace("\0", "")
+        rows = self.journal.read(select(Blob).where(Blob.hash == wanted))
         if not rows:
             raise UserError("there is no such file in this journal")
         picture = rows[0].media_type in PICTURES  # what else there is must not be shown as it says it is
@@ -170,10 +193,15 @@ class Viewer:
 
     def wrong(self, request: Request, error: Exception) -> Response:
         """Bad addresses and a journal that does not answer, said on a page."""
-        status = 404 if isinstance(error, UserError) else 503
-        page = self.page("error.html", request, message=str(error))
-        page.status_code = status
+        message = "there is no such page" if isinstance(error, HTTPException) else str(error)
+        page = self.page("error.html", request, message=message)
+        page.status_code = 404 if isinstance(error, UserError | HTTPException) else 503
         return page
+
+
+def graph_of(run: Any) -> Drawing | None:
+    """The drawing of what a run plays; None where it is not at hand."""
+    return draw(run.protocol, (run.config or {}).get("options"))
 
 
 def environment() -> Environment:
@@ -186,11 +214,15 @@ def environment() -> Environment:
     return made
 
 
+def text_of(request: Request, name: str) -> str:
+    """A part of an address; without NUL, which PostgreSQL refuses, and no longer than a name can be."""
+    return request.query_params.get(name, "").replace("\0", "")[:MAX_NAME]
+
+
 def asked(request: Request) -> tuple[Mapping[str, str], int]:
     """Filters and the page's number, as an address has them."""
-    given = request.query_params
-    wanted = {name: given[name].strip() for name in WANTED if given.get(name, "").strip()}
-    return wanted, page_number(given.get("page", "1"))
+    wanted = {name: text for name in WANTED if (text := text_of(request, name).strip())}
+    return wanted, page_number(text_of(request, "page") or "1")
 
 
 def page_number(given: str) -> int:
@@ -198,7 +230,7 @@ def page_number(given: str) -> int:
     return int(given) if given.isascii() and given.isdigit() and len(given) < 9 else 1
 
 
-def make_app(journal: Journal, name: str, token: str, port: int) -> Starlette:
+def make_app(journal: Journal, name: str, token: str, port: int) -> ASGIApp:
     """The application over an open journal, to be served on loopback at this port."""
     viewer = Viewer(journal, name)
 
@@ -208,10 +240,9 @@ def make_app(journal: Journal, name: str, token: str, port: int) -> Starlette:
         try:
             yield
         finally:
-            viewer.facts.close()
-            viewer.later.close()
+            viewer.close()
 
-    return Starlette(
+    pages = Starlette(
         routes=[
             Route("/", viewer.runs),
             Route("/run", viewer.run),
@@ -223,7 +254,7 @@ def make_app(journal: Journal, name: str, token: str, port: int) -> Starlette:
             Route("/blob/{hash}", viewer.blob),
             Mount("/static", StaticFiles(packages=[("sparring.view", "static")])),
         ],
-        middleware=[Middleware(Guard, token=token, port=port)],
-        exception_handlers={SparringError: viewer.wrong},
+        exception_handlers={SparringError: viewer.wrong, HTTPException: viewer.wrong},
         lifespan=following,
     )
+    return Guard(pages, token, port)  # around all of it, what is answered to a fault of ours too

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
@@ -14,16 +16,38 @@ from sparring.graphs.catalogue import make_protocol
 from sparring.memory.types import dumps
 
 CHAR, HEIGHT, GAP_X, GAP_Y, MARGIN = 7.6, 30.0, 26.0, 44.0, 14.0
+LANE = 12.0
+"""How far beside the way down its way back up runs, where two nodes are joined by both."""
 Point = tuple[float, float]
 
 
-def draw(protocol: str, options: Mapping[str, Any] | None = None) -> Markup | None:
+@dataclass(frozen=True)
+class Drawing:
+    """A picture that a template shows as it is."""
+
+    title: str
+    width: float
+    height: float
+    inside: Markup
+
+    def __html__(self) -> str:
+        return self.frame(self.inside)
+
+    def frame(self, inside: Markup) -> Markup:
+        """The same picture with something else in it: a reference to where it is drawn already."""
+        return Markup(
+            '<svg class="graph" role="img" aria-label="{}" viewBox="0 0 {:.0f} {:.0f}" width="{:.0f}" '
+            'height="{:.0f}" xmlns="http://www.w3.org/2000/svg">{}</svg>'
+        ).format(self.title, self.width, self.height, self.width, self.height, inside)
+
+
+def draw(protocol: str, options: Mapping[str, Any] | None = None) -> Drawing | None:
     """The drawing of a protocol with these options; None where it is not at hand (a class from elsewhere)."""
     return _draw(protocol, dumps(dict(options or {})))
 
 
 @lru_cache(maxsize=128)
-def _draw(protocol: str, options: str) -> Markup | None:
+def _draw(protocol: str, options: str) -> Drawing | None:
     try:
         graph = make_protocol(protocol, json.loads(options)).compile().get_graph()
     except UserError:
@@ -33,37 +57,73 @@ def _draw(protocol: str, options: str) -> Markup | None:
     return render(f"state machine of {protocol}", names, edges)
 
 
-def render(title: str, names: Mapping[str, str], edges: Sequence[tuple[str, str, bool]]) -> Markup:
-    """Nodes (id -> label) and edges (from, to, whether it is a choice) as an SVG element."""
+def render(title: str, names: Mapping[str, str], edges: Sequence[tuple[str, str, bool]]) -> Drawing:
+    """Nodes (id -> label) and edges (from, to, whether it is a choice) as a drawing."""
     from grandalf.graphs import Edge, Graph, Vertex
-    from grandalf.layouts import SugiyamaLayout
 
     vertices = {key: _vertex(Vertex(key), label) for key, label in names.items()}
-    links = [(Edge(vertices[a], vertices[b]), choice) for a, b, choice in edges if a != b]
-    graph = Graph(list(vertices.values()), [edge for edge, _ in links])
-    shift = MARGIN
+    links = {(a, b): _link(Edge(vertices[a], vertices[b])) for a, b, _ in edges if a != b}
+    graph = Graph(list(vertices.values()), list(links.values()))
+    right = MARGIN
     for component in graph.C:
-        layout = SugiyamaLayout(component)
-        layout.xspace, layout.yspace = GAP_X, GAP_Y
-        layout.init_all(roots=[v for v in component.sV if v.data == "__start__"] or None)
-        layout.draw(3)
-        left = min(v.view.xy[0] - v.view.w / 2 for v in component.sV)
-        top = min(v.view.xy[1] - v.view.h / 2 for v in component.sV)
-        for vertex in component.sV:
-            x, y = vertex.view.xy
-            vertex.view.xy = (x - left + shift, y - top + MARGIN)
-        shift = max(v.view.xy[0] + v.view.w / 2 for v in component.sV) + GAP_X
+        right = _lay_out(component, right) + GAP_X
     boxes = {key: vertex.view for key, vertex in vertices.items()}
-    width = max(box.xy[0] + box.w / 2 for box in boxes.values()) + MARGIN + 40
-    height = max(box.xy[1] + box.h / 2 for box in boxes.values()) + MARGIN
-    parts = [_edge(boxes[a], boxes[b], choice) for a, b, choice in edges]
+    parts = []
+    for a, b, choice in edges:
+        path = (
+            _loop(boxes[a]) if a == b else _path(boxes[a], boxes[b], links[a, b].view.points, (b, a) in links)
+        )
+        parts.append(
+            Markup('<path class="{}" d="{}" marker-end="url(#tip)"/>').format(
+                "edge choice" if choice else "edge", path
+            )
+        )
     parts += [_node(key, names[key], box) for key, box in boxes.items()]
-    return Markup(
-        '<svg class="graph" role="img" aria-label="{}" viewBox="0 0 {:.0f} {:.0f}" width="{:.0f}" '
-        'height="{:.0f}" xmlns="http://www.w3.org/2000/svg"><defs><marker id="tip" viewBox="0 0 8 8" '
-        'refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0 8 4 0 8z"/></marker>'
-        "</defs>{}</svg>"
-    ).format(title, width, height, width, height, Markup("").join(parts))
+    points = [point for link in links.values() for point in link.view.points]
+    width = max([right - GAP_X, *(x for x, _ in points)]) + MARGIN + LANE
+    height = max(box.xy[1] + box.h / 2 for box in boxes.values()) + MARGIN
+    tip = Markup(
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+        'orient="auto"><path d="M0 0 8 4 0 8z"/></marker></defs>'
+    )
+    inside = Markup('<g class="machine">{}{}</g>').format(tip, Markup("").join(parts))
+    return Drawing(title, width, height, inside)
+
+
+def _lay_out(component: Any, shift: float) -> float:
+    """Place the nodes of a component right of `shift`, and the ways of its edges; its right end."""
+    from grandalf.layouts import SugiyamaLayout
+
+    layout = SugiyamaLayout(component)
+    layout.xspace, layout.yspace = GAP_X, GAP_Y
+    layout.dw = layout.dh = LANE  # a long edge takes a lane of its own through the layers that it passes
+    layout.init_all(roots=[v for v in component.sV if v.data == "__start__"] or None)
+    layout.draw(3)
+    views, edges = [v.view for v in component.sV], [e.view for e in component.sE]
+    points = [point for edge in edges for point in edge.points[1:-1]]
+    left = min([view.xy[0] - view.w / 2 for view in views] + [x for x, _ in points])
+    top = min(view.xy[1] - view.h / 2 for view in views)
+    for view in views:
+        view.xy = (view.xy[0] - left + shift, view.xy[1] - top + MARGIN)
+    for edge in edges:
+        edge.points = [(x - left + shift, y - top + MARGIN) for x, y in edge.points]
+    ends = [view.xy[0] + view.w / 2 for view in views] + [x for edge in edges for x, _ in edge.points]
+    return float(max(ends))
+
+
+class _Way:
+    """What the layout tells of an edge: the points of the layers that it passes."""
+
+    def __init__(self) -> None:
+        self.points: list[Point] = []
+
+    def setpath(self, points: list[Point]) -> None:
+        self.points = list(points)
+
+
+def _link(edge: Any) -> Any:
+    edge.view = _Way()
+    return edge
 
 
 def _vertex(vertex: Any, label: str) -> Any:
@@ -85,19 +145,23 @@ def _node(key: str, label: str, box: Any) -> Markup:
     )
 
 
-def _edge(a: Any, b: Any, choice: bool) -> Markup:
-    """A curve down the layers, or around the right side where it goes back up."""
+def _loop(box: Any) -> str:
+    x, y = box.xy
+    return f"M{x + box.w / 2:.1f} {y - 6:.1f}c30 -14 30 26 0 12"
+
+
+def _path(a: Any, b: Any, points: Sequence[Point], both: bool) -> str:
+    """A curve from layer to layer, upright where it passes one, so that it runs between the boxes there."""
     (ax, ay), (bx, by) = a.xy, b.xy
-    kind = "edge choice" if choice else "edge"
-    if a is b:
-        path = f"M{ax + a.w / 2:.1f} {ay - 6:.1f}c30 -14 30 26 0 12"
-    elif by > ay:
-        start, stop = ay + a.h / 2, by - b.h / 2
-        middle = (start + stop) / 2
-        path = f"M{ax:.1f} {start:.1f}C{ax:.1f} {middle:.1f} {bx:.1f} {middle:.1f} {bx:.1f} {stop:.1f}"
-    else:
-        out = max(ax + a.w / 2, bx + b.w / 2) + 34
-        path = (
-            f"M{ax + a.w / 2:.1f} {ay:.1f}C{out:.1f} {ay:.1f} {out:.1f} {by:.1f} {bx + b.w / 2:.1f} {by:.1f}"
-        )
-    return Markup('<path class="{}" d="{}" marker-end="url(#tip)"/>').format(kind, path)
+    down = 1 if by > ay else -1
+    aside = LANE if both and down < 0 else 0.0
+    half = HEIGHT / 2 * down
+    stops = [(ax + aside, ay, ay + half)]
+    stops += [(x, y - half, y + half) for x, y in points[1:-1]]
+    stops += [(bx + aside, by - half, by)]
+    path = f"M{stops[0][0]:.1f} {stops[0][2]:.1f}"
+    for (x, _, leave), (to, reach, out) in pairwise(stops):
+        middle = (leave + reach) / 2
+        path += f"C{x:.1f} {middle:.1f} {to:.1f} {middle:.1f} {to:.1f} {reach:.1f}"
+        path += "" if out == stops[-1][2] else f"V{out:.1f}"
+    return path

@@ -6,12 +6,24 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from sparring.errors import UserError
 from sparring.memory.journal import Journal
 from sparring.memory.queries import LIGHT
-from sparring.memory.schema import Agent, Episode, Event, Message, PolicyVersion, Reward, Score, Task, Turn
+from sparring.memory.schema import (
+    Agent,
+    Blob,
+    Episode,
+    Event,
+    Message,
+    PolicyVersion,
+    Reward,
+    Score,
+    Task,
+    Turn,
+)
+from sparring.memory.types import plain
 
 
 @dataclass(frozen=True)
@@ -20,8 +32,23 @@ class Heard:
 
     role: str
     parts: list[dict[str, Any]]
-    turn: int | None
-    """The turn of this episode whose reply it is."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one scorer says of a turn."""
+
+    scorer: str
+    version: str
+    whole: list[float | None]
+    """Of the whole turn, or of a span of it."""
+    steps: list[tuple[int, float | None]]
+    """Step and value."""
+
+    @property
+    def name(self) -> str:
+        """The scorer without its settings."""
+        return self.scorer.partition("?")[0]
 
 
 @dataclass(frozen=True)
@@ -30,16 +57,17 @@ class Spoken:
 
     row: Any
     """Light columns of `turns`, with the agent's `role`."""
-    seat: str
     policy: str
     version: int | None
     """Number of the policy's version that spoke."""
-    before: list[Heard]
-    """What its seat's last turn had seen too."""
+    before: int
+    """How many of the messages that it saw were seen or said in an earlier turn of the same conversation."""
+    since: int | None
+    """That turn."""
     heard: list[Heard]
     """What was new to it."""
     text: str | None
-    scores: list[Any] = field(default_factory=list)
+    scores: list[Judged] = field(default_factory=list)
     rewards: list[Any] = field(default_factory=list)
 
     is_turn = True
@@ -71,6 +99,8 @@ class Transcript:
     items: list[Spoken | Decided]
     """In the order they were written."""
     verdict: dict[str, Any] | None
+    question: list[dict[str, Any]]
+    """The task's question as the parts of a message."""
 
 
 def read_transcript(journal: Journal, episode: str) -> Transcript:
@@ -86,36 +116,88 @@ def read_transcript(journal: Journal, episode: str) -> Transcript:
         raise UserError(f"there is no episode `{episode}` in this journal")
     number = rows[0].number
     events = journal.read(select(Event).where(Event.episode_number == number).order_by(Event.id))
-    items: list[Spoken | Decided] = [*_turns(journal, number), *map(Decided, events)]
-    verdicts = [row.payload for row in events if row.kind == "verdict"]
-    return Transcript(rows[0], sorted(items, key=lambda item: item.at), verdicts[-1] if verdicts else None)
+    messages = {row.id: row for row in journal.read(select(Message).where(Message.episode_number == number))}
+    asked = as_parts(rows[0].question)
+    known = _blobs(journal, [*asked, *(part for row in messages.values() for part in as_parts(row.content))])
+    items: list[Spoken | Decided] = [*_turns(journal, number, messages, known), *map(Decided, events)]
+    verdicts = [row.payload for row in events if row.kind == "verdict" and isinstance(row.payload, dict)]
+    return Transcript(
+        rows[0],
+        sorted(items, key=lambda item: item.at),
+        verdicts[-1] if verdicts else None,
+        _shown(asked, known),
+    )
 
 
-def _turns(journal: Journal, number: int) -> list[Spoken]:
+def _turns(
+    journal: Journal, number: int, messages: dict[int, Any], known: dict[str, dict[str, Any]]
+) -> list[Spoken]:
     query = select(*LIGHT, Agent.role, Agent.policy).join(Agent, Agent.id == Turn.agent_id)
     rows = journal.read(query.where(Turn.episode_number == number).order_by(Turn.id))
-    messages = {row.id: row for row in journal.read(select(Message).where(Message.episode_number == number))}
-    said_by = {row.output_id: row.id for row in rows if row.output_id is not None}
+    said_by: dict[int, int] = {}
     versions = _versions(journal, {row.policy_version_id for row in rows})
     scores, rewards = _by_turn(journal, Score, number), _by_turn(journal, Reward, number)
-    seen: dict[str, list[int]] = defaultdict(list)
     spoken = []
     for row in rows:
         path = _path(messages, row.input_id)
-        seat = row.key.partition("/")[2] or row.role
-        shared = _shared(path, seen[seat])
-        seen[seat] = [*path, *([row.output_id] if row.output_id is not None else [])]
-        heard = [Heard(messages[place].role, messages[place].content, said_by.get(place)) for place in path]
+        before = max((place + 1 for place, one in enumerate(path) if one in said_by), default=0)
+        since = said_by[path[before - 1]] if before else None
+        if row.output_id is not None:
+            said_by.setdefault(row.output_id, row.id)
+        heard = [
+            Heard(messages[one].role, _shown(as_parts(messages[one].content), known)) for one in path[before:]
+        ]
         policy, number = versions.get(row.policy_version_id, (row.policy, None))
         spoken.append(
             Spoken(
-                *(row, seat, policy, number, heard[:shared], heard[shared:]),
+                *(row, policy, number, before, since, heard),
                 text=_text(messages, row.output_id),
-                scores=scores[row.id],
+                scores=_judged(scores[row.id]),
                 rewards=rewards[row.id],
             )
         )
     return spoken
+
+
+def _judged(rows: list[Any]) -> list[Judged]:
+    """Scores by who gave them."""
+    found: dict[tuple[str, str], Judged] = {}
+    for row in rows:
+        one = found.setdefault((row.scorer, row.version), Judged(row.scorer, row.version, [], []))
+        if row.step is None:
+            one.whole.append(row.value)
+        else:
+            one.steps.append((row.step, row.value))
+    return list(found.values())
+
+
+def as_parts(content: Any) -> list[dict[str, Any]]:
+    """Whatever a question or a message is, as parts: a text is one, other data is shown as it is."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        return content
+    return [] if content is None else [{"type": "data", "data": content}]
+
+
+def _blobs(journal: Journal, parts: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Hash -> kind and size of the files that parts refer to."""
+    hashes = {
+        part["hash"] for part in parts if part.get("type") == "blob" and isinstance(part.get("hash"), str)
+    }
+    if not hashes:
+        return {}
+    query = select(Blob.hash, Blob.media_type, func.length(Blob.data).label("size"))
+    rows = journal.read(query.where(Blob.hash.in_({plain(one) for one in hashes})))
+    return {row.hash: {"media_type": row.media_type, "size": row.size} for row in rows}
+
+
+def _shown(parts: list[dict[str, Any]], known: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Parts, those that are files with what the journal knows of them."""
+    return [
+        part | known.get(str(part.get("hash")), {"size": None}) if part.get("type") == "blob" else part
+        for part in parts
+    ]
 
 
 def _path(messages: dict[int, Any], last: int) -> list[int]:
@@ -126,20 +208,11 @@ def _path(messages: dict[int, Any], last: int) -> list[int]:
     return path[::-1]
 
 
-def _shared(path: list[int], seen: list[int]) -> int:
-    """How many messages two conversations begin with."""
-    together = 0
-    for one, other in zip(path, seen, strict=False):
-        if one != other:
-            break
-        together += 1
-    return together
-
-
 def _text(messages: dict[int, Any], output: int | None) -> str | None:
     if output not in messages:
         return None
-    return "".join(part.get("text", "") for part in messages[output].content)
+    parts = as_parts(messages[output].content)
+    return "".join(text for part in parts if isinstance(text := part.get("text"), str))
 
 
 def _by_turn(journal: Journal, table: Any, number: int) -> dict[int, list[Any]]:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
 from sqlalchemy import func, select
 
 from sparring.graphs.cast import SCRIPT
@@ -21,7 +20,7 @@ from sparring.training.play_plot import PANELS as PLAYED
 from sparring.training.plots import PANELS, SHARES
 from sparring.training.story import CHOICE, Point, Story, head_numbers, read_story
 from sparring.view.charts import Chart, Line, chart, plain
-from sparring.view.drawing import render
+from sparring.view.drawing import Drawing, render
 from sparring.view.runs import PAGE, Page
 
 READ = ("parse_rate", "truncation_rate")
@@ -186,7 +185,7 @@ class Family:
     archive: Archive
     remarks: list[str]
     scripted: bool
-    tree: Markup | None
+    tree: Drawing | None
 
 
 def read_family(journal: Journal, run: str) -> Family:
@@ -196,7 +195,7 @@ def read_family(journal: Journal, run: str) -> Family:
     return Family(archive, remarks(archive), scripted, _tree(archive.made))
 
 
-def _tree(made: Sequence[Member]) -> Markup | None:
+def _tree(made: Sequence[Member]) -> Drawing | None:
     if not 1 < len(made) <= FAMILY:
         return None
     known = {member.id for member in made}

@@ -8,21 +8,23 @@ its own; pages ask that one. The journal is never written to.
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Text, func, select, type_coerce
+from sqlalchemy import Text, func, select, true, type_coerce
 
 from sparring.errors import SparringError
 from sparring.graphs.pool import answer_of
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Agent, Episode, Event, Reward, Run, Task, Turn
 
+logger = logging.getLogger(__name__)
 LOOK_S = 1.0
 """How often the journal is looked at for what is new."""
 AHEAD = 200
@@ -51,10 +53,15 @@ PAY = "UPDATE facts SET reward = ?1 WHERE number = ?2 AND abs(coalesce(reward, 0
 
 
 class Facts:
-    """One row for each episode, as fresh as the last look."""
+    """One row for each episode, as fresh as the last look.
 
-    def __init__(self, journal: Journal) -> None:
+    Args:
+        runs: Those whose episodes are read; None: all.
+    """
+
+    def __init__(self, journal: Journal, runs: Collection[str] | None = None) -> None:
         self._journal = journal
+        self._ours = true() if runs is None else Episode.run_id.in_(runs)
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
         self._database.row_factory = sqlite3.Row
         self._database.executescript(TABLE)
@@ -95,6 +102,7 @@ class Facts:
     def look(self) -> None:
         """Read what is new, or was open at the last look."""
         runs = {row.id: (row.status, row.epoch) for row in self._journal.read(RUNS)}
+        paid = self._journal.read(select(func.count(Reward.id), func.max(Reward.id)))[0]
         moving = {run for run, state in runs.items() if state[0] == "open" or state != self._runs.get(run)}
         again = {number for number, run in self._unfinished.items() if run in moving}
         waiting = sorted({*self._new(), *again})
@@ -105,7 +113,7 @@ class Facts:
             self.known = self.ask("SELECT count(*) FROM facts")[0][0]
             time.sleep(0.001)
         self._runs = runs
-        self._pay()
+        self._pay(int(paid[0]), int(paid[1] or 0))
 
     def _follow(self) -> None:
         while not self._stop.is_set():
@@ -114,25 +122,28 @@ class Facts:
                 self.trouble = None
             except SparringError as error:
                 self.trouble = str(error)
+            except Exception as error:  # a page that says so is better than figures that silently stand still
+                logger.exception("the viewer cannot read the journal")
+                self.trouble = f"{type(error).__name__}: {error}"
             self._stop.wait(LOOK_S)
 
     def _new(self) -> list[int]:
         """Numbers of episodes that have no row yet; everything is forgotten where some were deleted."""
-        self.total = int(self._journal.read(select(func.count(Episode.number)))[0][0])
+        self.total = int(self._journal.read(select(func.count(Episode.number)).where(self._ours))[0][0])
         known = {row["number"] for row in self.ask("SELECT number FROM facts")} if self.known else set()
         if len(known) == self.total:
             return []
-        since = max(known, default=0) - BLOCK
-        found = {
-            row.number for row in self._journal.read(select(Episode.number).where(Episode.number > since))
-        }
-        new = found - known
+        new = self._numbers(max(known, default=0) - BLOCK) - known
         if len(known) + len(new) < self.total:  # somebody's block is older still
-            new = {row.number for row in self._journal.read(select(Episode.number))} - known
+            new = self._numbers() - known
         if len(known) + len(new) > self.total:
             self._forget()
-            new = {row.number for row in self._journal.read(select(Episode.number))}
+            new = self._numbers()
         return sorted(new)
+
+    def _numbers(self, since: int = 0) -> set[int]:
+        query = select(Episode.number).where(Episode.number > since, self._ours)
+        return {row.number for row in self._journal.read(query)}
 
     def _forget(self) -> None:
         with self._guard, self._database:
@@ -146,7 +157,7 @@ class Facts:
         verdicts = select(Event.episode_number, Event.payload).where(
             Event.episode_number.in_(rows), Event.kind == "verdict"
         )
-        correct = {row.episode_number: row.payload.get("correct") for row in self._journal.read(verdicts)}
+        correct = {row.episode_number: _correct(row.payload) for row in self._journal.read(verdicts)}
         made = [
             (*(row.number, row.id, row.run_id, row.name, row.iteration, row.copy, row.status),
              *(row.started_at, row.finished_at), *spoken[number].row(), correct.get(number), row.referenced)
@@ -174,26 +185,28 @@ class Facts:
             self._roles.update({row.id: row.role for row in self._journal.read(select(Agent.id, Agent.role))})
         return self._roles.get(agent, "?")
 
-    def _pay(self) -> None:
-        """The reward furthest from 0 of each episode; rewards are often derived long after its end."""
-        count, last = self._journal.read(select(func.count(Reward.id), func.max(Reward.id)))[0]
+    def _pay(self, count: int, last: int) -> None:
+        """The reward furthest from 0 of each episode; rewards are often derived long after its end.
+
+        Args:
+            count: Rewards that the journal held before its episodes were read: all of those are known.
+            last: The highest id among them.
+        """
         if count == self._rewards:
             return
         since = max(0, self._last_reward - BLOCK) if count > self._rewards else 0
         query = (
-            select(Turn.episode_number, func.max(Reward.value), func.min(Reward.value))
+            select(Reward.id, Turn.episode_number, Reward.value)
             .join(Turn, Turn.id == Reward.turn_id)
             .where(Reward.value.is_not(None))
-            .group_by(Turn.episode_number)
+            .order_by(Reward.id)
+            .limit(20_000)
         )
-        while since < last and not self._stop.is_set():
-            until = since + 20_000
-            part = query.where(Reward.id > since, Reward.id <= until)
-            paid = [(max(high, low, key=abs), number) for number, high, low in self._journal.read(part)]
+        while (rows := self._journal.read(query.where(Reward.id > since))) and not self._stop.is_set():
             with self._guard, self._database:
-                self._database.executemany(PAY, paid)
-            since = until
-        self._rewards, self._last_reward = int(count), int(last or 0)
+                self._database.executemany(PAY, [(row.value, row.episode_number) for row in rows])
+            since = rows[-1].id
+        self._rewards, self._last_reward = count, last
 
 
 class _Spoken:
@@ -221,6 +234,11 @@ class _Spoken:
     def row(self) -> tuple[Any, ...]:
         roles = f",{','.join(sorted(self.roles))},"
         return self.calls, self.prompt, self.completion, self.cost, roles, len(self.answers)
+
+
+def _correct(payload: Any) -> bool | None:
+    said = payload.get("correct") if isinstance(payload, dict) else None
+    return said if isinstance(said, bool) else None
 
 
 RUNS = select(Run.id, Run.status, Run.epoch)

@@ -6,6 +6,7 @@ framed by nobody; a name that is not loopback's is refused, or a foreign page co
 
 from __future__ import annotations
 
+import re
 import secrets
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode
@@ -14,7 +15,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-NAMES = ("127.0.0.1", "localhost", "[::1]")
+OURS = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
+"""Names of loopback; any port, since a tunnel may end at another."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -48,11 +50,11 @@ class Guard:
         await answer(scope, receive, covered)
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
-        host = Headers(scope=scope).get("host", "")
-        if host.rpartition(":")[0 if host.rpartition(":")[2].isdigit() else 2] not in NAMES:
+        hosts = Headers(scope=scope).getlist("host")
+        if len(hosts) != 1 or not OURS.fullmatch(hosts[0]):
             return PlainTextResponse("this viewer answers to 127.0.0.1 and localhost only\n", 421)
         if scope["method"] not in ("GET", "HEAD"):
-            return PlainTextResponse("this viewer only reads\n", 405)
+            return PlainTextResponse("this viewer only reads\n", 405, {"Allow": "GET, HEAD"})
         return None
 
     def _entrance(self, scope: Scope) -> ASGIApp | None:
@@ -61,7 +63,8 @@ class Guard:
         for name, value in pairs:
             if name == "token" and self._is_it(value):
                 rest = urlencode([pair for pair in pairs if pair[0] != "token"])
-                away = RedirectResponse(scope["path"] + (f"?{rest}" if rest else ""), 303)
+                path = "/" + scope["path"].lstrip("/")  # two slashes would name another host
+                away = RedirectResponse(path + (f"?{rest}" if rest else ""), 303)
                 away.set_cookie(self._cookie, self._token, httponly=True, samesite="strict")
                 return away
         given = SimpleCookie()

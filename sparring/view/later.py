@@ -15,9 +15,14 @@ MOST = 64
 
 
 class Later:
-    """Values by key, each with the state of the journal that it was computed from."""
+    """Values by key, each with the state of the journal that it was computed from.
 
-    def __init__(self) -> None:
+    Args:
+        wait_s: How long whoever asks waits for a value; None: until it is there.
+    """
+
+    def __init__(self, wait_s: float | None = WAIT_S) -> None:
+        self._wait_s = wait_s
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="sparring-view-later")
         self._values: dict[Hashable, tuple[Hashable, Any]] = {}
         self._coming: dict[Hashable, Future[Any]] = {}
@@ -36,7 +41,7 @@ class Later:
             if coming is None:
                 coming = self._coming[key] = self._pool.submit(self._compute, key, stamp, work)
         try:
-            return coming.result(timeout=WAIT_S)
+            return coming.result(timeout=self._wait_s)
         except NotYet:
             with self._guard:
                 return self._values.get(key, (None, None))[1]

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
 from sqlalchemy import func, select
 
 from sparring.errors import UserError
@@ -16,7 +15,7 @@ from sparring.memory.journal import Journal
 from sparring.memory.policies import Known, Step, Trained, Version, by_id, find, heads, policies, trained_on
 from sparring.memory.schema import PolicyVersion, Update, UpdateTurn
 from sparring.memory.updates import UpdateRow, update_by_id
-from sparring.view.drawing import render
+from sparring.view.drawing import Drawing, render
 from sparring.view.runs import PAGE, Page
 
 TREE = 60
@@ -57,7 +56,7 @@ class Told:
     """The last ones, newest first."""
     moved: int
     """How many there were."""
-    tree: Markup | None
+    tree: Drawing | None
     """The family, where it branches."""
 
 
@@ -75,7 +74,7 @@ def read_policy(journal: Journal, name: str, page: int) -> Told:
     return Told(name, at, part, metrics, moves[:MOVES], len(moves), family(found["versions"], at))
 
 
-def family(versions: Sequence[Mapping[str, Any]], at: Mapping[str, int | None]) -> Markup | None:
+def family(versions: Sequence[Mapping[str, Any]], at: Mapping[str, int | None]) -> Drawing | None:
     """The tree of versions; None where it is a plain line, or too large.
 
     Of a large one the versions between two that matter (forks, ends, heads) are left out; their arrow is

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,14 +44,15 @@ LIGHT = (Run.id, Run.parent_id, Run.kind, Run.protocol, Run.status, Run.seed, Ru
 class Page:
     """Some rows of many."""
 
-    rows: Sequence[Any]
+    rows: Iterable[Any]
     total: int
     number: int
     """From 1."""
+    size: int = PAGE
 
     @property
     def last(self) -> int:
-        return max(1, -(-self.total // PAGE))
+        return max(1, -(-self.total // self.size))
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,15 @@ def episode_list(journal: Journal, facts: Facts, run: str, wanted: Mapping[str, 
     query = select(Episode.number, Episode.outcome).where(Episode.number.in_([row["number"] for row in rows]))
     outcomes = {row.number: row.outcome for row in journal.read(query)}
     return Page([(row, outcomes.get(row["number"]) or {}) for row in rows], total, page)
+
+
+def all_episodes(journal: Journal, facts: Facts, run: str) -> Iterator[Any]:
+    """Rows (facts, outcome) of all of a run's episodes as they were played, read in parts."""
+    number = last = 1
+    while number <= last:
+        part = episode_list(journal, facts, run, {}, number)
+        yield from part.rows
+        number, last = number + 1, part.last
 
 
 def _asked(run: str, words: str) -> Any:

@@ -31,17 +31,26 @@ def listen(port: int) -> socket.socket:
     return made
 
 
-def serve(memory: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serve until interrupted; `ready` is told the address, which holds a token that is new each time."""
+def serve(memory: str, port: int, ready: Callable[[str], None], run: str | None = None) -> None:
+    """Serve until interrupted; `ready` is told the address, which holds a token that is new each time.
+
+    Args:
+        run: Whose page the address is of; None: the list of all.
+
+    Raises:
+        UserError: there is no such run, or the port is taken.
+    """
     import uvicorn
 
     from sparring.view.app import make_app
+    from sparring.view.text import link
 
     with Journal.open(memory, read_only=True) as journal, listen(port) as at:
         token, port = secrets.token_urlsafe(18), at.getsockname()[1]
+        page = "/" if run is None else link("/run", name=journal.run_row(run).id)
         name = journal.engine.url.render_as_string(hide_password=True).replace("+psycopg", "")
         config = uvicorn.Config(
             make_app(journal, name, token, port), log_level="warning", access_log=False, server_header=False
         )
-        ready(f"http://{HOST}:{port}/?token={token}")
+        ready(f"http://{HOST}:{port}{page}{'&' if run else '?'}token={token}")
         uvicorn.Server(config).run([at])

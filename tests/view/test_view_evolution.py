@@ -169,7 +169,7 @@ def test_hostile_words_stay_words(tmp_path: Path) -> None:
     with browser(tmp_path / "j.db") as seen:
         page = seen.get("/run", name="game")
         assert page.text.count(HOSTILE) > 5
-        assert "img" not in page.tags and page.tags.count("script") == 2
+        assert "img" not in page.tags and page.tags.count("script") == 3
         assert {HOSTILE, "blue"} <= {name for chart in charts(page) for name, _ in named(chart)}
         seen.follow(page)
 

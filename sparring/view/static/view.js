@@ -69,52 +69,66 @@ function drawCharts() {
   }
 }
 
-// A live page asks for itself again and takes over the parts that changed; what the reader opened stays open.
-async function follow() {
-  if (document.hidden || document.activeElement?.closest("form")) return;
-  const answer = await fetch(location.href, { credentials: "same-origin" }).catch(() => null);
-  if (!answer?.ok) return;
-  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-  const focused = document.activeElement?.id;
-  for (const part of fresh.querySelectorAll("main > [id], main > .two > [id], #transcript > [id], aside > [id], footer")) {
-    const here = part.id && document.getElementById(part.id);
-    if (!here) {
-      const parent = part.parentElement.id && document.getElementById(part.parentElement.id);
-      if (parent && parent !== document.getElementById("main")) parent.append(part);
-      continue;
-    }
-    if (part.id === "transcript" || here.dataset.seen === part.outerHTML) continue;
-    const seen = part.outerHTML;
-    if (here.dataset.seen === undefined && here.outerHTML === seen) continue;
-    const open = new Set([...here.querySelectorAll("details[open]")].map((one) => one.id));
-    for (const one of part.querySelectorAll("details[id]")) if (open.has(one.id)) one.open = true;
-    here.replaceWith(part);
-    part.dataset.seen = seen;
-  }
-  const status = fresh.getElementById("status");
-  if (status) document.getElementById("status")?.replaceWith(status);
-  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+// A live page asks for itself again and takes over what changed. What the reader opened, focused, scrolled to or
+// typed stays, since elements that are still there are kept. Every page notices when its server is gone.
+const touched = new WeakSet();  // forms that the reader has changed and not sent
+
+const keep = {
+  beforeNodeMorphed(here, fresh) {
+    if (!(here instanceof Element)) return true;
+    if (here.matches("form")) return !touched.has(here) && !here.contains(document.activeElement);
+    if (here.matches(".chart") && here.dataset.chart !== fresh.dataset?.chart) here.querySelector(".plot").replaceChildren();
+    return !here.matches(".plot");
+  },
+  beforeAttributeUpdated: (name, node) => !(name === "open" && node.matches("details")),
+};
+
+function takeOver(fresh) {
+  for (const part of ["main", "index"])
+    Idiomorph.morph(document.getElementById(part), fresh.getElementById(part), { callbacks: keep, ignoreActiveValue: true });
+  document.title = fresh.title;
+  document.body.toggleAttribute("data-live", fresh.body.hasAttribute("data-live"));
+  document.body.dataset.look = fresh.body.dataset.look;
   drawCharts();
-  if (fresh.body.dataset.live) return;
-  clearInterval(following);
 }
 
-let following;
+let seen = "", asOf = new Date().toLocaleTimeString();
+async function look() {
+  const live = document.body.hasAttribute("data-live");
+  const request = live ? [location.href] : ["/static/icon.svg", { method: "HEAD" }];
+  const answer = await fetch(...request).catch(() => null);
+  const said = !answer ? "The viewer is not running any more"
+    : answer.status === 403 ? "The viewer was started again: open the address that it printed"
+    : live && !answer.ok ? `The viewer cannot read this any more (${answer.status})` : "";
+  const gone = document.getElementById("gone"), text = said && `${said}. This page is as of ${asOf}.`;
+  if (gone.textContent !== text) gone.textContent = text;
+  if (said) return;
+  asOf = new Date().toLocaleTimeString();
+  if (!live) return;
+  const page = await answer.text();
+  if (page !== seen) takeOver(new DOMParser().parseFromString(page, "text/html"));
+  seen = page;
+}
+
+let waiting;
+async function follow() {
+  clearTimeout(waiting);
+  if (!document.hidden) await look().catch(() => {});  // an answer that breaks off is asked for again
+  clearTimeout(waiting);
+  waiting = setTimeout(follow, Number(document.body.dataset.look));
+}
+
 function keys(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
   if (event.target.closest("input, select, textarea")) {
     if (event.key === "Escape") event.target.blur();
     return;
   }
   if (event.key === "/") {
     const search = document.querySelector('input[type="search"]');
-    if (search) { event.preventDefault(); search.focus(); }
+    if (search) { event.preventDefault(); search.focus(); search.select(); }
   } else if (event.key === "j" || event.key === "k") {
-    const items = [...document.querySelectorAll(".item")];
-    const at = items.findIndex((one) => one === document.activeElement || one.contains(document.activeElement));
-    const next = items[event.key === "j" ? at + 1 : Math.max(0, at - 1)];
-    next?.focus();
-    next?.scrollIntoView({ block: "nearest" });
+    step(event.key === "j" ? 1 : -1);
   } else if (event.key === "o") {
     const all = [...document.querySelectorAll("main details")];
     const open = all.some((one) => !one.open);
@@ -122,6 +136,19 @@ function keys(event) {
   }
 }
 
+// From the item that has the focus, else from the first that is in sight.
+function step(by) {
+  const items = [...document.querySelectorAll(".item")];
+  const at = items.findIndex((one) => one.contains(document.activeElement));
+  const sight = items.findIndex((one) => one.getBoundingClientRect().bottom > 0);
+  const next = items[at >= 0 ? at + by : by > 0 ? sight : Math.max(0, sight - 1)];
+  next?.focus();
+}
+
 document.addEventListener("keydown", keys);
+document.addEventListener("input", (event) => event.target.form && touched.add(event.target.form));
 drawCharts();
-if (document.body.dataset.live) following = setInterval(follow, Number(document.body.dataset.live));
+if (document.body.dataset.look) {
+  document.addEventListener("visibilitychange", () => document.hidden || follow());
+  waiting = setTimeout(follow, Number(document.body.dataset.look));
+}
