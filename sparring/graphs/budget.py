@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+
 from sqlalchemy import false, func, select
 
 from sparring.agents.engines.budget import Budget, Purse
-from sparring.errors import UserError
+from sparring.errors import SparringError, UserError
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Episode, Run, Turn
+
+log = logging.getLogger(__name__)
 
 
 def purse_of(journal: Journal, run: str, budget: Budget | None) -> Purse | None:
@@ -38,3 +43,16 @@ def affordable(purse: Purse | None, run: str, priced: bool) -> None:
             "the run has a budget of money, but none of its engines has a price: say what a million tokens "
             "cost, `SPEC?price_in=0.15&price_out=0.60`, or give a budget of tokens"
         )
+
+
+async def emptied(journal: Journal, purse: Purse, pause_s: float) -> None:
+    """Return when what all processes of a run have spent reaches its budget; the purse is shut then."""
+    while not purse.shut:
+        try:
+            purse.cost, purse.tokens = await asyncio.to_thread(spent, journal, purse.run)
+            purse.shut = purse.empty
+        except SparringError as error:  # who cannot count must not spend
+            log.warning("what the run has spent cannot be read, so it stops: %s", error)
+            purse.shut = True
+        if not purse.shut:
+            await asyncio.sleep(pause_s)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparring.agents.engines.registry import EnginePool
 from sparring.errors import SparringError, StaleEpoch, UserError
-from sparring.graphs.budget import spent
+from sparring.graphs.budget import emptied
 from sparring.graphs.cluster import connected
 from sparring.graphs.player import TICK_S, Booking, OnProgress, Player, log
 from sparring.graphs.worker import Usage, Worker, code
@@ -294,18 +294,10 @@ class Foreman(Player):
             await asyncio.to_thread(self.run.keep)
 
     async def _count(self) -> None:
-        """Look into the journal now and then for what all workers have spent; stop them at the budget."""
-        purse = self.pool.purse
-        while purse is not None and not purse.shut:
-            try:
-                purse.cost, purse.tokens = await asyncio.to_thread(spent, self.run.journal, purse.run)
-            except SparringError as error:  # who cannot count must not spend
-                log.warning("what the run has spent cannot be read, so it stops: %s", error)
-                purse.shut = True
-            if purse.empty:
-                purse.shut = True
-                await self._crew.tell("stop")
-            await asyncio.sleep(TICK_S)
+        """Stop all workers at the run's budget."""
+        if self.pool.purse is not None:
+            await emptied(self.run.journal, self.pool.purse, TICK_S)
+            await self._crew.tell("stop")
 
     def _usage(self) -> Usage:
         return self._crew.used

@@ -59,14 +59,19 @@ def _draw(protocol: str, options: str) -> Drawing | None:
 
 def render(title: str, names: Mapping[str, str], edges: Sequence[tuple[str, str, bool]]) -> Drawing:
     """Nodes (id -> label) and edges (from, to, whether it is a choice) as a drawing."""
-    from grandalf.graphs import Edge, Graph, Vertex
+    from grandalf.graphs import Edge, Vertex, graph_core
+    from networkx import Graph, connected_components  # type: ignore[import-untyped]  # no annotations
 
     vertices = {key: _vertex(Vertex(key), label) for key, label in names.items()}
     links = {(a, b): _link(Edge(vertices[a], vertices[b])) for a, b, _ in edges if a != b}
-    graph = Graph(list(vertices.values()), list(links.values()))
+    whole = Graph(list(links))
+    whole.add_nodes_from(names)
     right = MARGIN
-    for component in graph.C:
-        right = _lay_out(component, right) + GAP_X
+    for part in connected_components(whole):
+        # Not grandalf's own `Graph`: it orders edges by their addresses, and no two drawings would be alike.
+        nodes = [vertex for key, vertex in vertices.items() if key in part]
+        ways = [link for (a, _), link in links.items() if a in part]
+        right = _lay_out(graph_core(nodes, ways), right) + GAP_X
     boxes = {key: vertex.view for key, vertex in vertices.items()}
     parts = []
     for a, b, choice in edges:
