@@ -45,7 +45,7 @@ from sparring.view.policies import (
 from sparring.view.runs import children, choices, episode_list, run_list, sums_below, sums_of
 from sparring.view.text import FILTERS, GLOBALS, PICTURES, TESTS
 
-WANTED = ("q", "kind", "status", "role", "verdict", "differ", "sort")
+WANTED = ("q", "kind", "status", "all", "role", "verdict", "differ", "sort")
 Show = Callable[[Request], Response]
 
 

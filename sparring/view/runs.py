@@ -70,8 +70,14 @@ class Sums:
 
 
 def run_list(journal: Journal, facts: Facts, wanted: Mapping[str, str], page: int) -> Page:
-    """Rows (run, its sums), newest first, of those that fit `wanted`: `kind`, `status`, `q` (in the name)."""
+    """Rows (run, its sums), newest first, of those that fit `wanted`: `kind`, `status`, `q` (in the name).
+
+    Runs that belong to another (an evolution's plays and evaluations, pools) are on that one's page, and
+    listed here only where `kind`, `q` or `all` asks for more.
+    """
     query = select(*LIGHT, Run.created_at, Run.finished_at)
+    if not any(wanted.get(name) for name in ("kind", "q", "all")):
+        query = query.where(Run.parent_id.is_(None))
     if wanted.get("kind"):
         query = query.where(Run.kind == wanted["kind"])
     if wanted.get("status"):

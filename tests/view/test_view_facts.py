@@ -15,7 +15,7 @@ from sparring.graphs.report import report
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Episode, Event, Message, Reward, Run, Turn
 from sparring.view.facts import Facts
-from sparring.view.runs import episode_list, sums_of
+from sparring.view.runs import children, episode_list, run_list, sums_of
 
 TASKS = [{"id": f"t{number}", "question": f"{number} + 1?", "answer": str(number + 1)} for number in range(6)]
 
@@ -224,3 +224,18 @@ def test_payloads_that_are_none_of_ours(memory: str, journal: Journal, facts: Fa
     journal.execute(update(Message).values(content=7))
     facts.look()
     assert facts.ready and {row["correct"] for row in facts.ask("SELECT correct FROM facts")} == {None}
+
+
+def test_runs_of_another_run_are_listed_when_asked_for(journal: Journal, facts: Facts) -> None:
+    given = {"kind": "play", "protocol": "test", "config": {}, "seed": 0}
+    journal.drive("mother", **given).finish("done")
+    journal.drive("child", **given, parent="mother").finish("done")
+    for asked, names in (
+        ({}, {"mother"}),
+        ({"status": "done"}, {"mother"}),
+        ({"all": "1"}, {"mother", "child"}),
+        ({"kind": "play"}, {"mother", "child"}),
+        ({"q": "child"}, {"child"}),
+    ):
+        assert {row.id for row, _ in run_list(journal, facts, asked, 1).rows} == names
+    assert [row.id for row in children(journal, "mother")] == ["child"]
