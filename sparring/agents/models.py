@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -226,7 +227,7 @@ def checkpoint_hash(path: str | Path) -> str:
         return note.read_text()
     digest = _digest_weights(Path(path))
     note.parent.mkdir(parents=True, exist_ok=True)
-    part = note.with_suffix(f".{os.getpid()}")
+    part = note.with_suffix(f".{secrets.token_hex(4)}")  # others may write the same note, threads of ours too
     part.write_text(digest)
     part.replace(note)
     return digest

@@ -65,6 +65,8 @@ def protocol_name(protocol: str | type[Protocol]) -> str:
     Raises:
         UserError: a class that no other process could find.
     """
+    from sparring.graphs.protocol import Protocol
+
     if not (isinstance(protocol, type) and issubclass(protocol, Protocol)):
         return protocol  # `make_protocol` says what is wrong with it
     spec = spec_of(protocol)

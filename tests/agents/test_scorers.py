@@ -199,7 +199,7 @@ def test_every_scorer_is_made_by_name_and_says_what_it_lacks() -> None:
         ("judge?x", "name=value"),
         ("judge:x", "only `orm:` and `prm:` name a model"),
         ("jugde", "module:Class"),
-        ("nothing_there:X", "cannot be imported .ModuleNotFoundError"),
+        ("nothing_there:X", "there is no module `nothing_there`"),
         ("pathlib:Path", "is no subclass of `sparring.graphs.scorers.base.Scorer`"),
         ("sparring.graphs.scorers.base:Scorer", "does not define name, kind, score"),
         ("sparring.graphs.scorers.oracle:Oracle?x=1", "`x`"),

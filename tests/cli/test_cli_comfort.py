@@ -139,6 +139,7 @@ def test_every_command_that_shows_something_has_json() -> None:
         "sparring resume",
         "sparring view",
         "sparring models pull",  # prints a path
+        "sparring memory trace",  # OTLP/JSON lines
     }
 
 

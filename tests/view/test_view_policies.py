@@ -173,7 +173,7 @@ def test_only_a_family_that_branches_is_drawn_and_a_large_one_is_folded() -> Non
     drawn = family([*line(0, 200, None), *line(200, 300, 100)], heads)
     assert drawn is not None
     for label in ("@0", "@100", "@150 live", "@199", "@299 training"):
-        assert f">{label}</text>" in drawn
-    assert drawn.count("<rect") == 5 and drawn.count("edge choice") == 4
+        assert f">{label}</text>" in drawn.inside
+    assert drawn.inside.count("<rect") == 5 and drawn.inside.count("edge choice") == 4
     broom = [*line(0, 2, None), *({"number": n, "parent": 1} for n in range(2, 200))]
     assert family(broom, {"live": 0, "training": 0}) is None, "too many to be seen"
