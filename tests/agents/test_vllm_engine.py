@@ -24,6 +24,7 @@ from vllm_support import ask, behaviour
 
 pytest.importorskip("vllm", reason="vLLM is not installed here: make test-vllm")
 
+import sparring
 from sparring.agents.engines.base import ContextExceeded, PolicyVersion, ScoreRequest
 from sparring.agents.engines.layer import ManagedEngine
 from sparring.agents.engines.registry import make_engine
@@ -239,6 +240,18 @@ async def test_a_policy_that_could_not_be_served_is_refused_before_it_learns():
             _playable(member)
 
 
+class EveryOther(sparring.RewardFunction):
+    """Something to learn from whatever is drawn: vLLM has no seeds here, and all answers may be wrong."""
+
+    name = "every-other"
+    version = "1"
+
+    def rewards(self, episode):
+        return [
+            sparring.Paid(turn.id, float(place % 2), "its turn") for place, turn in enumerate(episode.turns)
+        ]
+
+
 async def test_a_policy_learns_from_what_it_says_through_vllm(smol_embedded, tmp_path):
     tasks = [
         {"id": f"{n}", "question": f"{n} + 1 =", "answer": str(n + 1), "check": "math"} for n in range(2)
@@ -248,7 +261,7 @@ async def test_a_policy_learns_from_what_it_says_through_vllm(smol_embedded, tmp
     spec = "vllm:smollm2-135m?dtype=float32&kv_cache_gib=0.5&max_model_len=512&enforce_eager=on"
     learns = {
         "roles": ["solver"],
-        "reward": "verifier",
+        "reward": EveryOther,
         "loss": {"name": "reinforce++", "entropy_bonus": 0.01},
     }
     config = {
