@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import asynccontextmanager
+from functools import wraps
 from types import MappingProxyType
 from typing import Any
 
@@ -90,6 +91,16 @@ class Viewer:
             "version": __version__,
         }
         return Text(self.templates.get_template(template).render(context | values, path=request.url.path))
+
+    def at(self, path: str, show: Show) -> Route:
+        """A page at its address; while it is made nothing else is read."""
+
+        @wraps(show)
+        def shown(request: Request) -> Response:
+            with self.facts.waiting():
+                return show(request)
+
+        return Route(path, shown)
 
     # --- pages ------------------------------------------------------------------------------------------
 
@@ -244,14 +255,14 @@ def make_app(journal: Journal, name: str, token: str, port: int) -> ASGIApp:
 
     pages = Starlette(
         routes=[
-            Route("/", viewer.runs),
-            Route("/run", viewer.run),
-            Route("/episode", viewer.episode),
-            Route("/policies", viewer.policies),
-            Route("/policy", viewer.policy),
-            Route("/version", viewer.version),
-            Route("/update", viewer.update),
-            Route("/blob/{hash}", viewer.blob),
+            viewer.at("/", viewer.runs),
+            viewer.at("/run", viewer.run),
+            viewer.at("/episode", viewer.episode),
+            viewer.at("/policies", viewer.policies),
+            viewer.at("/policy", viewer.policy),
+            viewer.at("/version", viewer.version),
+            viewer.at("/update", viewer.update),
+            viewer.at("/blob/{hash}", viewer.blob),
             Mount("/static", StaticFiles(packages=[("sparring.view", "static")])),
         ],
         exception_handlers={SparringError: viewer.wrong, HTTPException: viewer.wrong},

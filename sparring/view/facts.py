@@ -11,9 +11,9 @@ import json
 import logging
 import sqlite3
 import threading
-import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -27,8 +27,12 @@ from sparring.memory.schema import Agent, Episode, Event, Reward, Run, Task, Tur
 logger = logging.getLogger(__name__)
 LOOK_S = 1.0
 """How often the journal is looked at for what is new."""
-AHEAD = 200
+AHEAD = 40
 """Episodes read at once; between two such reads the pages have their turn."""
+PATIENCE_S = 0.5
+"""The longest wait for pages to be made."""
+ANSWERS = 512
+"""Queries whose rows are kept."""
 BLOCK = 16 * 4096
 """Ids are handed out in blocks of 4,096: the newest rows need not have the highest, so many are looked at
 again."""
@@ -65,7 +69,13 @@ class Facts:
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
         self._database.row_factory = sqlite3.Row
         self._database.executescript(TABLE)
-        self._guard = threading.Lock()
+        self._guard, self._counting = threading.Lock(), threading.Lock()
+        self._answers: dict[tuple[Any, ...], list[sqlite3.Row]] = {}
+        self._state = 0
+        """The table's number of changes when those were read."""
+        self._pages = 0
+        self._idle = threading.Event()
+        self._idle.set()
         self._roles: dict[str, str] = {}
         self._unfinished: dict[int, str] = {}
         """Number -> run of those that may still change: a failed one is played again when its run goes on."""
@@ -94,10 +104,29 @@ class Facts:
     def ready(self) -> bool:
         return self.known >= self.total
 
-    def ask(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[sqlite3.Row]:
-        """Rows of a query over the table `facts`."""
+    def ask(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """Rows of a query over the table `facts`; the same ones again until the table changes."""
+        key = (query, *values)
         with self._guard:
-            return self._database.execute(query, values).fetchall()
+            if self._state != self._database.total_changes or len(self._answers) >= ANSWERS:
+                self._answers, self._state = {}, self._database.total_changes
+            if key not in self._answers:
+                self._answers[key] = self._database.execute(query, values).fetchall()
+            return self._answers[key]
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While a page is made: reading waits, or both would share one interpreter."""
+        with self._counting:
+            self._pages += 1
+            self._idle.clear()
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._pages -= 1
+                if not self._pages:
+                    self._idle.set()
 
     def look(self) -> None:
         """Read what is new, or was open at the last look."""
@@ -111,7 +140,7 @@ class Facts:
                 return
             self._read(part)
             self.known = self.ask("SELECT count(*) FROM facts")[0][0]
-            time.sleep(0.001)
+            self._idle.wait(PATIENCE_S)
         self._runs = runs
         self._pay(int(paid[0]), int(paid[1] or 0))
 

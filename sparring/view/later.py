@@ -8,7 +8,7 @@ from concurrent.futures import TimeoutError as NotYet
 from threading import Lock
 from typing import Any
 
-WAIT_S = 0.12
+WAIT_S = 0.05
 """How long a page waits for it."""
 MOST = 64
 """Values kept, the oldest go first."""
