@@ -19,7 +19,7 @@ from sparring.memory.writer import Writer
 START = multiprocessing.get_context("forkserver")
 TEXT = 4000
 """Characters of a reply; an episode is six of them."""
-FINISHED_KB, AT_ONCE_KB = 12, 800
+FINISHED_KB, AT_ONCE_KB = 30, 800
 """At most: of a finished episode, and of one that is played."""
 
 
