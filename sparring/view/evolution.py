@@ -159,20 +159,18 @@ def _choices(story: Story) -> list[Mapping[str, Any]]:
 def update_list(journal: Journal, run: str, query: Mapping[str, str], page: int) -> Mapping[str, Any]:
     """`updates`: rows of a run's updates, newest first, with the versions' numbers and how many turns."""
     total = int(journal.read(select(func.count()).select_from(Update).where(Update.run_id == run))[0][0])
-    page = min(max(1, page), max(1, -(-total // PAGE)))
     turns = select(func.count()).where(UpdateTurn.update_id == Update.id).scalar_subquery()
     old, new = (PolicyVersion.__table__.alias(name).c for name in ("old", "new"))
     columns = (Update.id, Update.policy, Update.step, Update.status, Update.metrics, Update.created_at)
-    rows = journal.read(
+    rows = (
         select(*columns, old.number.label("old"), new.number.label("new"), turns.label("turns"))
         .outerjoin(old.id.table, old.id == Update.from_version_id)
         .outerjoin(new.id.table, new.id == Update.to_version_id)
         .where(Update.run_id == run)
         .order_by(Update.step.desc(), Update.policy)
-        .offset((page - 1) * PAGE)
         .limit(PAGE)
     )
-    return {"updates": Page(rows, total, page)}
+    return {"updates": Page.of(total, page, lambda start: journal.read(rows.offset(start)))}
 
 
 # --- archives -------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from sparring.errors import UserError
 from sparring.graphs.policies import told_of
 from sparring.memory.journal import Journal
-from sparring.memory.policies import Known, Step, Trained, Version, by_id, find, heads, policies, trained_on
+from sparring.memory.policies import Known, Step, Version, by_id, find, heads, policies, trained_on
 from sparring.memory.schema import PolicyVersion, Update, UpdateTurn
 from sparring.memory.updates import UpdateRow, update_by_id
 from sparring.view.drawing import Drawing, render
@@ -37,8 +37,7 @@ def _holds(known: Known, words: str) -> bool:
 
 def cut_page(rows: Sequence[Any], page: int) -> Page:
     """A part of what is all at hand."""
-    page = min(max(1, page), max(1, -(-len(rows) // PAGE)))
-    return Page(rows[(page - 1) * PAGE : page * PAGE], len(rows), page)
+    return Page.of(len(rows), page, lambda start: rows[start : start + PAGE])
 
 
 @dataclass(frozen=True)
@@ -148,13 +147,12 @@ def read_update(journal: Journal, update: int, page: int) -> Learned:
     row = update_by_id(journal, update)
     counted = select(func.count()).select_from(UpdateTurn).where(UpdateTurn.update_id == update)
     total = int(journal.read(counted)[0][0])
-    page = min(max(1, page), max(1, -(-total // PAGE)))
-    turns: list[Trained] = trained_on(journal, update, limit=PAGE, offset=(page - 1) * PAGE)
+    turns = Page.of(total, page, lambda start: trained_on(journal, update, limit=PAGE, offset=start))
     old, new = (
         None if version is None or journal.version_row(version) is None else by_id(journal, version)
         for version in (row.from_version_id, row.to_version_id)
     )
-    return Learned(row, old, new, Page(turns, total, page))
+    return Learned(row, old, new, turns)
 
 
 def whole(text: str, what: str, digits: int = 9) -> int:

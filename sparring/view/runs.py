@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,11 +48,17 @@ class Page:
     total: int
     number: int
     """From 1."""
-    size: int = PAGE
+
+    @classmethod
+    def of(cls, total: int, number: int, read: Callable[[int], Iterable[Any]]) -> Page:
+        """The part of this number, or the nearest that there is; `read` gives its rows from a place on."""
+        made = cls((), total, 1)
+        number = min(max(1, number), made.last)
+        return cls(read((number - 1) * PAGE), total, number)
 
     @property
     def last(self) -> int:
-        return max(1, -(-self.total // self.size))
+        return max(1, -(-self.total // PAGE))
 
 
 @dataclass(frozen=True)
@@ -85,10 +91,14 @@ def run_list(journal: Journal, facts: Facts, wanted: Mapping[str, str], page: in
     if wanted.get("q"):
         query = query.where(or_(_holds(Run.id, wanted["q"]), _holds(Run.protocol, wanted["q"])))
     total = int(journal.read(select(func.count()).select_from(query.subquery()))[0][0])
-    page = min(max(1, page), max(1, -(-total // PAGE)))
-    rows = journal.read(query.order_by(Run.created_at.desc(), Run.id).offset((page - 1) * PAGE).limit(PAGE))
-    sums = sums_of(facts, [row.id for row in rows])
-    return Page([(row, sums[row.id]) for row in rows], total, page)
+    query = query.order_by(Run.created_at.desc(), Run.id).limit(PAGE)
+
+    def read(start: int) -> list[Any]:
+        rows = journal.read(query.offset(start))
+        sums = sums_of(facts, [row.id for row in rows])
+        return [(row, sums[row.id]) for row in rows]
+
+    return Page.of(total, page, read)
 
 
 def sums_of(facts: Facts, runs: Sequence[str]) -> dict[str, Sums]:
@@ -138,14 +148,18 @@ def episode_list(journal: Journal, facts: Facts, run: str, wanted: Mapping[str, 
         where.append("reward IS NOT NULL")
     fits = " AND ".join(where)
     total = facts.ask(f"SELECT count(*) FROM facts WHERE {fits}", values)[0][0]
-    page = min(max(1, page), max(1, -(-total // PAGE)))
     order = ORDERS.get(wanted.get("sort", ""), ORDERS["order"])
-    rows = facts.ask(
-        f"SELECT * FROM facts WHERE {fits} ORDER BY {order} LIMIT {PAGE} OFFSET {(page - 1) * PAGE}", values
-    )
-    query = select(Episode.number, Episode.outcome).where(Episode.number.in_([row["number"] for row in rows]))
-    outcomes = {row.number: row.outcome for row in journal.read(query)}
-    return Page([(row, outcomes.get(row["number"]) or {}) for row in rows], total, page)
+
+    def read(start: int) -> list[Any]:
+        rows = facts.ask(
+            f"SELECT * FROM facts WHERE {fits} ORDER BY {order} LIMIT {PAGE} OFFSET {start}", values
+        )
+        numbers = [row["number"] for row in rows]
+        query = select(Episode.number, Episode.outcome).where(Episode.number.in_(numbers))
+        outcomes = {row.number: row.outcome for row in journal.read(query)}
+        return [(row, outcomes.get(row["number"]) or {}) for row in rows]
+
+    return Page.of(total, page, read)
 
 
 def all_episodes(journal: Journal, facts: Facts, run: str) -> Iterator[Any]:

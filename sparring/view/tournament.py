@@ -108,15 +108,15 @@ def match_list(journal: Journal, run: str, query: Mapping[str, str], page: int) 
     if one or other:
         fits.append(Match.players.in_([{first: one, second: other}, {first: other, second: one}]))
     total = int(journal.read(select(func.count()).select_from(Match).where(*fits))[0][0])
-    page = min(max(1, page), max(1, -(-total // PAGE)))
     columns = (Match.position, Match.players, Match.result, Match.status, Episode.id, Task.name)
-    query_rows = (
+    rows = (
         select(*columns)
         .outerjoin(Episode, Episode.number == Match.episode_number)
         .outerjoin(Task, Task.id == Episode.task_id)
         .where(*fits)
         .order_by(Match.position)
+        .limit(PAGE)
     )
-    rows = journal.read(query_rows.offset((page - 1) * PAGE).limit(PAGE))
+    matches = Page.of(total, page, lambda start: journal.read(rows.offset(start)))
     pair = {"one": one, "other": other} if one or other else {}
-    return {"matches": Page(rows, total, page), "rivals": rivals, "pair": pair}
+    return {"matches": matches, "rivals": rivals, "pair": pair}
