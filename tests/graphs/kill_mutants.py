@@ -85,7 +85,7 @@ def closes_before_the_verdict() -> None:
         self: Any, status: Any, outcome: Any = None, error: Any = None, verdict: Any = None
     ) -> None:
         await close(self, status, outcome, error)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)  # long enough to be looked at on a busy machine too
         await close(self, status, outcome, error, verdict)
 
     EpisodeHandle.close = apart  # type: ignore[method-assign]  # as above
