@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from sparring import cli
+from sparring.cli import boundary
 
 TASKS, CONCURRENCY, CALLS = 40, 4, 6
 ENGINE = "scripted:hash?delay_s=0.03&call_log=calls.jsonl"
@@ -103,11 +104,11 @@ def test_a_signal_that_comes_twice_at_once_is_one_stop(monkeypatch: pytest.Monke
     """`timeout` signals the process, and then the group that it is in; a second stop in earnest counts."""
     stops: list[int] = []
     signal.signal(signal.SIGINT, lambda number, _: stops.append(number))
-    with cli._terminable():
+    with boundary._terminable():
         for _ in range(2):
             signal.raise_signal(signal.SIGTERM)
         assert stops == [signal.SIGINT]
-        monkeypatch.setattr(cli, "ONE_STOP_S", 0.0)
+        monkeypatch.setattr(boundary, "ONE_STOP_S", 0.0)
         signal.raise_signal(signal.SIGTERM)
         assert len(stops) == 2
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from sparring import cli_complete as complete
-from sparring.cli_options import DEFAULT_MEMORY, Json, Memory, RunName
-from sparring.cli_trace import trace
+from sparring.cli import complete
+from sparring.cli.options import DEFAULT_MEMORY, Json, Memory, RunName
+from sparring.cli.trace import trace
 from sparring.errors import UserError
 from sparring.graphs.console import check_out, existing, shown, write_lines
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparring.cli_options import DEFAULT_MEMORY, Json, MaxRunCost, MaxRunTokens, Memory, Quiet, budget_of
+from sparring.cli.options import DEFAULT_MEMORY, Json, MaxRunCost, MaxRunTokens, Memory, Quiet, budget_of
 from sparring.graphs.console import check_out, conduct, lasting, write_lines
 
 if TYPE_CHECKING:

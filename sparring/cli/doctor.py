@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sparring import cli_complete as complete
-from sparring.cli_options import DEFAULT_MEMORY, Json, Memory
+from sparring.cli import complete
+from sparring.cli.options import DEFAULT_MEMORY, Json, Memory
 from sparring.graphs.console import Incomplete, write_lines
 
 

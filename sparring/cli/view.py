@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sparring.cli_options import DEFAULT_MEMORY, Memory
+from sparring.cli.options import DEFAULT_MEMORY, Memory
 from sparring.errors import UserError
 from sparring.graphs.console import check_out, existing
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from sparring.cli_options import (
+from sparring.cli.options import (
     DEFAULT_MEMORY,
     Json,
     MaxRunCost,

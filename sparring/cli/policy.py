@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparring import cli_complete as complete
-from sparring.cli_options import DEFAULT_MEMORY, Json, Memory, PolicyName, Quiet, Tasks
+from sparring.cli import complete
+from sparring.cli.options import DEFAULT_MEMORY, Json, Memory, PolicyName, Quiet, Tasks
 from sparring.errors import UserError, unknown
 from sparring.graphs.console import Interrupted, existing, write_lines
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparring import cli_complete as complete
+from sparring.cli import complete
 
 if TYPE_CHECKING:
     from sparring.agents.engines.budget import Budget

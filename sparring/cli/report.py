@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparring import cli_complete as complete
-from sparring.cli_options import DEFAULT_MEMORY, Json, Memory, RunName
+from sparring.cli import complete
+from sparring.cli.options import DEFAULT_MEMORY, Json, Memory, RunName
 from sparring.graphs.console import existing, write_lines
 
 if TYPE_CHECKING:

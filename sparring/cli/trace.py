@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from sparring.cli_options import DEFAULT_MEMORY, Memory, RunName
+from sparring.cli.options import DEFAULT_MEMORY, Memory, RunName
 from sparring.errors import UserError
 from sparring.graphs.console import check_out, existing, write_lines
 
