@@ -10,8 +10,11 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
+
+from sparring.graphs.catalogue import make_protocol
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -34,6 +37,16 @@ def test_drawings_are_those_of_the_compiled_protocols(drawn: ModuleType) -> None
     assert set(wanted) == set(drawn.GRAPHS.glob("*.svg"))
     stale = [path.name for path, text in wanted.items() if path.read_text(encoding="utf-8") != text]
     assert not stale, f"python scripts/draw_graphs.py draws {stale} anew"
+
+
+def test_drawings_are_pictures(drawn: ModuleType) -> None:
+    """Well-formed SVG files that show their nodes: a browser shows nothing of anything else."""
+    for path in drawn.GRAPHS.glob("*.svg"):
+        root = ElementTree.parse(path).getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg", path.name
+        shown = {text.text for text in root.iter("{http://www.w3.org/2000/svg}text")}
+        nodes = make_protocol(path.stem, drawn.NEEDED.get(path.stem)).compile().get_graph().nodes
+        assert shown == {key.strip("_") for key in nodes}, path.name
 
 
 def test_tables_of_options_are_those_of_the_classes(drawn: ModuleType) -> None:
