@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import typer
 
+from sparring import cli
 from sparring.graphs.catalogue import make_protocol
 
 ROOT = Path(__file__).parents[1]
@@ -92,6 +95,36 @@ def test_every_name_and_file_that_is_named_exists() -> None:
             if "CONFIG" not in file and not file.startswith("examples/swe/build/"):
                 assert (ROOT / file).exists(), f"{path.name}: {file}"
     assert named > 30, "the map names functions"
+
+
+def commands_of(text: str) -> Iterator[list[str]]:
+    """The words after `sparring` of every command in a page's blocks and code spans."""
+    shown = [block.replace("\\\n", " ") for block in re.findall(r"```(?:sh)?\n(.*?)```", text, re.DOTALL)]
+    shown += [" ".join(span.split()) for span in re.findall(r"`(sparring [^`]+)`", text)]
+    for line in "\n".join(shown).splitlines():
+        for part in re.split(r"&&|\|", re.sub(r"(^|\s)#.*", "", line)):
+            found = re.match(r"\s*(?:[$.\w-]*\s)*?(?:\S*/|-m )?sparring ((?!examples).*)", part)
+            if found and "pip" not in part:
+                yield re.findall(r"\"[^\"]*\"|'[^']*'|\S+", found[1])
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES], ids=lambda page: page.name)
+def test_commands_and_options_that_are_shown_exist(page: Path) -> None:
+    for words in commands_of(page.read_text(encoding="utf-8")):
+        command: Any = typer.main.get_command(cli.app)
+        known = {"--help", "--install-completion"}
+        rest = iter(words)
+        while hasattr(command, "commands"):
+            name = next(rest)
+            if name in known:
+                return
+            assert name in command.commands, f"sparring {' '.join(words)}"
+            command = command.commands[name]
+        known |= {option for parameter in command.params for option in parameter.opts + parameter.secondary_opts}
+        for word in rest:
+            option = word.strip("[]()").split("=")[0]
+            if re.match(r"--?[a-z]", option):
+                assert option in known, f"sparring {' '.join(words)}"
 
 
 class Loads(HTMLParser):
