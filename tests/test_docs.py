@@ -79,6 +79,8 @@ def test_steps_of_a_recipe_are_nodes_of_the_graph(drawn: ModuleType) -> None:
         nodes = "".join(drawn.drawing(name) for name in re.findall(r"graphs/(\w+)\.svg", text))
         for step in re.findall(r"^\d+\. `(\w+)`[:,]", text, re.MULTILINE):
             assert f">{step}<" in nodes, f"{path.name}: no node `{step}`"
+        for node in set(re.findall(r">(\w+)</text>", nodes)) - {"start", "end"}:
+            assert f"`{node}`" in text, f"{path.name} says nothing of node `{node}`"
 
 
 def test_every_name_and_file_that_is_named_exists() -> None:
@@ -108,7 +110,9 @@ def commands_of(text: str) -> Iterator[list[str]]:
                 yield re.findall(r"\"[^\"]*\"|'[^']*'|\S+", found[1])
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES], ids=lambda page: page.name
+)
 def test_commands_and_options_that_are_shown_exist(page: Path) -> None:
     for words in commands_of(page.read_text(encoding="utf-8")):
         command: Any = typer.main.get_command(cli.app)
@@ -120,7 +124,9 @@ def test_commands_and_options_that_are_shown_exist(page: Path) -> None:
                 return
             assert name in command.commands, f"sparring {' '.join(words)}"
             command = command.commands[name]
-        known |= {option for parameter in command.params for option in parameter.opts + parameter.secondary_opts}
+        known |= {
+            option for parameter in command.params for option in parameter.opts + parameter.secondary_opts
+        }
         for word in rest:
             option = word.strip("[]()").split("=")[0]
             if re.match(r"--?[a-z]", option):
