@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import pytest
 import typer
 
-from sparring import cli
+from sparring import cli, make_engine
 from sparring.graphs.catalogue import make_protocol
 
 ROOT = Path(__file__).parents[1]
@@ -131,6 +131,14 @@ def test_commands_and_options_that_are_shown_exist(page: Path) -> None:
             option = word.strip("[]()").split("=")[0]
             if re.match(r"--?[a-z]", option):
                 assert option in known, f"sparring {' '.join(words)}"
+
+
+def test_servers_that_are_shown_are_specs_of_engines() -> None:
+    shown = "".join(page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *PAGES])
+    specs = set(re.findall(r"(?<![(<])https?://[^\s`\"')]*#[^\s`\"')]*", shown))
+    assert len(specs) > 5
+    for spec in specs:
+        make_engine(spec)
 
 
 class Loads(HTMLParser):
