@@ -44,7 +44,7 @@ def drawing(name: str) -> str:
     drawn = draw(name, NEEDED.get(name))
     if drawn is None:
         raise SystemExit(f"protocol `{name}` cannot be drawn: does it need options (NEEDED)?")
-    return str(drawn).replace("<defs>", f"{STYLE}<defs>", 1) + "\n"
+    return str(drawn.__html__()).replace("<defs>", f"{STYLE}<defs>", 1) + "\n"
 
 
 def drawings() -> dict[Path, str]:

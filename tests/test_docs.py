@@ -5,13 +5,19 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
+import typer
+
+from sparring import cli, make_engine
+from sparring.graphs.catalogue import make_protocol
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -34,6 +40,16 @@ def test_drawings_are_those_of_the_compiled_protocols(drawn: ModuleType) -> None
     assert set(wanted) == set(drawn.GRAPHS.glob("*.svg"))
     stale = [path.name for path, text in wanted.items() if path.read_text(encoding="utf-8") != text]
     assert not stale, f"python scripts/draw_graphs.py draws {stale} anew"
+
+
+def test_drawings_are_pictures(drawn: ModuleType) -> None:
+    """Well-formed SVG files that show their nodes: a browser shows nothing of anything else."""
+    for path in drawn.GRAPHS.glob("*.svg"):
+        root = ElementTree.parse(path).getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg", path.name
+        shown = {text.text for text in root.iter("{http://www.w3.org/2000/svg}text")}
+        nodes = make_protocol(path.stem, drawn.NEEDED.get(path.stem)).compile().get_graph().nodes
+        assert shown == {key.strip("_") for key in nodes}, path.name
 
 
 def test_tables_of_options_are_those_of_the_classes(drawn: ModuleType) -> None:
@@ -63,6 +79,8 @@ def test_steps_of_a_recipe_are_nodes_of_the_graph(drawn: ModuleType) -> None:
         nodes = "".join(drawn.drawing(name) for name in re.findall(r"graphs/(\w+)\.svg", text))
         for step in re.findall(r"^\d+\. `(\w+)`[:,]", text, re.MULTILINE):
             assert f">{step}<" in nodes, f"{path.name}: no node `{step}`"
+        for node in set(re.findall(r">(\w+)</text>", nodes)) - {"start", "end"}:
+            assert f"`{node}`" in text, f"{path.name} says nothing of node `{node}`"
 
 
 def test_every_name_and_file_that_is_named_exists() -> None:
@@ -79,6 +97,48 @@ def test_every_name_and_file_that_is_named_exists() -> None:
             if "CONFIG" not in file and not file.startswith("examples/swe/build/"):
                 assert (ROOT / file).exists(), f"{path.name}: {file}"
     assert named > 30, "the map names functions"
+
+
+def commands_of(text: str) -> Iterator[list[str]]:
+    """The words after `sparring` of every command in a page's blocks and code spans."""
+    shown = [block.replace("\\\n", " ") for block in re.findall(r"```(?:sh)?\n(.*?)```", text, re.DOTALL)]
+    shown += [" ".join(span.split()) for span in re.findall(r"`(sparring [^`]+)`", text)]
+    for line in "\n".join(shown).splitlines():
+        for part in re.split(r"&&|\|", re.sub(r"(^|\s)#.*", "", line)):
+            found = re.match(r"\s*(?:[$.\w-]*\s)*?(?:\S*/|-m )?sparring ((?!examples).*)", part)
+            if found and "pip" not in part:
+                yield re.findall(r"\"[^\"]*\"|'[^']*'|\S+", found[1])
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES], ids=lambda page: page.name
+)
+def test_commands_and_options_that_are_shown_exist(page: Path) -> None:
+    for words in commands_of(page.read_text(encoding="utf-8")):
+        command: Any = typer.main.get_command(cli.app)
+        known = {"--help", "--install-completion"}
+        rest = iter(words)
+        while hasattr(command, "commands"):
+            name = next(rest)
+            if name in known:
+                return
+            assert name in command.commands, f"sparring {' '.join(words)}"
+            command = command.commands[name]
+        known |= {
+            option for parameter in command.params for option in parameter.opts + parameter.secondary_opts
+        }
+        for word in rest:
+            option = word.strip("[]()").split("=")[0]
+            if re.match(r"--?[a-z]", option):
+                assert option in known, f"sparring {' '.join(words)}"
+
+
+def test_servers_that_are_shown_are_specs_of_engines() -> None:
+    shown = "".join(page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *PAGES])
+    specs = set(re.findall(r"(?<![(<])https?://[^\s`\"')]*#[^\s`\"')]*", shown))
+    assert len(specs) > 5
+    for spec in specs:
+        make_engine(spec)
 
 
 class Loads(HTMLParser):

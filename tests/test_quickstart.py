@@ -93,6 +93,7 @@ def test_quickstart(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     turns = re.findall(r"^[01]/solver\.[012] solver ", capsys.readouterr().out, re.MULTILINE)
     assert len(turns) == 6, "three agents, two rounds"
     assert "self-consistency, equal" in said
+    assert re.search(r"^killed$", said, re.MULTILINE), "the run was not over when it was killed"
     assert len((folder / "killed.jsonl").read_text().splitlines()) == 24
     assert re.search(r"solver@1 ", said), "the lineage of the version that one step made"
 
