@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from sparring import __version__
 from sparring.cli.compare import compare
 from sparring.cli.doctor import doctor
 from sparring.cli.memory import memory_app
@@ -22,6 +25,16 @@ for command in (play, resume, report, view, evolve, tournament, compare, swe, re
     app.command()(command)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"sparring {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def about() -> None:
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="The version.")
+    ] = False,
+) -> None:
     """Language-model agents debate, criticise and refine; every word goes into a journal."""

@@ -90,6 +90,7 @@ async def test_objects_and_functions() -> None:
         ("http://me:pw@127.0.0.1/v1#m", "hold no password"),
         ("http://127.0.0.1:9/v1,ftp://x#m", "`ftp://x` must start with http"),
         ("http://127.0.0.1:9/v1#m?api_key=sk-1", "would end up in the journal"),
+        ("http://127.0.0.1:9/v1?rpm=60#m", r"options stand behind the model's name: URL#MODEL\?name=value"),
         ("langchain:openai", "name provider and model"),
     ],
 )

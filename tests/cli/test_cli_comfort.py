@@ -15,7 +15,7 @@ from typing import Any
 import cli_page
 import pytest
 
-from sparring import cli
+from sparring import __version__, cli
 from sparring.memory.journal import Journal
 from sparring.memory.shipped import shipped_tasks
 
@@ -223,6 +223,11 @@ def test_two_runs_by_command(folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert "only in a: 2 tasks (t4, t5)" in said and "cannot be told from `a`" in said
     assert cli.main(["report", "a", "nope"]) == 2
     assert "unknown run `nope`; known: a, b" in capsys.readouterr().err
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"sparring {__version__}\n"
 
 
 def test_a_narrow_screen_without_colour_and_a_reader_that_leaves(folder: Path) -> None:

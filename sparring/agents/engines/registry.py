@@ -289,6 +289,8 @@ def _sorted(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _split(spec: str) -> tuple[str, dict[str, str]]:
     name, _, query = spec.strip().partition("?")
+    if "#" in query:
+        raise UserError(f"engine `{spec}`: options stand behind the model's name: URL#MODEL?name=value")
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError as error:
