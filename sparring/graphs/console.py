@@ -175,7 +175,7 @@ def conduct(
 
 
 def run_aside(work: Coroutine[Any, Any, T]) -> T:
-    """What a coroutine comes to. What users' functions (tools, rewards) print meanwhile goes to standard error:
+    """What a coroutine comes to. What tools and rewards print meanwhile goes to standard error:
     standard output belongs to results. A working folder that they left is gone back to."""
     here = Path.cwd()
     with redirect_stdout(sys.stderr), _descriptor_aside():

@@ -96,6 +96,22 @@ async def test_what_is_no_server_is_named(command: str, said: str, monkeypatch: 
             pass
 
 
+def test_what_is_no_message_leaves_no_traceback() -> None:
+    """On standard error, where nobody set up logging, as on the command line."""
+    code = f"""
+import asyncio
+from sparring.tools.toolbox.specs import open_tools
+
+async def main():
+    async with open_tools([{f"mcp:sh -c 'echo garbage; exec {sys.executable} {SERVER}'"!r}]) as box:
+        print((await box.call("add", {{"a": 1, "b": 2}}))["result"])
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("3\n", "")
+
+
 async def test_a_server_that_cannot_be_started_again_fails_the_episode(tmp_path: Path) -> None:
     """The first start leaves a file, and with the file there is no second one."""
     once = tmp_path / "once"

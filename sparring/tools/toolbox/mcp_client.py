@@ -38,6 +38,9 @@ LONGEST_DESCRIPTION = 2000
 WORDS = 400
 """Characters of a server's last words that an error quotes."""
 _URL = ("http://", "https://")
+_NOBODY = logging.NullHandler()
+"""Keeps the library's log from standard error where nobody set up logging: a traceback for each line of a
+server's standard output that is no message."""
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 
 
@@ -59,7 +62,7 @@ class McpServer:
         self._kept: asyncio.Task[None] | None = None
         self._client: Client | None = None
         self._starting = asyncio.Lock()
-        self._said: IO[str] | None = None
+        self._said: IO[bytes] | None = None
 
     @staticmethod
     def check(spec: str) -> None:
@@ -175,8 +178,10 @@ class McpServer:
             where: Any = self.spec
             if not where.startswith(_URL):
                 command, *rest = _words(self.spec)
-                self._said = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # `close` closes it
-                where = stdio_client(StdioServerParameters(command=command, args=rest), self._said)
+                self._said = tempfile.TemporaryFile()  # noqa: SIM115  # `close` closes it
+                said: Any = self._said
+                where = stdio_client(StdioServerParameters(command=command, args=rest), said)
+                logging.getLogger("mcp").addHandler(_NOBODY)
             async with Client(where) as client:
                 if not ready.cancelled():
                     ready.set_result(client)
@@ -194,8 +199,9 @@ class McpServer:
         if self._said is None:
             return ""
         with suppress(OSError, ValueError):
-            self._said.seek(0)
-            if words := self._said.read().strip():
+            end = self._said.seek(0, os.SEEK_END)
+            self._said.seek(max(0, end - 4 * WORDS))  # it may have said gigabytes
+            if words := self._said.read().decode(errors="replace").strip():
                 return f"; it said last: {words[-WORDS:]}"
         return ""
 
