@@ -4,8 +4,8 @@
 
 A run, each of its episodes, turns and tool calls is a span. An episode and what is below it are a trace of
 their own, which links to the run's: a run has more episodes than any backend takes for one trace. What a span
-says is in `spans`. Exporting again gives the same spans; what has not ended yet is left out, and so is what was
-said, unless it is asked for.
+says is in `spans`. Exporting again gives the same spans; what has not ended yet is left out, and so is what
+was said, unless it is asked for.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ async def test_errors_and_verdicts(journal: Journal) -> None:
 
 
 async def test_tool_calls_are_spans(tmp_path: Path) -> None:
-    """Their times are their own; a name that no tool can have is the model's text, and so is what was given."""
+    """Their times are their own; a name that no tool can have is the model's text, as what was given is."""
     with Journal.open(tmp_path / "t.db") as journal:
         run = drive(journal)
         async with (episode := run.episode(TaskRecord("q1", "?", "4"), seats={})):
