@@ -56,9 +56,7 @@ def find_object(text: str) -> dict[str, Any]:
 
 def _loads(chunk: str) -> dict[str, Any]:
     try:
-        value = json.loads(
-            chunk, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
-        )
+        value = json.loads(chunk, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         raise ParseError("invalid_json", f"{error.msg} at character {error.pos}") from None
     except RecursionError:

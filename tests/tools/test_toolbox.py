@@ -222,7 +222,7 @@ def test_specs_that_are_none(wrong: Any, said: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("no_such_module:f", "No module named 'no_such_module'; the folder"),
+        ("no_such_module:f", "No module named 'no_such_module'; its module must be"),
         ("tool_functions:no_such", "module `tool_functions` has no `no_such`"),
         ("tool_functions:NOT_A_TOOL", "neither a function nor a `Tool`"),
         ("tool_functions:untyped", "has no type"),
@@ -237,6 +237,14 @@ def test_specs_that_are_none(wrong: Any, said: str) -> None:
 def test_tools_that_cannot_be_had(spec: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         check_tools([spec])
+
+
+def test_a_module_of_the_working_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a protocol's is; the installed command has a folder of its own in its place."""
+    (tmp_path / "tools_lying_here.py").write_text('def f(a: int) -> int:\n    """One."""\n    return a\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    check_tools(["tools_lying_here:f"])
 
 
 async def test_a_tool_of_ones_own_is_used_as_it_is() -> None:
