@@ -144,11 +144,12 @@ class McpServer:
         try:
             given = await client.call_tool(name, arguments)
         except MCPError as error:
-            if error.code != _CLOSED:
+            if error.code not in (_NO_SESSION if self.spec.startswith(_URL) else (_CLOSED,)):
                 raise Refused(f"{error.message}") from None
-            log.warning("%s ended during a call of `%s`%s", self.what, name, self._words())
+            what = "ended" if error.code == _CLOSED else f"said `{clipped(error.message, WORDS)}`"
+            log.warning("%s %s during a call of `%s`%s", self.what, what, name, self._words())
             await self._lost(client)
-            raise Refused(f"{self.what} ended during the call; the next one starts it anew") from None
+            raise Refused(f"{self.what} {what} during the call; the next one starts it anew") from None
         if given.is_error:
             raise Refused(_text(given))
         return _text(given)
@@ -208,6 +209,9 @@ class McpServer:
 
 _CLOSED = -32000
 """The library's code for a connection that has ended (`mcp_types.CONNECTION_CLOSED`)."""
+_NO_SESSION = (_CLOSED, -32600, -32603)
+"""Its codes for what a server answers over HTTP about a session that it has forgotten (404, mostly): it
+would answer every later call so."""
 
 
 def _words(spec: str) -> list[str]:
