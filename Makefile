@@ -50,7 +50,8 @@ test-postgres: $(READY) ## the journal's tests on a private PostgreSQL server (D
 	scripts/with_postgres.sh $(BIN)/python -m pytest -q tests/memory tests/graphs/test_kill.py
 
 test-ray: $(READY) ## two Ray nodes on this machine, workers and drivers that die, on a private PostgreSQL
-	scripts/with_postgres.sh $(BIN)/python -m pytest -q -m "" tests/graphs/test_workers.py tests/cluster/test_ray.py
+	scripts/with_postgres.sh $(BIN)/python -m pytest -q -m "" tests/graphs/test_workers.py \
+	  tests/cluster/test_ray.py tests/cluster/test_ray_tools.py
 
 test-docker: $(READY) ## containers, software tasks in them too, under a private daemon (Debian: docker.io, busybox-static; root)
 	scripts/with_docker.sh $(BIN)/python -m pytest -q -m "" tests/tools/test_sandbox_container.py \

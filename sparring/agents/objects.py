@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from math import isfinite
 from typing import Any, NoReturn
 
 from sparring.errors import SparringError
@@ -55,7 +56,7 @@ def find_object(text: str) -> dict[str, Any]:
 
 def _loads(chunk: str) -> dict[str, Any]:
     try:
-        value = json.loads(chunk, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(chunk, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         raise ParseError("invalid_json", f"{error.msg} at character {error.pos}") from None
     except RecursionError:
@@ -86,6 +87,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ParseError("bad_number", f"{name} is not a number")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    return value if isfinite(value) else _no_constant(digits)
 
 
 def _top_level(text: str) -> Iterator[str]:

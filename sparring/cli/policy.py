@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ import typer
 from sparring.cli import complete
 from sparring.cli.options import DEFAULT_MEMORY, Json, Memory, PolicyName, Quiet, Tasks
 from sparring.errors import UserError, unknown
-from sparring.graphs.console import Interrupted, existing, write_lines
+from sparring.graphs.console import Interrupted, existing, run_aside, write_lines
 
 if TYPE_CHECKING:
     from sparring.graphs.policies import Move
@@ -178,7 +177,7 @@ def measure(  # noqa: PLR0913 - the options of a command
     with Display(quiet) as display:
         playing = measured(memory, names, asked, before, after, on_progress=display)
         try:
-            rows = asyncio.run(playing)
+            rows = run_aside(playing)
         except KeyboardInterrupt:
             raise Interrupted("interrupted; the same command goes on where it was") from None
     if as_json:

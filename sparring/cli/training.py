@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -29,6 +28,7 @@ from sparring.graphs.console import (
     go_on,
     how_to,
     lasting,
+    run_aside,
     settings,
     write_lines,
 )
@@ -89,7 +89,7 @@ def evolve(
 
 def _to_its_end(playing: Coroutine[Any, Any, T], again: tuple[str, str, str]) -> T:
     try:
-        return asyncio.run(playing)
+        return run_aside(playing)
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; nothing is lost, go on with {how_to(*again)}") from None
     except BudgetSpent as spent:

@@ -13,15 +13,17 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from sparring.errors import BudgetSpent, UserError
 
 if TYPE_CHECKING:
     from sparring.graphs.display import Display
     from sparring.graphs.play import PlayResult
+
+T = TypeVar("T")
 
 
 class Interrupted(Exception):
@@ -156,7 +158,7 @@ def conduct(
         logger.setLevel(logging.INFO)
         logger.addHandler(notes)
         try:
-            result = asyncio.run(job(display))
+            result = run_aside(job(display))
         except KeyboardInterrupt:
             raise Interrupted(_interrupted(display, run, memory)) from None
         except BudgetSpent as spent:
@@ -170,6 +172,33 @@ def conduct(
         raise Incomplete(f"{lost}; try again with {how_to('resume', run, memory)}")
     if not quiet:
         print(f"run `{run}` is finished: {how_to('report', run, memory)}", file=sys.stderr)
+
+
+def run_aside(work: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine comes to. What tools and rewards print meanwhile goes to standard error:
+    standard output belongs to results. A working folder that they left is gone back to."""
+    here = Path.cwd()
+    with redirect_stdout(sys.stderr), _descriptor_aside():
+        try:
+            return asyncio.run(work)
+        finally:
+            os.chdir(here)
+
+
+@contextmanager
+def _descriptor_aside() -> Iterator[None]:
+    """As above for what child processes print, where there are both streams."""
+    try:
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # one is closed
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _lost(result: PlayResult) -> str:

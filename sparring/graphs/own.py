@@ -9,12 +9,12 @@ looked for where Python looks, and last in the working folder, which a command's
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from sparring.errors import SparringError, UserError, unknown
+from sparring.tools.modules import own_module
 
 
 def find_class(spec: str, base: type[Any], what: str) -> type[Any]:
@@ -74,15 +74,12 @@ def _script(kind: type[Any]) -> str:
 
 
 def _module(name: str, which: str) -> ModuleType:
-    here = str(Path.cwd())
-    if not {"", here} & set(sys.path):
-        sys.path.append(here)  # last, so that nothing installed is hidden by a file that lies here
     try:
-        return import_module(name)
+        return own_module(name)
     except Exception as error:  # a user's module can fail in any way while it is imported
         lacking = isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.")
         if lacking or not name:
-            hint = f"there is no module `{name}`, neither installed nor in {here}"
+            hint = f"there is no module `{name}`, neither installed nor in {Path.cwd()}"
             raise UserError(f"{which} cannot be imported: {hint}; go to the folder it lies in") from None
         said = " ".join(f"{type(error).__name__}: {error}".split())
         guard = "; what a script does when it is run belongs below `if __name__ == '__main__':`"

@@ -71,7 +71,7 @@ class Worker:
         Raises:
             UserError: another Sparring is installed here, or the journal cannot be reached from here.
         """
-        here = f"the worker on `{socket.gethostname()}`"
+        self._here = here = f"the worker on `{socket.gethostname()}`"
         if (mine := code()) != wanted:
             raise UserError(
                 f"{here} has Sparring {mine} from {Path(sparring.__file__).parent}, the driver {wanted}: "
@@ -92,13 +92,20 @@ class Worker:
 
     @_told
     async def prepare(self, row: dict[str, Any]) -> None:
-        """Have the engines of a play ready, before its run has a row or an episode."""
+        """Have the engines of a play ready, before its run has a row or an episode.
+
+        Raises:
+            UserError: an engine, or a module that the protocol needs, is not where this worker is.
+        """
         from sparring.graphs.play import Play  # not on top: it imports who hires workers
 
         play = Play.from_row(SimpleNamespace(**row))
-        cast = play.cast()
-        agents = await cast.agents(self._pool, self._journal)
-        await asyncio.to_thread(cast.protocol.ready)
+        try:
+            cast = play.cast()
+            agents = await cast.agents(self._pool, self._journal)
+            await asyncio.to_thread(cast.protocol.ready)
+        except UserError as error:
+            raise UserError(f"{self._here}: {error}") from None
         self._prepared[row["id"]] = play, agents
 
     @_told

@@ -5,16 +5,19 @@
 | run | `run NAME` | its own |
 | episode | `invoke_workflow PROTOCOL` | its own, with links to its run and to what it was forked from |
 | turn | `chat MODEL` | the episode's |
+| tool call | `execute_tool NAME` | the episode's |
 
 What the conventions have no name for is under `sparring.`: run, task, key, status. A turn that came to no
-result is an error with its status as `error.type`; so is a failed episode. Decisions are events of the
-episode's span, a verdict is a `gen_ai.evaluation.result`. Ids are hashes of the rows' own. Reasons of errors
-quote what a model or a server said, so they are contents too. Import it late: it needs the extra `otel`.
+result is an error with its status as `error.type`; so are a failed episode and a tool call without a result
+(`tool_error`). Other decisions are events of the episode's span, a verdict is a `gen_ai.evaluation.result`.
+Ids are hashes of the rows' own. Reasons of errors quote what a model or a server said, so they are contents
+too. Import it late: it needs the extra `otel`.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +29,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from .. import __version__
 from .messages import content_of
+from .tracing import TOOL
 from .types import digest, plain
 
 PROVIDERS = {
@@ -40,6 +44,7 @@ PROVIDERS = {
 OWN = ("vllm", "scripted", "orm", "prm", "teacher")
 """Engines whose spec begins with their name; a bare model is `transformers`."""
 SAMPLING = ("temperature", "top_p", "top_k", "max_tokens")
+_TOOL_NAME = re.compile(r"[\w.-]{1,80}")
 UNSET, ERROR = Status(StatusCode.UNSET), StatusCode.ERROR
 
 
@@ -69,7 +74,11 @@ class Spans:
         return self._span(f"run {row.id}", _of_run(row.id), times, said, links=links, error=_failed(row))
 
     def episode(self, run: Any, row: Any, events: Iterable[Any]) -> ReadableSpan:
-        """The span of a row of `episodes` with its task's `name` and `question`, which has ended."""
+        """The span of a row of `episodes` with its task's `name` and `question`, which has ended.
+
+        Args:
+            events: its rows of `events`; tool calls are spans of their own.
+        """
         said = {
             "gen_ai.operation.name": "invoke_workflow",
             "gen_ai.workflow.name": run.protocol,
@@ -87,7 +96,7 @@ class Spans:
         if row.parent_id is not None:
             links.append(Link(_of_episode(row.parent_id)))
         name, times = f"invoke_workflow {run.protocol}", (row.started_at, row.finished_at)
-        told = [self._event(event) for event in events]
+        told = [self._event(event) for event in events if event.kind != TOOL]
         failed = _failed(row)
         why = row.error if self._contents else None
         return self._span(
@@ -133,6 +142,32 @@ class Spans:
             kind=SpanKind.CLIENT,
             error=row.status if row.status != "ok" and row.parsed is None else None,
             why=row.error if self._contents else None,
+        )
+
+    def tool(self, run: Any, episode: Any, row: Any) -> ReadableSpan:
+        """The span of a row of `events` that is a tool call; a name that no tool can have is left out."""
+        made = row.payload
+        name = made["name"] if _TOOL_NAME.fullmatch(made["name"]) else "_OTHER"
+        said = {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": name,
+            "gen_ai.tool.type": "function",
+            "gen_ai.conversation.id": episode.id,
+            "sparring.run": run.id,
+            "sparring.task": episode.name,
+            "sparring.event.key": row.key,
+        }
+        if self._contents:
+            said["gen_ai.tool.call.arguments"] = json.dumps(made["arguments"])
+            said["gen_ai.tool.call.result"] = _text(made.get("result"))
+        return self._span(
+            f"execute_tool {name}",
+            _context(episode.id, digest("tool", episode.id, row.key, size=8)),
+            (row.created_at - made["seconds"], row.created_at),
+            said,
+            parent=_of_episode(episode.id),
+            error="tool_error" if "error" in made else None,
+            why=_text(made.get("error")) if self._contents else None,
         )
 
     def _event(self, row: Any) -> Event:

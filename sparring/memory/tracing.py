@@ -2,10 +2,10 @@
 
     trace(journal, "first", OTLPSpanExporter("http://localhost:4318/v1/traces"))
 
-A run, each of its episodes and each of its turns is a span. An episode and its turns are a trace of their
-own, which links to the run's: a run has more episodes than any backend takes for one trace. What a span says
-is in `spans`. Exporting again gives the same spans; what has not ended yet is left out, and so is what was
-said, unless it is asked for.
+A run, each of its episodes, turns and tool calls is a span. An episode and what is below it are a trace of
+their own, which links to the run's: a run has more episodes than any backend takes for one trace. What a span
+says is in `spans`. Exporting again gives the same spans; what has not ended yet is left out, and so is what
+was said, unless it is asked for.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ AHEAD = 100
 """Episodes read at once."""
 AT_ONCE = 512
 """Spans handed over at once, as OpenTelemetry's own batches."""
+TOOL = "tool"
+"""Kind of the events that are tool calls (`graphs.tool_calls`)."""
 IDS = ("traceId", "spanId", "parentSpanId")
 
 
 def read_spans(journal: Journal, run: str, *, contents: bool = False) -> Iterator[ReadableSpan]:
-    """The spans of a run that has them: itself first, then each episode and its turns.
+    """The spans of a run that has them: itself first, then each episode with its turns and calls.
 
     Args:
         contents: Also what was asked, seen and said, and what events hold: other people may read it then.
@@ -68,6 +70,8 @@ def _spans(journal: Journal, row: Any, make: Any, contents: bool) -> Iterator[Re
             yield make.episode(row, episode, events[episode.number])
             messages = {message.id: message for message in said[episode.number]}
             yield from (make.turn(row, episode, turn, messages) for turn in turns[episode.number])
+            calls = (event for event in events[episode.number] if event.kind == TOOL)
+            yield from (make.tool(row, episode, call) for call in calls)
 
 
 def trace(journal: Journal, run: str, exporter: SpanExporter, *, contents: bool = False) -> int:

@@ -38,6 +38,7 @@ def test_what_is_imagined_after_a_call_does_not_count() -> None:
         ('```tool\n{"name": "add", "arguments": "1"}\n```', "bad_field"),
         ('```tool\n{"name": "add", "name": "b", "arguments": {}}\n```', "duplicate_key"),
         ('```tool\n{"name": "add", "arguments": {"a": NaN}}\n```', "bad_number"),
+        ('```tool\n{"name": "add", "arguments": {"a": 1e999}}\n```', "bad_number"),
         ('```tool\n{"name": "add", "arguments": {"a": 1}\n```', "missing"),
         ("```python\n\n```", "empty"),
     ],

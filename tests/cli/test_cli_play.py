@@ -204,3 +204,26 @@ def test_a_real_model_debates_and_is_compared(capsys: pytest.CaptureFixture[str]
     [found] = lines(capsys.readouterr().out)
     assert found["usage"]["calls"] == 8 and found["baseline"]["samples"] >= 8
     assert 0 < found["usage"]["completion_tokens"] <= 8 * 24
+
+
+def test_what_a_tool_prints_and_where_it_goes_touches_no_results(folder: Path) -> None:
+    """It prints, has a child print, and changes the working folder, to which names of files are relative."""
+    (folder / "noisy.py").write_text(
+        "import os, subprocess\n\n\n"
+        'def shout(word: str) -> str:\n    """Shout a word."""\n    print(word)\n'
+        '    subprocess.run(["echo", "child"], check=True)\n    os.chdir("/")\n    return word\n'
+    )
+    call = '```tool\n{"name": "shout", "arguments": {"word": "hey"}}\n```'
+    rules = [{"match": "returned", "replies": ["Answer: 1"]}, {"replies": [call]}]
+    (folder / "caller.jsonl").write_text("".join(json.dumps(rule) + "\n" for rule in rules))
+    command = [sys.executable, "-m", "sparring", "play", "tool_use", "--tasks", "tasks.jsonl", "--limit", "1"]
+    command += ["--engine", "scripted:caller.jsonl", "--set", "tools=noisy:shout"]
+    done = subprocess.run([*command, "--run", "a"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert [row["answer"] for row in lines(done.stdout)] == ["1"]
+    assert done.stderr.splitlines().count("hey") == done.stderr.splitlines().count("child") == 1
+    done = subprocess.run(
+        [*command, "--run", "b", "--out", "o.jsonl", "--table"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert len((folder / "o.jsonl").read_text().splitlines()) == 1

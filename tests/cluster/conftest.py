@@ -52,8 +52,10 @@ def cluster() -> Iterator[str]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # or 127.0.0.1 is read as this machine's address
     os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112 - so it is called; others may use it up
+    path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
         [sys.executable, "-c", NODES],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},  # where workers find the tests' own tools
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

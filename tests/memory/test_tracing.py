@@ -104,6 +104,33 @@ async def test_errors_and_verdicts(journal: Journal) -> None:
     assert verdict.attributes["gen_ai.evaluation.score.label"] == "correct"
 
 
+async def test_tool_calls_are_spans(tmp_path: Path) -> None:
+    """Their times are their own; a name that no tool can have is the model's text, as what was given is."""
+    with Journal.open(tmp_path / "t.db") as journal:
+        run = drive(journal)
+        async with (episode := run.episode(TaskRecord("q1", "?", "4"), seats={})):
+            asked = {"arguments": {"word": SECRET}, "seconds": 0.25}
+            await episode.event("tool", "0", {"name": "mcp1.search", **asked, "result": SECRET})
+            await episode.event("tool", "2", {"name": f"no {SECRET}", **asked, "error": f"no {SECRET}"})
+        await episode.close("done", {"answer": "4"})
+        run.finish("done")
+        run.release()
+        _, above, good, bad = list(read_spans(journal, "r"))
+        assert good.name == "execute_tool mcp1.search" and bad.name == "execute_tool _OTHER"
+        assert good.parent == bad.parent == above.context and above.events == ()
+        assert len({span.context.span_id for span in (above, good, bad)}) == 3
+        assert good.end_time - good.start_time == pytest.approx(2.5e8, abs=1e4)
+        assert good.attributes["gen_ai.operation.name"] == "execute_tool"
+        assert good.status.status_code is StatusCode.UNSET
+        assert bad.status.status_code is StatusCode.ERROR and bad.attributes["error.type"] == "tool_error"
+        assert "secret" not in json.dumps(list(otlp_lines(journal, "r")))
+        *_, good, bad = list(read_spans(journal, "r", contents=True))
+        assert json.loads(good.attributes["gen_ai.tool.call.arguments"]) == {"word": SECRET}
+        assert "secret" in good.attributes["gen_ai.tool.call.result"] and "secret" in bad.status.description
+        for span in (good, bad):
+            assert not {name for name in span.attributes if not name.startswith("sparring.")} - STANDARD
+
+
 async def test_names_are_the_conventions_or_ours(journal: Journal) -> None:
     for span in read_spans(journal, "r", contents=True):
         held = [span.attributes, *(event.attributes for event in span.events)]

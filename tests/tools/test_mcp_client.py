@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
@@ -96,6 +100,22 @@ async def test_what_is_no_server_is_named(command: str, said: str, monkeypatch: 
             pass
 
 
+def test_what_is_no_message_leaves_no_traceback() -> None:
+    """On standard error, where nobody set up logging, as on the command line."""
+    code = f"""
+import asyncio
+from sparring.tools.toolbox.specs import open_tools
+
+async def main():
+    async with open_tools([{f"mcp:sh -c 'echo garbage; exec {sys.executable} {SERVER}'"!r}]) as box:
+        print((await box.call("add", {{"a": 1, "b": 2}}))["result"])
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("3\n", "")
+
+
 async def test_a_server_that_cannot_be_started_again_fails_the_episode(tmp_path: Path) -> None:
     """The first start leaves a file, and with the file there is no second one."""
     once = tmp_path / "once"
@@ -129,3 +149,64 @@ async def test_a_server_over_http() -> None:
     finally:
         process.kill()
         process.wait()
+
+
+class Sessions(BaseHTTPRequestHandler):
+    """A server that keeps sessions, with one tool, which says the session it is called in."""
+
+    known: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        session, method = self.headers.get("Mcp-Session-Id"), asked["method"]
+        if method == "initialize":
+            session = f"s{time.time_ns()}"
+            self.known.append(session)
+            server = {"name": "sessions", "version": "1"}
+            result: Any = {
+                "protocolVersion": "2025-06-18",
+                "capabilities": {"tools": {}},
+                "serverInfo": server,
+            }
+        elif session not in self.known:
+            return self.say(404, None, None)
+        elif method == "tools/list":
+            result = {"tools": [{"name": "which", "description": "", "inputSchema": {"type": "object"}}]}
+        else:
+            result = {"content": [{"type": "text", "text": session}]}
+        if "id" not in asked:
+            return self.say(202, None, session)
+        self.say(200, {"jsonrpc": "2.0", "id": asked["id"], "result": result}, session)
+
+    def do_GET(self) -> None:
+        self.say(405, None, None)
+
+    do_DELETE = do_GET
+
+    def say(self, status: int, body: Any, session: str | None) -> None:
+        text = b"" if body is None else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json" if text else "text/plain")
+        self.send_header("Content-Length", str(len(text)))
+        if session is not None:
+            self.send_header("Mcp-Session-Id", session)
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+async def test_a_server_that_forgot_the_session_is_begun_anew() -> None:
+    """As one that was restarted, or lets sessions expire."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Sessions) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            async with open_tools([f"mcp:http://127.0.0.1:{server.server_port}/mcp"], seconds=20) as box:
+                first = (await box.call("which", {}))["result"]
+                Sessions.known.clear()
+                assert "the next one starts it anew" in (await box.call("which", {}))["error"]
+                again = await box.call("which", {})
+                assert again.get("result") == Sessions.known[-1] != first, again
+        finally:
+            server.shutdown()

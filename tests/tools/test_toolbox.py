@@ -59,6 +59,7 @@ def test_titles_go_and_what_looks_like_one_stays() -> None:
         (given.undocumented, "no docstring"),
         (given.many, "`a` cannot be given by name"),
         (given.opaque, "no JSON schema"),
+        (given.stream, "an async generator has no result"),
         (lambda: None, "a name of its own"),
     ],
 )
@@ -83,7 +84,7 @@ async def test_calls_and_results() -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "said"),
     [
-        ("sub", {}, "there is no tool `sub`; there are: add, fail, odd"),
+        ("sub", {}, "there is no tool `sub`; there are: add, fail, afail, odd"),
         ("x" * 10_000, {}, "there is no tool"),
         ("add", {}, "bad arguments: `a`: Field required"),
         (
@@ -94,16 +95,37 @@ async def test_calls_and_results() -> None:
         ("add", {"a": 1, "c": 2}, "`c`: Extra inputs"),
         ("fail", {"why": "oh"}, "ValueError: oh"),
         ("fail", {"why": "stop"}, "StopIteration"),
-        ("fail", {"why": "exit"}, "RuntimeError: it asked for the process to end"),
+        ("fail", {"why": "exit"}, "it raised SystemExit: exit"),
+        ("fail", {"why": "keyboard"}, "it raised KeyboardInterrupt"),
+        ("fail", {"why": "cancelled"}, "it raised CancelledError"),
+        ("afail", {"why": "exit"}, "SystemExit: exit"),
+        ("afail", {"why": "cancelled"}, "CancelledError"),
         ("fail", {"why": "time"}, "TimeoutError: time"),
         ("odd", {"kind": "none"}, "KeyError"),
     ],
 )
 async def test_what_goes_wrong_is_text_for_the_model(name: str, arguments: dict[str, Any], said: str) -> None:
-    made = await box(given.add, given.fail, given.odd).call(name, arguments)
+    made = await box(given.add, given.fail, given.afail, given.odd).call(name, arguments)
     assert "result" not in made
     assert re.search(said, made["error"]), made["error"]
     assert len(made["error"]) < 500
+
+
+async def test_a_call_that_is_cancelled_from_outside_is_no_result() -> None:
+    calling = asyncio.create_task(box(given.wait).call("wait", {}))
+    await asyncio.sleep(0.05)
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+
+
+async def test_a_function_may_give_a_coroutine() -> None:
+    assert (await box(given.later).call("later", {"word": "so"}))["result"] == "so"
+
+
+async def test_what_was_asked_is_kept_as_it_was_asked() -> None:
+    made = await box(given.keep).call("keep", {"anything": ["a"]})
+    assert made["result"] == "['a', 'changed']" and made["arguments"] == {"anything": ["a"]}
 
 
 @pytest.mark.parametrize("kind", ["loop", "half", "nul", "object", "bytes"])
@@ -200,7 +222,7 @@ def test_specs_that_are_none(wrong: Any, said: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("no_such_module:f", "No module named 'no_such_module'; the folder"),
+        ("no_such_module:f", "No module named 'no_such_module'; its module must be"),
         ("tool_functions:no_such", "module `tool_functions` has no `no_such`"),
         ("tool_functions:NOT_A_TOOL", "neither a function nor a `Tool`"),
         ("tool_functions:untyped", "has no type"),
@@ -215,6 +237,14 @@ def test_specs_that_are_none(wrong: Any, said: str) -> None:
 def test_tools_that_cannot_be_had(spec: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         check_tools([spec])
+
+
+def test_a_module_of_the_working_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a protocol's is; the installed command has a folder of its own in its place."""
+    (tmp_path / "tools_lying_here.py").write_text('def f(a: int) -> int:\n    """One."""\n    return a\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    check_tools(["tools_lying_here:f"])
 
 
 async def test_a_tool_of_ones_own_is_used_as_it_is() -> None:

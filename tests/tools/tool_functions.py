@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Awaitable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -11,6 +12,13 @@ from pydantic import BaseModel, Field
 from sparring.tools.toolbox.base import Tool
 
 NOT_A_TOOL = 7
+FAILURES: dict[str, type[BaseException]] = {
+    "stop": StopIteration,
+    "exit": SystemExit,
+    "time": TimeoutError,
+    "keyboard": KeyboardInterrupt,
+    "cancelled": asyncio.CancelledError,
+}
 SLEPT: list[float] = []
 
 
@@ -33,7 +41,32 @@ async def shapes(points: list[Point], unit: Literal["cm", "m"], title: str | Non
 
 def fail(why: str) -> str:
     """Raise an error."""
-    raise {"stop": StopIteration, "exit": SystemExit, "time": TimeoutError}.get(why, ValueError)(why)
+    raise FAILURES.get(why, ValueError)(why)
+
+
+async def afail(why: str) -> str:
+    """Raise an error in the event loop."""
+    raise FAILURES[why](why)
+
+
+def later(word: str) -> Awaitable[str]:
+    """A plain function that gives a coroutine, as what a decorator makes of a coroutine function."""
+
+    async def said() -> str:
+        return word
+
+    return said()
+
+
+def keep(anything: Any) -> str:
+    """Change what it is given."""
+    anything.append("changed")
+    return str(anything)
+
+
+async def stream() -> AsyncIterator[int]:
+    """An async generator."""
+    yield 1
 
 
 def sleep(seconds: float) -> str:

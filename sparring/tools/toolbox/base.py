@@ -12,6 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
 
@@ -103,14 +104,16 @@ class Toolbox:
                 raise Refused(f"there is no tool `{name[:80]}`; there are: {', '.join(self._tools)}")
             async with limit:
                 limit.reschedule(None if tool.limited else asyncio.get_running_loop().time() + self.seconds)
-                given = as_text(await tool.call(arguments))
+                given = as_text(await tool.call(deepcopy(arguments)))  # the journal has what was asked
         except (ToolFailed, SandboxUnavailable):
             raise
         except Refused as refused:
             error = str(refused)
-        except Exception as failure:
+        except BaseException as failure:
+            if _from_outside(failure):
+                raise
             ended = isinstance(failure, TimeoutError) and limit.expired()
-            error = f"no result within {self.seconds:g} seconds" if ended else _named(failure)
+            error = f"no result within {self.seconds:g} seconds" if ended else named(failure)
         made = Called(name=name, arguments=arguments, seconds=round(time.perf_counter() - started, 6))
         if given is None:
             return {**made, "error": clipped(error or "", self.most)}
@@ -146,7 +149,15 @@ _NAMED = {"properties", "patternProperties", "$defs", "definitions", "dependentS
 _VALUES = {"default", "const", "enum", "examples", "required"}
 
 
-def _named(error: Exception) -> str:
+def _from_outside(error: BaseException) -> bool:
+    """Whether it is meant for who waits for a tool, and not what the tool came to."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return isinstance(error, KeyboardInterrupt | GeneratorExit)
+
+
+def named(error: BaseException) -> str:
     """An exception as one line; its text may come from anywhere and fail itself."""
     try:
         return f"{type(error).__name__}: {error}"

@@ -16,7 +16,7 @@ from pydantic.errors import PydanticUserError
 from typing_extensions import TypedDict
 
 from sparring.errors import UserError
-from sparring.tools.toolbox.base import LONGEST_NAME, Refused, Tool, untitled
+from sparring.tools.toolbox.base import LONGEST_NAME, Refused, Tool, as_text, named, untitled
 
 
 def function_tool(function: Callable[..., Any], name: str | None = None) -> Tool:
@@ -37,16 +37,14 @@ def function_tool(function: Callable[..., Any], name: str | None = None) -> Tool
     description = inspect.getdoc(function)
     if not description:
         raise UserError(f"{what}: it has no docstring, which is what tells a model what it does")
+    if inspect.isasyncgenfunction(function):
+        raise UserError(f"{what}: an async generator has no result; return a list")
     arguments = _arguments(function, what)
 
     async def call(given: dict[str, Any]) -> Any:
         ready = partial(function, **_checked(arguments, given))
-        try:
-            if inspect.iscoroutinefunction(function):
-                return await ready()
-            return await _in_thread(ready)
-        except SystemExit as leaving:
-            raise RuntimeError(f"it asked for the process to end ({leaving})") from None
+        made = ready() if inspect.iscoroutinefunction(function) else await _in_thread(ready)
+        return await made if inspect.isawaitable(made) else made
 
     return Tool(name, description, untitled(arguments.json_schema()), call)
 
@@ -93,11 +91,12 @@ def _checked(arguments: TypeAdapter[Any], given: Mapping[str, Any]) -> dict[str,
 
 
 async def _in_thread(work: Callable[[], Any]) -> Any:
-    """The result of a function in a daemon thread: one that never ends keeps nobody from leaving."""
+    """The result of a function, as text unless it is to be awaited, from a daemon thread: one that never ends
+    keeps nobody from leaving."""
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+    done: asyncio.Future[tuple[Any, Exception | None]] = loop.create_future()
 
-    def settle(value: Any, error: BaseException | None) -> None:
+    def settle(value: Any, error: Exception | None) -> None:
         if not done.done():
             done.set_result((value, error))
 
@@ -105,8 +104,11 @@ async def _in_thread(work: Callable[[], Any]) -> Any:
         value, error = None, None
         try:
             value = work()
-        except BaseException as raised:
+            value = value if inspect.isawaitable(value) else as_text(value)
+        except Exception as raised:
             error = raised
+        except BaseException as raised:  # which would end the run, were it raised there
+            error = RuntimeError(f"it raised {named(raised)}")
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(settle, value, error)
 

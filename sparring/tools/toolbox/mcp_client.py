@@ -38,6 +38,9 @@ LONGEST_DESCRIPTION = 2000
 WORDS = 400
 """Characters of a server's last words that an error quotes."""
 _URL = ("http://", "https://")
+_NOBODY = logging.NullHandler()
+"""Keeps the library's log from standard error where nobody set up logging: a traceback for each line of a
+server's standard output that is no message."""
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 
 
@@ -59,7 +62,7 @@ class McpServer:
         self._kept: asyncio.Task[None] | None = None
         self._client: Client | None = None
         self._starting = asyncio.Lock()
-        self._said: IO[str] | None = None
+        self._said: IO[bytes] | None = None
 
     @staticmethod
     def check(spec: str) -> None:
@@ -141,11 +144,12 @@ class McpServer:
         try:
             given = await client.call_tool(name, arguments)
         except MCPError as error:
-            if error.code != _CLOSED:
+            if error.code not in (_NO_SESSION if self.spec.startswith(_URL) else (_CLOSED,)):
                 raise Refused(f"{error.message}") from None
-            log.warning("%s ended during a call of `%s`%s", self.what, name, self._words())
+            what = "ended" if error.code == _CLOSED else f"said `{clipped(error.message, WORDS)}`"
+            log.warning("%s %s during a call of `%s`%s", self.what, what, name, self._words())
             await self._lost(client)
-            raise Refused(f"{self.what} ended during the call; the next one starts it anew") from None
+            raise Refused(f"{self.what} {what} during the call; the next one starts it anew") from None
         if given.is_error:
             raise Refused(_text(given))
         return _text(given)
@@ -175,8 +179,10 @@ class McpServer:
             where: Any = self.spec
             if not where.startswith(_URL):
                 command, *rest = _words(self.spec)
-                self._said = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # `close` closes it
-                where = stdio_client(StdioServerParameters(command=command, args=rest), self._said)
+                self._said = tempfile.TemporaryFile()  # noqa: SIM115  # `close` closes it
+                said: Any = self._said
+                where = stdio_client(StdioServerParameters(command=command, args=rest), said)
+                logging.getLogger("mcp").addHandler(_NOBODY)
             async with Client(where) as client:
                 if not ready.cancelled():
                     ready.set_result(client)
@@ -194,14 +200,18 @@ class McpServer:
         if self._said is None:
             return ""
         with suppress(OSError, ValueError):
-            self._said.seek(0)
-            if words := self._said.read().strip():
+            end = self._said.seek(0, os.SEEK_END)
+            self._said.seek(max(0, end - 4 * WORDS))  # it may have said gigabytes
+            if words := self._said.read().decode(errors="replace").strip():
                 return f"; it said last: {words[-WORDS:]}"
         return ""
 
 
 _CLOSED = -32000
 """The library's code for a connection that has ended (`mcp_types.CONNECTION_CLOSED`)."""
+_NO_SESSION = (_CLOSED, -32600, -32603)
+"""Its codes for what a server answers over HTTP about a session that it has forgotten (404, mostly): it
+would answer every later call so."""
 
 
 def _words(spec: str) -> list[str]:

@@ -16,10 +16,10 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import reduce
-from importlib import import_module
 from typing import Any
 
 from sparring.errors import UserError
+from sparring.tools.modules import own_module
 from sparring.tools.toolbox.base import SECONDS, SHOWN, Tool, Toolbox
 from sparring.tools.toolbox.functions import function_tool
 from sparring.tools.toolbox.interpreter import PYTHON, interpreter
@@ -85,9 +85,10 @@ def _found(spec: str) -> Tool:
     """The function or `Tool` that a spec names."""
     module, _, name = spec.partition(":")
     try:
-        given: Any = import_module(module)
+        given: Any = own_module(module)
     except (ImportError, ValueError) as error:
-        raise UserError(f"tool `{spec}`: {error}; the folder of its module must be on PYTHONPATH") from None
+        where = "its module must be on PYTHONPATH or in the working folder"
+        raise UserError(f"tool `{spec}`: {error}; {where}") from None
     except Exception as error:  # of the user's module, whatever it does on import
         raise UserError(f"tool `{spec}`: its module fails: {type(error).__name__}: {error}") from error
     try:
