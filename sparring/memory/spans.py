@@ -29,7 +29,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from .. import __version__
 from .messages import content_of
-from .tracing import TOOL
+from .tracing import is_call
 from .types import digest, plain
 
 PROVIDERS = {
@@ -96,7 +96,7 @@ class Spans:
         if row.parent_id is not None:
             links.append(Link(_of_episode(row.parent_id)))
         name, times = f"invoke_workflow {run.protocol}", (row.started_at, row.finished_at)
-        told = [self._event(event) for event in events if event.kind != TOOL]
+        told = [self._event(event) for event in events if not is_call(event)]
         failed = _failed(row)
         why = row.error if self._contents else None
         return self._span(

@@ -32,8 +32,6 @@ AHEAD = 100
 """Episodes read at once."""
 AT_ONCE = 512
 """Spans handed over at once, as OpenTelemetry's own batches."""
-TOOL = "tool"
-"""Kind of the events that are tool calls (`graphs.tool_calls`)."""
 IDS = ("traceId", "spanId", "parentSpanId")
 
 
@@ -70,8 +68,15 @@ def _spans(journal: Journal, row: Any, make: Any, contents: bool) -> Iterator[Re
             yield make.episode(row, episode, events[episode.number])
             messages = {message.id: message for message in said[episode.number]}
             yield from (make.turn(row, episode, turn, messages) for turn in turns[episode.number])
-            calls = (event for event in events[episode.number] if event.kind == TOOL)
+            calls = (event for event in events[episode.number] if is_call(event))
             yield from (make.tool(row, episode, call) for call in calls)
+
+
+def is_call(event: Any) -> bool:
+    """Whether a row of `events` is a tool call (`tools.toolbox.base.Called`), and no event of a protocol of
+    somebody's own that has the same kind."""
+    made = event.payload
+    return event.kind == "tool" and isinstance(made, dict) and {"name", "arguments", "seconds"} <= made.keys()
 
 
 def trace(journal: Journal, run: str, exporter: SpanExporter, *, contents: bool = False) -> int:

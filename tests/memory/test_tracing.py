@@ -112,12 +112,14 @@ async def test_tool_calls_are_spans(tmp_path: Path) -> None:
             asked = {"arguments": {"word": SECRET}, "seconds": 0.25}
             await episode.event("tool", "0", {"name": "mcp1.search", **asked, "result": SECRET})
             await episode.event("tool", "2", {"name": f"no {SECRET}", **asked, "error": f"no {SECRET}"})
+            await episode.event("tool", "its own", {"spanner": 9})  # of a protocol that has tools of its own
         await episode.close("done", {"answer": "4"})
         run.finish("done")
         run.release()
         _, above, good, bad = list(read_spans(journal, "r"))
         assert good.name == "execute_tool mcp1.search" and bad.name == "execute_tool _OTHER"
-        assert good.parent == bad.parent == above.context and above.events == ()
+        assert good.parent == bad.parent == above.context
+        assert [event.name for event in above.events] == ["sparring.tool"]
         assert len({span.context.span_id for span in (above, good, bad)}) == 3
         assert good.end_time - good.start_time == pytest.approx(2.5e8, abs=1e4)
         assert good.attributes["gen_ai.operation.name"] == "execute_tool"
