@@ -38,7 +38,7 @@ def beside(
     heard: Sequence[int] | None = None,
 ) -> Beside | None:
     """The neighbours of the episode with this number; None where it is not among those that fit."""
-    fits, values = fitting(journal, run, wanted, heard)
+    fits, values = fitting(journal, facts, run, wanted, heard)
     order = order_of(wanted)
     here = facts.ask(f"SELECT {order}, number FROM facts WHERE number = ? AND {fits}", [number, *values])
     if not here:

@@ -136,7 +136,7 @@ def episode_list(
     """Rows (facts, outcome) of a run's episodes that `fitting` lets through, in the order `sort` names:
     as played, reward (furthest from 0 first), calls, tokens, answers.
     """
-    fits, values = fitting(journal, run, wanted, heard)
+    fits, values = fitting(journal, facts, run, wanted, heard)
     total = facts.ask(f"SELECT count(*) FROM facts WHERE {fits}", values)[0][0]
 
     def read(start: int) -> list[Any]:
@@ -156,7 +156,7 @@ def order_of(wanted: Mapping[str, str]) -> str:
 
 
 def fitting(
-    journal: Journal, run: str, wanted: Mapping[str, str], heard: Sequence[int] | None = None
+    journal: Journal, facts: Facts, run: str, wanted: Mapping[str, str], heard: Sequence[int] | None = None
 ) -> tuple[str, list[Any]]:
     """A condition on rows of `facts` and its values: a run's episodes that fit `wanted`.
 
@@ -170,8 +170,8 @@ def fitting(
     if heard is not None:
         where.append("number IN (SELECT value FROM json_each(?))")
         values.append(json.dumps(heard))
-    if wanted.get("q"):
-        names = [row.name for row in journal.read(_asked(run, wanted["q"]))]
+    if words := wanted.get("q"):
+        names = facts.once(("q", run, words), lambda: [row.name for row in journal.read(_asked(run, words))])
         where.append(f"task IN ({','.join('?' * len(names))})")
         values += names
     if wanted.get("status"):

@@ -89,7 +89,7 @@ def span(seconds: Any) -> str:
 
 def clock(moment: float | None) -> str:
     """A moment in local time."""
-    return "" if moment is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+    return "" if moment is None else time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(moment))
 
 
 def pretty(value: Any) -> str:

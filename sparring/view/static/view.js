@@ -66,7 +66,8 @@ function drawCharts() {
       given.rows,
       place,
     );
-    new ResizeObserver(() => plot.setSize(size())).observe(place);
+    const watch = new ResizeObserver(() => (plot.root.isConnected ? plot.setSize(size()) : watch.disconnect()));
+    watch.observe(place);
   }
 }
 
@@ -156,6 +157,10 @@ function redraw() {
 document.addEventListener("keydown", keys);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 document.addEventListener("input", (event) => event.target.form && touched.add(event.target.form));
+// An address to pass on names the filters that are set, and no others.
+document.addEventListener("formdata", ({ formData }) => {
+  for (const [name, value] of [...formData]) if (!value) formData.delete(name);
+});
 drawCharts();
 if (document.body.dataset.look) {
   document.addEventListener("visibilitychange", () => document.hidden || follow());
