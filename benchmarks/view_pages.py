@@ -34,7 +34,7 @@ RUN = "/run?name=big"
 ASKED = (
     *("/", "/?q=big", "/?status=done", "/policies"),
     *(RUN, f"{RUN}&page=400", f"{RUN}&q=q77", f"{RUN}&q=left", f"{RUN}&status=done", f"{RUN}&role=solver"),
-    *(f"{RUN}&verdict=wrong", f"{RUN}&verdict=right", f"{RUN}&differ=1"),
+    *(f"{RUN}&verdict=wrong", f"{RUN}&verdict=right", f"{RUN}&differ=1", f"{RUN}&said=answer"),
     *(f"{RUN}&sort=reward", f"{RUN}&sort=calls", f"{RUN}&sort=tokens", f"{RUN}&sort=answers"),
 )
 LINKS = re.compile(r'href="(/[^"#]*)')

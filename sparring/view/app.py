@@ -27,6 +27,7 @@ from sparring.errors import SparringError, UserError
 from sparring.memory.journal import MAX_NAME, Journal
 from sparring.memory.policies import lineage
 from sparring.memory.schema import Blob
+from sparring.view.beside import Beside, beside, said_in
 from sparring.view.drawing import Drawing, draw
 from sparring.view.episode import read_transcript
 from sparring.view.facts import Facts
@@ -43,10 +44,10 @@ from sparring.view.policies import (
     read_version,
     whole,
 )
-from sparring.view.runs import children, choices, episode_list, run_list, sums_below, sums_of
+from sparring.view.runs import Page, children, choices, episode_list, run_list, sums_below, sums_of
 from sparring.view.text import FILTERS, GLOBALS, PICTURES, TESTS
 
-WANTED = ("q", "kind", "status", "all", "role", "verdict", "differ", "sort")
+WANTED = ("q", "said", "kind", "status", "all", "role", "verdict", "differ", "sort")
 Show = Callable[[Request], Response]
 
 
@@ -113,11 +114,16 @@ class Viewer:
         run = self.journal.run_row(text_of(request, "name"))
         wanted, page = asked(request)
         about = self.about(run, request.query_params)
+        heard = self._heard(run, wanted)
+        searching = heard is None and "said" in wanted
+        none = Page((), 0, 1)
+        found = none if searching else episode_list(self.journal, self.facts, run.id, wanted, page, heard)
         return self.page(
             "run.html",
             request,
-            live=run.status == "open" or (about["told"] is None and about["report"] is None),
-            found=episode_list(self.journal, self.facts, run.id, wanted, page),
+            live=run.status == "open" or searching or (about["told"] is None and about["report"] is None),
+            found=found,
+            searching=searching,
             choices=choices(self.facts, run.id),
             wanted=wanted,
             **about,
@@ -128,6 +134,7 @@ class Viewer:
         own = OWN.get(run.kind)
         return {
             "run": run,
+            "config": {name: value for name, value in (run.config or {}).items() if name != "tasks"},
             "sums": sums_of(self.facts, [run.id])[run.id],
             "whole": sums_below(self.journal, self.facts, run.id) if own else None,
             "report": None if own else self._report(run),
@@ -141,9 +148,23 @@ class Viewer:
         """The report of a run, or None while it is made."""
         from sparring.graphs.report import report
 
-        done = tuple(self.facts.ask("SELECT count(*), sum(calls) FROM facts WHERE run = ?", (run.id,))[0])
-        state = (run.status, run.epoch, done)
-        return self.later.get(("report", run.id), state, lambda: report(self.journal, run.id))
+        return self.later.get(("report", run.id), self._state(run), lambda: report(self.journal, run.id))
+
+    def _state(self, run: Any) -> tuple[Any, ...]:
+        """Where this has changed, a run has grown."""
+        known = self.facts.ask("SELECT count(*), sum(calls) FROM facts WHERE run = ?", (run.id,))[0]
+        return run.status, run.epoch, tuple(known)
+
+    def _heard(self, run: Any, wanted: Mapping[str, str]) -> list[int] | None:
+        """Episodes in which the wanted words were said; None: none are wanted, or they are looked for."""
+        if not (words := wanted.get("said")):
+            return None
+        found: list[int] | None = self.later.get(
+            ("said", run.id, words),
+            self._state(run),
+            lambda: said_in(self.journal, self.facts, run.id, words),
+        )
+        return found
 
     def _own(self, run: Any, own: Own) -> Any:
         """What a run of a kind of its own tells, as markup, or None while that is made."""
@@ -190,7 +211,18 @@ class Viewer:
         found = read_transcript(self.journal, text_of(request, "id"))
         run = self.journal.run_row(found.episode.run_id)
         live = "open" in (found.episode.status, run.status)
-        return self.page("episode.html", request, live=live, found=found, run=run, graph=graph_of(run))
+        wanted, _ = asked(request)
+        values = {"found": found, "run": run, "graph": graph_of(run), "wanted": wanted}
+        return self.page(
+            "episode.html", request, live=live, beside=self._beside(found.episode, run, wanted), **values
+        )
+
+    def _beside(self, episode: Any, run: Any, wanted: Mapping[str, str]) -> Beside | None:
+        """The neighbours of an episode in the list that the reader comes from."""
+        heard = self._heard(run, wanted)
+        if heard is None and "said" in wanted:
+            return None
+        return beside(self.journal, self.facts, run.id, wanted, episode.number, heard)
 
     def blob(self, request: Request) -> Response:
         wanted = request.path_params["hash"].replace("\0", "")

@@ -43,7 +43,9 @@ class Drawing:
 
 def draw(protocol: str, options: Mapping[str, Any] | None = None) -> Drawing | None:
     """The drawing of a protocol with these options; None where it is not at hand (a class from elsewhere)."""
-    return _draw(protocol, dumps(dict(options or {})))
+    # Prompts shape nothing, and their files may be gone.
+    shape = {name: value for name, value in (options or {}).items() if name != "prompts"}
+    return _draw(protocol, dumps(shape))
 
 
 @lru_cache(maxsize=128)

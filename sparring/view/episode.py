@@ -22,6 +22,8 @@ from sparring.memory.schema import (
     Score,
     Task,
     Turn,
+    Update,
+    UpdateTurn,
 )
 from sparring.memory.types import plain
 
@@ -69,6 +71,8 @@ class Spoken:
     text: str | None
     scores: list[Judged] = field(default_factory=list)
     rewards: list[Any] = field(default_factory=list)
+    trained: list[Any] = field(default_factory=list)
+    """Updates that it trained: `id`, `policy`, `step`."""
 
     is_turn = True
 
@@ -137,6 +141,7 @@ def _turns(
     said_by: dict[int, int] = {}
     versions = _versions(journal, {row.policy_version_id for row in rows})
     scores, rewards = _by_turn(journal, Score, number), _by_turn(journal, Reward, number)
+    trained = _trained(journal, number)
     spoken = []
     for row in rows:
         path = _path(messages, row.input_id)
@@ -154,6 +159,7 @@ def _turns(
                 text=_text(messages, row.output_id),
                 scores=_judged(scores[row.id]),
                 rewards=rewards[row.id],
+                trained=trained[row.id],
             )
         )
     return spoken
@@ -219,6 +225,19 @@ def _by_turn(journal: Journal, table: Any, number: int) -> dict[int, list[Any]]:
     query = select(table).join(Turn, Turn.id == table.turn_id).where(Turn.episode_number == number)
     found: dict[int, list[Any]] = defaultdict(list)
     for row in journal.read(query.order_by(table.id)):
+        found[row.turn_id].append(row)
+    return found
+
+
+def _trained(journal: Journal, number: int) -> dict[int, list[Any]]:
+    query = (
+        select(UpdateTurn.turn_id, Update.id, Update.policy, Update.step)
+        .join(Turn, Turn.id == UpdateTurn.turn_id)
+        .join(Update, Update.id == UpdateTurn.update_id)
+        .where(Turn.episode_number == number)
+    )
+    found: dict[int, list[Any]] = defaultdict(list)
+    for row in journal.read(query.order_by(Update.id)):
         found[row.turn_id].append(row)
     return found
 

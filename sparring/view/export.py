@@ -123,7 +123,9 @@ class Export:
             except UserError:  # deleted meanwhile
                 continue
             yield from self._page(
-                "episode.html", f"episode-{episode}", {"found": found, "run": run, "graph": graph}
+                "episode.html",
+                f"episode-{episode}",
+                {"found": found, "run": run, "graph": graph, "wanted": {}},
             )
 
     def _page(self, template: str, anchor: str, values: dict[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ import logging
 import sqlite3
 import threading
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -70,7 +70,7 @@ class Facts:
         self._database.row_factory = sqlite3.Row
         self._database.executescript(TABLE)
         self._guard, self._counting = threading.Lock(), threading.Lock()
-        self._answers: dict[tuple[Any, ...], list[sqlite3.Row]] = {}
+        self._answers: dict[tuple[Any, ...], list[Any]] = {}
         self._state = 0
         """The table's number of changes when those were read."""
         self._pages = 0
@@ -113,6 +113,17 @@ class Facts:
             if key not in self._answers:
                 self._answers[key] = self._database.execute(query, values).fetchall()
             return self._answers[key]
+
+    def once(self, key: tuple[Any, ...], read: Callable[[], list[Any]]) -> list[Any]:
+        """What a slow read of the journal gives; the same again until the table changes."""
+        with self._guard:
+            kept = self._answers.get(key) if self._state == self._database.total_changes else None
+        if kept is None:
+            state, kept = self._database.total_changes, read()
+            with self._guard:
+                if self._state == state == self._database.total_changes:
+                    self._answers[key] = kept
+        return kept
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,11 +32,12 @@ WHERE share IS NOT NULL GROUP BY run
 JUDGED = "SELECT DISTINCT run FROM facts WHERE correct IS NOT NULL AND run IN ({})"
 ORDERS = {
     "order": "number",
-    "reward": "abs(coalesce(reward, 0)) DESC, number",
-    "calls": "calls DESC, number",
-    "tokens": "prompt_tokens + completion_tokens DESC, number",
-    "answers": "answers DESC, number",
+    "reward": "-abs(coalesce(reward, 0))",
+    "calls": "-calls",
+    "tokens": "-(prompt_tokens + completion_tokens)",
+    "answers": "-answers",
 }
+"""What comes first is lowest; where two are alike the one played first."""
 VERDICTS = {"wrong": "correct = 0", "right": "correct = 1", "none": "correct IS NULL"}
 LIGHT = (Run.id, Run.parent_id, Run.kind, Run.protocol, Run.status, Run.seed, Run.driver, Run.epoch)
 
@@ -123,15 +125,53 @@ def sums_below(journal: Journal, facts: Facts, run: str) -> Sums:
     return Sums(**{name: sum(getattr(sums, name) for sums in found) for name in names})
 
 
-def episode_list(journal: Journal, facts: Facts, run: str, wanted: Mapping[str, str], page: int) -> Page:
-    """Rows (facts, outcome) of a run's episodes that fit `wanted`, in the order `sort` names.
+def episode_list(
+    journal: Journal,
+    facts: Facts,
+    run: str,
+    wanted: Mapping[str, str],
+    page: int,
+    heard: Sequence[int] | None = None,
+) -> Page:
+    """Rows (facts, outcome) of a run's episodes that `fitting` lets through, in the order `sort` names:
+    as played, reward (furthest from 0 first), calls, tokens, answers.
+    """
+    fits, values = fitting(journal, facts, run, wanted, heard)
+    total = facts.ask(f"SELECT count(*) FROM facts WHERE {fits}", values)[0][0]
+
+    def read(start: int) -> list[Any]:
+        part = f"ORDER BY {order_of(wanted)}, number LIMIT {PAGE} OFFSET {start}"
+        rows = facts.ask(f"SELECT * FROM facts WHERE {fits} {part}", values)
+        numbers = [row["number"] for row in rows]
+        query = select(Episode.number, Episode.outcome).where(Episode.number.in_(numbers))
+        outcomes = {row.number: row.outcome for row in journal.read(query)}
+        return [(row, outcomes.get(row["number"]) or {}) for row in rows]
+
+    return Page.of(total, page, read)
+
+
+def order_of(wanted: Mapping[str, str]) -> str:
+    """What episodes are ordered by, the lowest first."""
+    return ORDERS.get(wanted.get("sort", ""), ORDERS["order"])
+
+
+def fitting(
+    journal: Journal, facts: Facts, run: str, wanted: Mapping[str, str], heard: Sequence[int] | None = None
+) -> tuple[str, list[Any]]:
+    """A condition on rows of `facts` and its values: a run's episodes that fit `wanted`.
 
     `q`: in the task's name or question; `role`, `status`, `verdict` (right, wrong, none); `differ`: more than
-    one answer was given; `sort`: order, reward (furthest from 0 first), calls, tokens, answers.
+    one answer was given.
+
+    Args:
+        heard: Numbers of those where the wanted words were said; None: no words are.
     """
-    where, values = ["run = ?"], [run]
-    if wanted.get("q"):
-        names = [row.name for row in journal.read(_asked(run, wanted["q"]))]
+    where, values = ["run = ?"], list[Any]([run])
+    if heard is not None:
+        where.append("number IN (SELECT value FROM json_each(?))")
+        values.append(json.dumps(heard))
+    if words := wanted.get("q"):
+        names = facts.once(("q", run, words), lambda: [row.name for row in journal.read(_asked(run, words))])
         where.append(f"task IN ({','.join('?' * len(names))})")
         values += names
     if wanted.get("status"):
@@ -146,20 +186,7 @@ def episode_list(journal: Journal, facts: Facts, run: str, wanted: Mapping[str, 
         where.append("answers > 1")
     if wanted.get("sort") == "reward":
         where.append("reward IS NOT NULL")
-    fits = " AND ".join(where)
-    total = facts.ask(f"SELECT count(*) FROM facts WHERE {fits}", values)[0][0]
-    order = ORDERS.get(wanted.get("sort", ""), ORDERS["order"])
-
-    def read(start: int) -> list[Any]:
-        rows = facts.ask(
-            f"SELECT * FROM facts WHERE {fits} ORDER BY {order} LIMIT {PAGE} OFFSET {start}", values
-        )
-        numbers = [row["number"] for row in rows]
-        query = select(Episode.number, Episode.outcome).where(Episode.number.in_(numbers))
-        outcomes = {row.number: row.outcome for row in journal.read(query)}
-        return [(row, outcomes.get(row["number"]) or {}) for row in rows]
-
-    return Page.of(total, page, read)
+    return " AND ".join(where), values
 
 
 def all_episodes(journal: Journal, facts: Facts, run: str) -> Iterator[Any]:

@@ -15,11 +15,16 @@ from urllib.parse import urlencode
 
 from markupsafe import Markup
 
-DIFF_CLASSES = {"+": "added", "-": "removed", "@": "hunk", "d": "file"}
+DIFF_CLASSES = {"+": "added", "-": "removed", "@": "hunk"}
+DIFF_HEADS = ("diff --git ", "+++ ", "--- ", "index ", "new file ", "deleted file ")
 LONG = 200_000
 """Characters of one text that a page shows; the rest is counted."""
 PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 """What is shown as a picture. Others (SVG) can hold scripts."""
+FENCED = re.compile(
+    r"^ {0,3}(`{3,}|~{3,})[^`\n]*\n.*?(?:^ {0,3}\1[`~]*[ \t]*$\n?|\Z)", re.MULTILINE | re.DOTALL
+)
+"""A block of code in Markdown; one that is never closed goes on to the end."""
 PICTURE_URI = re.compile(rf"data:({'|'.join(PICTURES)});base64,[A-Za-z0-9+/]+=*")
 
 
@@ -51,7 +56,12 @@ def figure(value: Any) -> str:
 
 
 def signed(value: Any) -> str:
-    return f"{value:+.3g}" if is_number(value) else ""
+    return (f"{value:+.3g}" if value else "0") if is_number(value) else ""
+
+
+def many(number: int, what: str) -> str:
+    """How many there are of something."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def estimate(value: Any) -> str:
@@ -79,7 +89,7 @@ def span(seconds: Any) -> str:
 
 def clock(moment: float | None) -> str:
     """A moment in local time."""
-    return "" if moment is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+    return "" if moment is None else time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(moment))
 
 
 def pretty(value: Any) -> str:
@@ -100,15 +110,35 @@ def is_diff(text: Any) -> bool:
     return isinstance(text, str) and ("diff --git " in text[:4000] or text.startswith("--- "))
 
 
-def diff(text: Any) -> Markup:
-    """A unified diff with its lines marked by kind, everything in it escaped."""
-    lines = []
-    for line in cut(text).splitlines():
-        kind = DIFF_CLASSES.get(line[:1], "same")
-        if line.startswith(("+++", "---", "index ", "new file", "deleted file")):
-            kind = "file"
-        lines.append(Markup('<span class="{}">{}</span>').format(kind, line))
-    return Markup('<pre class="diff">{}</pre>').format(Markup("\n").join(lines))
+def code(text: Any, kind: str = "code") -> Markup:
+    """A text of letters of one width; lines of one that is a unified diff, or holds one, are marked."""
+    words = cut(text)
+    if not is_diff(words):
+        return Markup('<pre class="{}">{}</pre>').format(kind, words)
+    marked = Markup('<span class="{}">{}\n</span>')  # the line break inside, or an empty line has no height
+    lines = [marked.format(_of_diff(line), line) for line in words.splitlines()]
+    return Markup('<pre class="{} diff">{}</pre>').format(kind, Markup().join(lines))
+
+
+def _of_diff(line: str) -> str:
+    if line.startswith(DIFF_HEADS):
+        return "file"
+    return DIFF_CLASSES.get(line[:1], "same")
+
+
+def said(text: Any) -> Markup:
+    """What an agent said: its words, and its fenced blocks of code as `code` shows them, fences and all."""
+    words, shown, end = cut(text), list[Markup](), 0
+    plain = Markup('<pre class="said">{}</pre>')
+    for block in FENCED.finditer(words):
+        if before := words[end : block.start()].strip("\n"):
+            shown.append(plain.format(before))
+        shown.append(code(block[0].strip("\n"), "block"))
+        end = block.end()
+    rest = words[end:].lstrip("\n") if shown else words
+    if rest or not shown:
+        shown.append(plain.format(rest))
+    return Markup().join(shown)
 
 
 def link(path: str, **query: Any) -> str:
@@ -170,8 +200,10 @@ FILTERS: dict[str, Callable[..., Any]] = {
         span,
         clock,
         pretty,
+        code,
         cut,
-        diff,
+        many,
+        said,
         mark,
         chip,
         pair,

@@ -225,6 +225,15 @@ def test_keys(cruel_served: Served, cruel_pages: list[str], browser: Any) -> Non
     assert press("/") == "INPUT"
     assert press("j") == "INPUT" and browser.switch_to.active_element.get_property("value") == "j"
     assert press("\ue00c") == "BODY"  # Escape
+    episodes = browser.find_elements("css selector", "#episodes a.item")
+    assert len(episodes) > 1
+    first, second = (one.get_attribute("href") for one in episodes[:2])
+    browser.get(first)
+    for key, there in (("n", second), ("p", first)):
+        browser.find_element("tag name", "body").send_keys(key)
+        until(lambda there=there: browser.current_url == there)
+    browser.back()
+    browser.get(cruel_served.origin + link("/run", name=hostile.RUN))
     order = []
     for _ in range(40):
         press("\ue004")
@@ -233,7 +242,7 @@ def test_keys(cruel_served: Served, cruel_pages: list[str], browser: Any) -> Non
                 "const at = document.activeElement; return at.name || at.className || at.tagName"
             )
         )
-    wanted = ["skip", "name", "q", "status", "role", "verdict", "differ", "sort", "item"]
+    wanted = ["skip", "name", "q", "said", "status", "role", "verdict", "differ", "sort", "item"]
     start = order.index("skip") if "skip" in order else 0
     places = [order.index(name, start) for name in wanted[wanted.index("skip") if "skip" in order else 2 :]]
     assert places == sorted(places), order

@@ -119,6 +119,12 @@ def test_a_turn_leads_to_the_version_that_spoke(seen: Browser) -> None:
     assert "/version?policy=solver&number=0" in seen.get(episode).links
 
 
+def test_a_turn_leads_back_to_the_update_that_it_trained(seen: Browser) -> None:
+    turns = seen.get("/update", id=1)
+    episode = next(link for link in turns.links if link.startswith("/episode")).partition("#")[0]
+    assert "/update?id=1" in seen.get(episode).links and "trained solver, step 1" in seen.get(episode).text
+
+
 def told(memory: Path, alarm: str = "entropy fell", policy: str = "red") -> None:
     """The journal of a run with an alarm, a policy that was stopped, opponents and a figure that is none."""
     sides = (policy, "blue")

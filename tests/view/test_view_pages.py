@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -232,8 +234,47 @@ def test_pages_of_odd_addresses(reader: httpx.Client) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_filters_take_what_a_payload_may_hold(value: Any) -> None:
-    for name in ("count", "number", "signed", "span", "cut", "diff", "mark", "chip", "pretty"):
+    for name in ("count", "number", "signed", "span", "cut", "code", "said", "mark", "chip", "pretty"):
         assert isinstance(FILTERS[name](value), str)
+
+
+def shown(markup: str) -> str:
+    """The words of some markup, as a reader who copies them has them."""
+    return unescape(re.sub("<[^>]*>", "", markup))
+
+
+def test_a_diff_keeps_its_lines_wherever_it_stands() -> None:
+    patch = "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n def f():\n\n-    old<b>\n+    new\n"
+    code = str(FILTERS["code"](f"git apply <<E\n{patch}done"))
+    assert shown(code).splitlines() == f"git apply <<E\n{patch}done".splitlines()
+    assert re.findall('class="(file|hunk|added|removed)"', code) == ["file"] * 3 + [
+        "hunk",
+        "removed",
+        "added",
+    ]
+    assert "<b>" not in code
+    assert "<span" not in FILTERS["code"]("- a list\n+ no diff")
+
+
+@pytest.mark.parametrize(
+    ("words", "blocks"),
+    [
+        ("no code at all\n", 0),
+        ("I look.\n\n````bash\nls\n```\n````\nDone.", 1),
+        ("```tool\nnever closed", 1),
+        ("``` a ``` in a line", 0),
+        ("```\na\n```\nand\n~~~\nb\n~~~", 2),
+    ],
+)
+def test_code_that_an_agent_says_is_set_as_code(words: str, blocks: int) -> None:
+    made = str(FILTERS["said"](words))
+    assert made.count('<pre class="block') == blocks
+    assert "".join(shown(made).split()) == "".join(words.split())
+
+
+def test_a_machine_is_drawn_whatever_became_of_its_prompts() -> None:
+    there, gone = draw("sample", {"n": 3}), draw("sample", {"n": 3, "prompts": {"solver": "gone.md#12ab"}})
+    assert there is not None and gone is not None and there.inside == gone.inside
 
 
 def test_the_journal_stays_as_it_is(cruel: str, reader: httpx.Client, cruel_pages: list[str]) -> None:

@@ -89,7 +89,7 @@ class Browser:
         while True:
             answer = self.client.get(address, params=query or None)
             assert answer.status_code == status, (address, answer.status_code, answer.text[:2000])
-            waiting = "being computed" in answer.text or "is being read" in answer.text
+            waiting = any(f"being {what}" in answer.text for what in ("computed", "read", "searched"))
             if not waiting or time.monotonic() > deadline:
                 return Page(answer.text)
             time.sleep(0.05)

@@ -1,7 +1,8 @@
 // Three small things: charts, pages that follow a run, and keys. Without this file every page still reads.
 "use strict";
 
-const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+// Each at least 3 : 1 against the light paper and the dark.
+const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#c46a9b", "#b87f00", "#7f7f7f"];
 const DASHES = [[], [7, 4], [2, 3], [9, 3, 2, 3]];
 
 // Ticks of an axis that counts.
@@ -24,7 +25,7 @@ function lines(given) {
       dash: bound ? [2, 3] : DASHES[Math.floor(look / COLOURS.length) % DASHES.length],
       width: bound ? 1 : 2,
       spanGaps: true,
-      points: { show: !bound && given.rows[0].length < 60, size: 6 },
+      points: { show: !bound && given.rows[0].length < 60, size: 6, fill: COLOURS[look % COLOURS.length] },
       value: (_, value) => (value == null ? "–" : short(value)),
     };
   });
@@ -65,7 +66,8 @@ function drawCharts() {
       given.rows,
       place,
     );
-    new ResizeObserver(() => plot.setSize(size())).observe(place);
+    const watch = new ResizeObserver(() => (plot.root.isConnected ? plot.setSize(size()) : watch.disconnect()));
+    watch.observe(place);
   }
 }
 
@@ -129,6 +131,8 @@ function keys(event) {
     if (search) { event.preventDefault(); search.focus(); search.select(); }
   } else if (event.key === "j" || event.key === "k") {
     step(event.key === "j" ? 1 : -1);
+  } else if (event.key === "n" || event.key === "p") {
+    document.querySelector(`a[rel="${event.key === "n" ? "next" : "prev"}"]`)?.click();
   } else if (event.key === "o") {
     const all = [...document.querySelectorAll("main details")];
     const open = all.some((one) => !one.open);
@@ -145,8 +149,18 @@ function step(by) {
   next?.focus();
 }
 
+function redraw() {
+  for (const place of document.querySelectorAll(".plot")) place.replaceChildren();
+  drawCharts();
+}
+
 document.addEventListener("keydown", keys);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 document.addEventListener("input", (event) => event.target.form && touched.add(event.target.form));
+// An address to pass on names the filters that are set, and no others.
+document.addEventListener("formdata", ({ formData }) => {
+  for (const [name, value] of [...formData]) if (!value) formData.delete(name);
+});
 drawCharts();
 if (document.body.dataset.look) {
   document.addEventListener("visibilitychange", () => document.hidden || follow());
