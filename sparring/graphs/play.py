@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from sparring.agents.engines.budget import Budget
 from sparring.agents.engines.registry import EnginePool, lasting
@@ -127,7 +127,13 @@ class PlayResult(Sequence[Result]):
     baseline_failed: int = 0
     """Episodes of the pool of samples that failed."""
 
-    def __getitem__(self, place: Any) -> Any:
+    @overload
+    def __getitem__(self, place: int) -> Result: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Result, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> Result | tuple[Result, ...]:
         return self.results[place]
 
     def __len__(self) -> int:
@@ -339,7 +345,10 @@ def resume(
     return run_now(aresume(run, memory, budget=budget, **how))
 
 
-USE = "`await sparring.aplay(sparring.plan(...))` or `aresume`"
+USE = (
+    "`await sparring.aplay(sparring.plan(PROTOCOL, TASKS, engine=..., **OPTIONS), memory=..., run=...)`, "
+    "or `await sparring.aresume(RUN, memory)`"
+)
 
 
 def run_now(playing: Coroutine[Any, Any, T], use: str = USE) -> T:
