@@ -164,7 +164,7 @@ def plan(
     from sparring.graphs.baseline import settings, suits  # not on top: the pool is played by this module
 
     asked = settings(options)
-    _expect(options)
+    _expect(options if limit is None else {**options, "limit": limit})
     known, sampling = split(options)
     prompts = {n.removeprefix(PROMPTS): options.pop(n) for n in list(options) if n.startswith(PROMPTS)}
     if prompts:
@@ -197,6 +197,9 @@ PROMPTS = "prompts."
 _KINDS: dict[str, type] = {
     "seed": int,
     "copies": int,
+    "limit": int,
+    "concurrency": int,
+    "run": str,
     "roles": Mapping,
     "limits": Limits,
     "prompts": Mapping,
@@ -225,6 +228,7 @@ async def aplay(  # noqa: PLR0913 - what a caller may say
     """Play, or continue, a run; see `play`."""
     from sparring.graphs.baseline import SUFFIX  # not on top, as above
 
+    _expect({"concurrency": concurrency} if run is None else {"concurrency": concurrency, "run": run})
     able(workers, memory)
     with Journal.at(memory, durability) as journal:
         name = run or play.default_name

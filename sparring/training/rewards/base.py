@@ -120,7 +120,7 @@ class RewardFunction(BaseModel, ABC):
         """
         fault = {turn.id for turn in episode.turns if turn.status in WORLD_FAULT}
         given: object = self.rewards(episode)
-        said = list(given) if isinstance(given, Iterable) else [given]
+        said: list[Any] = list(given) if isinstance(given, Iterable) else [given]
         if strange := [type(one).__name__ for one in said if not isinstance(one, Paid)]:
             what = f"`rewards` has to give `Paid` rows, not {strange[0]}"
             raise UserError(f"reward function `{self.name}`, episode {episode.id}: {what}")
