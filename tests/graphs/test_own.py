@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from langgraph.graph import START, StateGraph
 
 import sparring
 from sparring.errors import UserError
@@ -171,6 +172,30 @@ def test_a_graph_that_cannot_be_played_says_why(folder: Path, name: str, said: s
         sparring.play(f"own_module:{name}", TASKS, engine="scripted:hash", run="r")
     with pytest.raises(UserError, match="graph"):
         make_protocol(f"own_module:{name}").compile()
+
+
+async def test_embedded_it_is_kept_as_what_finds_it(folder: Path) -> None:
+    class Nowhere(sparring.Sample):
+        name = "nowhere"
+
+    for protocol, kept in (
+        (make_protocol("own_module:Twice"), "own_module:Twice"),
+        (make_protocol("du"), "debate"),
+        (Nowhere(), "nowhere"),  # no other process finds it: it plays all the same
+    ):
+        memory = folder / f"{protocol.name}.db"
+        node = protocol.node(
+            agents="scripted:hash",
+            memory=memory,
+            task=lambda state: state["question"],
+            result=lambda outcome: {"answer": outcome["answer"]},
+        )
+        app = StateGraph(dict).add_node("node", node).add_edge(START, "node").compile()  # type: ignore[type-var]  # a plain dict is a state to LangGraph
+        await app.ainvoke({"question": "2 + 2?"})
+        await node.aclose()
+        with Journal.open(memory, read_only=True) as journal:
+            [run] = journal.runs()
+            assert journal.run_row(run).protocol == kept
 
 
 def test_rewards_are_found_in_the_same_way(folder: Path) -> None:

@@ -105,8 +105,9 @@ def _checked(function: RewardFunction, episode: EpisodeRow) -> list[Paid]:
         if reward.span != WHOLE and not 0 <= start < end <= tokens[reward.turn_id]:
             said = f"tokens {start} to {end} of turn {reward.turn_id}"
             raise UserError(f"{where}: pays {said}, which has {tokens[reward.turn_id]}")
-        if reward.value is not None and not (isinstance(reward.value, Real) and isfinite(reward.value)):
-            raise UserError(f"{where}: pays {reward.value!r} for turn {reward.turn_id}; None masks a turn")
+        value: Any = reward.value
+        if value is not None and not (isinstance(value, Real) and isfinite(value)):
+            raise UserError(f"{where}: pays {value!r} for turn {reward.turn_id}; None masks a turn")
         if not isinstance(reward.reason, str):
             raise UserError(f"{where}: pays turn {reward.turn_id} for the reason {reward.reason!r}, no text")
     return paid
