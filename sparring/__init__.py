@@ -50,6 +50,8 @@ _HOME = {
 }
 """Public name -> the module it lives in."""
 
+__all__ = [*_HOME]
+
 if TYPE_CHECKING:
     from sparring.agents.engines.budget import Budget as Budget
     from sparring.agents.engines.registry import make_engine as make_engine

@@ -9,7 +9,10 @@ and what to do.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 if TYPE_CHECKING:
@@ -136,6 +139,14 @@ def made(kind: type[M], values: Mapping[str, Any], what: str, fixed: Mapping[str
         where = ".".join(str(part) for part in first["loc"])
         said = first["msg"].removeprefix("Value error, ")
         raise UserError(f"{what}{f', option `{where}`' if where else ''}: {said}") from None
+
+
+def place_of(error: Exception, module: str) -> str:
+    """Where an error that was raised came from: the innermost line of a module's file, else of any."""
+    frames = extract_tb(error.__traceback__)
+    file = getattr(sys.modules.get(module), "__file__", None)
+    frame = next((one for one in reversed(frames) if one.filename == file), frames[-1])
+    return f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}"
 
 
 def json_value(data: bytes | str, where: str) -> Any:

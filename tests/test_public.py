@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pydoc
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,14 @@ def test_names_are_those_that_type_checkers_see() -> None:
         alias.asname for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
     }
     assert set(NAMES) <= seen | {"annotations"} and (ROOT / "sparring" / "py.typed").is_file()
+
+
+def test_help_and_star_show_every_public_name() -> None:
+    everything: dict[str, object] = {}
+    exec("from sparring import *", everything)
+    assert everything.keys() - {"__builtins__"} == set(NAMES) == set(sparring.__all__)
+    told = pydoc.plain(pydoc.render_doc(sparring))
+    assert not [name for name in NAMES if not re.search(rf"\b{name}\b", told)]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -24,6 +24,7 @@ from sparring.agents.engines.registry import EnginePool
 from sparring.agents.roles import Agent
 from sparring.errors import UserError
 from sparring.graphs.cast import Cast, pinned
+from sparring.graphs.catalogue import protocol_name
 from sparring.graphs.context import Context, Limits, Meter
 from sparring.graphs.protocol import Outcome
 from sparring.memory.journal import MAX_NAME, Journal
@@ -37,6 +38,14 @@ if TYPE_CHECKING:
 ToTask = Callable[[Any], Any]
 ToUpdate = Callable[[Outcome], Mapping[str, Any]]
 Node = Callable[[Any, RunnableConfig], Awaitable[dict[str, Any]]]
+
+
+def _lasting_name(protocol: Protocol) -> str:
+    """The name by which reports and the viewer find its class again, where there is one."""
+    try:
+        return protocol_name(type(protocol))
+    except UserError:
+        return protocol.name  # a class within a function or a notebook plays here all the same
 
 
 class Embedded:
@@ -106,9 +115,10 @@ class Embedded:
         self, journal: Journal, agents: Mapping[str, Agent], task: TaskRecord, config: RunnableConfig
     ) -> Outcome:
         name = _run_name(config)
+        protocol = _lasting_name(self.protocol)
         settings = {"protocol": self.protocol.name, "options": self.protocol.model_dump(mode="json")}
         run = await asyncio.to_thread(
-            journal.drive, name, kind="embedded", protocol=self.protocol.name, config=settings, seed=0
+            journal.drive, name, kind="embedded", protocol=protocol, config=settings, seed=0
         )
         status = "interrupted"
         try:

@@ -28,8 +28,8 @@ def find_class(spec: str, base: type[Any], what: str) -> type[Any]:
             it is imported, or a class that is no subclass of `base` or not a whole one.
     """
     place, _, name = spec.partition(":")
-    if place.endswith(".py"):
-        dotted = ".".join(Path(place).with_suffix("").parts)
+    if place.endswith(".py") or "/" in place or place.startswith("."):
+        dotted = ".".join(Path(place.removesuffix(".py")).parts).lstrip("./")
         raise UserError(f"{what} `{spec}`: write the module, not its file: `{dotted}:{name}`")
     module = _module(place, f"{what} `{spec}`")
     kind = getattr(module, name, None)

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from sparring.agents.engines.budget import Budget
 from sparring.agents.engines.registry import EnginePool, lasting
@@ -127,7 +127,13 @@ class PlayResult(Sequence[Result]):
     baseline_failed: int = 0
     """Episodes of the pool of samples that failed."""
 
-    def __getitem__(self, place: Any) -> Any:
+    @overload
+    def __getitem__(self, place: int) -> Result: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Result, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> Result | tuple[Result, ...]:
         return self.results[place]
 
     def __len__(self) -> int:
@@ -158,7 +164,7 @@ def plan(
     from sparring.graphs.baseline import settings, suits  # not on top: the pool is played by this module
 
     asked = settings(options)
-    _expect(options)
+    _expect(options if limit is None else {**options, "limit": limit})
     known, sampling = split(options)
     prompts = {n.removeprefix(PROMPTS): options.pop(n) for n in list(options) if n.startswith(PROMPTS)}
     if prompts:
@@ -191,6 +197,9 @@ PROMPTS = "prompts."
 _KINDS: dict[str, type] = {
     "seed": int,
     "copies": int,
+    "limit": int,
+    "concurrency": int,
+    "run": str,
     "roles": Mapping,
     "limits": Limits,
     "prompts": Mapping,
@@ -219,6 +228,7 @@ async def aplay(  # noqa: PLR0913 - what a caller may say
     """Play, or continue, a run; see `play`."""
     from sparring.graphs.baseline import SUFFIX  # not on top, as above
 
+    _expect({"concurrency": concurrency} if run is None else {"concurrency": concurrency, "run": run})
     able(workers, memory)
     with Journal.at(memory, durability) as journal:
         name = run or play.default_name
@@ -339,7 +349,10 @@ def resume(
     return run_now(aresume(run, memory, budget=budget, **how))
 
 
-USE = "`await sparring.aplay(sparring.plan(...))` or `aresume`"
+USE = (
+    "`await sparring.aplay(sparring.plan(PROTOCOL, TASKS, engine=..., **OPTIONS), memory=..., run=...)`, "
+    "or `await sparring.aresume(RUN, memory)`"
+)
 
 
 def run_now(playing: Coroutine[Any, Any, T], use: str = USE) -> T:

@@ -27,6 +27,7 @@ from sparring.errors import (
     SparringError,
     ToolFailed,
     UserError,
+    place_of,
 )
 from sparring.graphs.budget import affordable
 from sparring.graphs.cast import pinned
@@ -228,9 +229,10 @@ class Player:
         except SparringError:
             raise  # the user's fault, or the run is no longer ours: stop, nothing is lost
         except Exception as bug:  # a failed episode is data: recorded, and the rest go on
-            log.warning("episode %s of task `%s` failed: %r", handle.id, task.id, bug)
+            said = f"{type(bug).__name__}: {bug} ({place_of(bug, self.protocol.__module__)})"
+            log.warning("episode %s of task `%s` failed: %s", handle.id, task.id, said)
             log.debug("where it failed", exc_info=True)
-            status, error = "failed", f"{type(bug).__name__}: {bug}"
+            status, error = "failed", said
         return await self._close(handle, context, (status, error), outcome)
 
     async def _close(

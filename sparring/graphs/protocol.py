@@ -14,7 +14,7 @@ from dataclasses import asdict
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, Self, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NotRequired, Self, TypedDict, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sparring.agents.parsing import Parser
 from sparring.agents.roles import Role
-from sparring.errors import UserError, made, unknown
+from sparring.errors import UserError, kind_of, made, unknown
 from sparring.graphs.aggregate import Vote
 from sparring.graphs.context import Context, Limits
 from sparring.memory.journal import Journal
@@ -221,19 +221,48 @@ class Protocol(BaseModel, ABC):
 
     def compile(self) -> CompiledStateGraph[Any, Context, Any, Any]:
         """The bare LangGraph graph, to be drawn or embedded as it is."""
-        return self.graph().compile(name=self.name)
+        return self._compiled(None)
 
     @cached_property
     def _played(self) -> CompiledStateGraph[Any, Context, Any, Any]:
         # The journal is the memory: inside a caller's graph its checkpointer must not be inherited.
-        return self.graph().compile(name=self.name, checkpointer=False)
+        return self._compiled(checkpointer=False)
+
+    def _compiled(self, checkpointer: Literal[False] | None) -> CompiledStateGraph[Any, Context, Any, Any]:
+        graph: object = self.graph()
+        if not isinstance(graph, StateGraph):
+            given = f"a StateGraph, not yet compiled, is needed, not {type(graph).__name__}"
+            raise UserError(f"`graph()` of protocol `{self.name}`: {given}")
+        try:
+            return graph.compile(name=self.name, checkpointer=checkpointer)
+        except ValueError as error:
+            raise UserError(f"the graph of protocol `{self.name}` does not hold together: {error}") from error
 
     async def run(self, question: Any, context: Context, config: RunnableConfig | None = None) -> Outcome:
-        """Play one episode to its outcome."""
+        """Play one episode to its outcome.
+
+        Raises:
+            UserError: the graph ends without an outcome, or with something that is none.
+        """
         settings: RunnableConfig = {**(config or {}), "recursion_limit": self.recursion_limit}
         state = await self._played.ainvoke({"question": question}, settings, context=context)
-        outcome: Outcome = state["outcome"]
-        return outcome
+        return self._outcome(state.get("outcome"))
+
+    def _outcome(self, given: Any) -> Outcome:
+        """What the last node said, if it is an outcome: plain JSON with an answer."""
+        node = "a node has to return `{'outcome': Outcome(answer=...)}`, and the state the field `outcome`"
+        where = f"an episode of protocol `{self.name}`"
+        if given is None:
+            raise UserError(f"{where} ended without an outcome: {node}")
+        if not isinstance(given, Mapping) or "answer" not in given:
+            raise UserError(f"{where} ended with {kind_of(given)} that is no outcome: {node}")
+        if self.answers and not isinstance(given["answer"], str | None):
+            raise UserError(f"{where} answers {kind_of(given['answer'])}: an answer is a text, or None")
+        try:
+            json.dumps(given, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{where} ended with an outcome that is not plain JSON: {error}") from None
+        return cast(Outcome, given)
 
     def node(
         self,

@@ -31,6 +31,9 @@ HEAD = "0001"
 
 def parse_url(memory: str | Path) -> URL:
     """A database URL from what a user types."""
+    given: object = memory
+    if not isinstance(given, str | Path):  # any other object's text would be the name of a new file
+        raise UserError(f"memory: a file or a postgresql:// URL is needed, not {type(given).__name__}")
     raw = str(memory)
     if raw == ":memory:":
         return URL.create("sqlite")

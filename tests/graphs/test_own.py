@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from langgraph.graph import START, StateGraph
 
 import sparring
 from sparring.errors import UserError
@@ -21,6 +22,7 @@ from sparring.training.rewards import make_reward
 ROOT = Path(__file__).parents[2]
 MINE = """
 from typing import ClassVar
+from langgraph.graph import START, StateGraph
 from sparring import Sample, RewardFunction, Paid
 
 class Twice(Sample):
@@ -29,6 +31,44 @@ class Twice(Sample):
 
 class Half(Sample):
     __module__ = "elsewhere"
+
+class Ends(Sample):
+    name: ClassVar[str] = "ends"
+
+    def graph(self):
+        def answer(state):
+            return ENDINGS[self.n]()
+
+        return StateGraph(dict).add_node("answer", answer).add_edge(START, "answer")
+
+def oops():
+    raise KeyError("oops")
+
+def nothing():
+    return {"text": "4"}
+
+ENDINGS = dict(enumerate([
+    None,
+    nothing,
+    lambda: {"outcome": "4"},
+    lambda: {"outcome": {"detail": {}}},
+    lambda: {"outcome": {"answer": 4}},
+    lambda: {"outcome": {"answer": "4", "detail": {"seen": {1, 2}}}},
+    lambda: {"outcome": {"answer": "4", "detail": {"share": float("nan")}}},
+    oops,
+]))
+
+class Ready(Sample):
+    name: ClassVar[str] = "ready"
+
+    def graph(self):
+        return super().graph().compile()
+
+class Torn(Sample):
+    name: ClassVar[str] = "torn"
+
+    def graph(self):
+        return super().graph().add_edge("answer", "nowhere")
 
 class Nameless(RewardFunction):
     version: ClassVar[str] = "1"
@@ -74,9 +114,11 @@ def test_the_working_folder_is_looked_in_last(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("own_module:Once", "unknown protocol of module `own_module` `Once`; known: Twice"),
+        ("own_module:Once", "of module `own_module` `Once`; known: Ends, Ready, Torn, Twice"),
         ("own_module.py:Twice", "write the module, not its file: `own_module:Twice`"),
         ("sub/own_module.py:Twice", "`sub.own_module:Twice`"),
+        ("./own_module:Twice", "write the module, not its file: `own_module:Twice`"),
+        ("..own_module:Twice", "`own_module:Twice`"),
         ("own_nowhere:Twice", "there is no module `own_nowhere`, neither installed nor in "),
         ("own_module.deeper:Twice", "cannot be imported"),
         ("own_broken:X", r"cannot be imported \(KeyError: 'oh'\)"),
@@ -90,6 +132,70 @@ def test_the_working_folder_is_looked_in_last(folder: Path) -> None:
 def test_a_mistake_says_what_there_is(folder: Path, spec: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         make_protocol(spec)
+
+
+TASKS = [{"id": "a", "question": "2 + 2?", "answer": "4"}]
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [
+        (1, r"protocol `ends` ended without an outcome: a node has to return `\{'outcome': Outcome"),
+        (2, "ended with text that is no outcome"),
+        (3, "ended with an object that is no outcome"),
+        (4, "answers a number: an answer is a text, or None"),
+        (5, "not plain JSON: Object of type set"),
+        (6, "not plain JSON: Out of range float"),
+    ],
+)
+def test_an_episode_without_an_outcome_says_what_a_node_returns(folder: Path, ending: int, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        sparring.play("own_module:Ends", TASKS, engine="scripted:hash", run="r", n=ending)
+
+
+def test_a_node_that_fails_is_told_by_its_line(folder: Path) -> None:
+    result = sparring.play("own_module:Ends", TASKS, engine="scripted:hash", run="r", n=7)
+    line = MINE.splitlines().index('    raise KeyError("oops")') + 1
+    assert result[0].status == "failed"
+    assert result[0].error == f"KeyError: 'oops' (own_module.py, line {line}, in oops)"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Ready", "a StateGraph, not yet compiled, is needed, not CompiledStateGraph"),
+        ("Torn", "graph of protocol `torn` does not hold together: .*unknown node"),
+    ],
+)
+def test_a_graph_that_cannot_be_played_says_why(folder: Path, name: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        sparring.play(f"own_module:{name}", TASKS, engine="scripted:hash", run="r")
+    with pytest.raises(UserError, match="graph"):
+        make_protocol(f"own_module:{name}").compile()
+
+
+async def test_embedded_it_is_kept_as_what_finds_it(folder: Path) -> None:
+    class Nowhere(sparring.Sample):
+        name = "nowhere"
+
+    for protocol, kept in (
+        (make_protocol("own_module:Twice"), "own_module:Twice"),
+        (make_protocol("du"), "debate"),
+        (Nowhere(), "nowhere"),  # no other process finds it: it plays all the same
+    ):
+        memory = folder / f"{protocol.name}.db"
+        node = protocol.node(
+            agents="scripted:hash",
+            memory=memory,
+            task=lambda state: state["question"],
+            result=lambda outcome: {"answer": outcome["answer"]},
+        )
+        app = StateGraph(dict).add_node("node", node).add_edge(START, "node").compile()  # type: ignore[type-var]  # a plain dict is a state to LangGraph
+        await app.ainvoke({"question": "2 + 2?"})
+        await node.aclose()
+        with Journal.open(memory, read_only=True) as journal:
+            [run] = journal.runs()
+            assert journal.run_row(run).protocol == kept
 
 
 def test_rewards_are_found_in_the_same_way(folder: Path) -> None:

@@ -21,7 +21,7 @@ from sparring.agents.engines.registry import EnginePool
 from sparring.agents.engines.scripted import ScriptedEngine, digest
 from sparring.errors import EngineError, EngineTimeout, UserError
 from sparring.graphs.context import Context, Limits
-from sparring.graphs.play import Play, PlayResult, aplay, plan, play, resume
+from sparring.graphs.play import Play, PlayResult, aplay, aresume, plan, play, resume
 from sparring.graphs.report import report
 from sparring.memory.journal import Journal
 from sparring.memory.records import TaskRecord
@@ -463,6 +463,9 @@ async def test_play_inside_a_running_loop_says_what_to_use(memory: Path) -> None
         (TASKS, {"limit": -1}, "limit -1"),
         (TASKS, {"seed": "x"}, "seed='x'"),
         (TASKS, {"seed": 1.5}, "seed=1.5"),
+        (TASKS, {"limit": "3"}, "limit='3'"),
+        (TASKS, {"run": 3}, "run=3"),
+        (TASKS, {"concurrency": "4"}, "concurrency='4'"),
         (TASKS, {"limits": {"calls": 1}}, "sparring.Limits"),
         (TASKS, {"roles": ["judge"]}, "roles="),
     ],
@@ -473,6 +476,16 @@ def test_a_wrong_call_is_the_users_error_before_any_work(
     with pytest.raises(UserError, match=re.escape(says)):
         play("sample", tasks, engine="scripted:hash", memory=memory, **options)
     assert not memory.exists()
+
+
+async def test_within_an_event_loop_the_error_shows_the_call_that_works(memory: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        play("sample", TASKS, engine="scripted:hash", memory=memory, run="r")
+    assert "await sparring.aplay(sparring.plan(PROTOCOL, TASKS, engine=" in str(refused.value)
+    planned = plan("sample", TASKS, engine="scripted:hash")
+    played = await aplay(planned, memory=memory, run="r")
+    assert played == await aresume("r", memory)
+    assert played == await asyncio.to_thread(resume, "r", memory)
 
 
 def test_a_run_begun_with_an_object_says_how_to_go_on(memory: Path) -> None:

@@ -138,6 +138,16 @@ def test_wrong_urls(memory: str, words: str) -> None:
     assert words in message and "secret" not in message
 
 
+@pytest.mark.parametrize("memory", [3, None, b"a.db"])
+def test_what_is_no_name_makes_no_file(
+    memory: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="a file or a postgresql:// URL is needed"):
+        Journal.open(memory)  # type: ignore[arg-type]  # what a script without types may give
+    assert not list(tmp_path.iterdir())
+
+
 def test_urls() -> None:
     assert parse_url("a.db").database == os.path.abspath("a.db")
     assert parse_url("sqlite:///b.db").database == os.path.abspath("b.db")

@@ -147,10 +147,11 @@ class Greedy(RewardFunction):
     value: float | None = 5.0
     spans: tuple[tuple[int, int], ...] = ()
     shift: int = 0
+    reason: str = "all"
 
     def rewards(self, episode: EpisodeRow) -> Iterable[Paid]:
         for turn in episode.turns:
-            yield Paid(turn.id + self.shift, self.value, "all", turns=(turn.id,))
+            yield Paid(turn.id + self.shift, self.value, self.reason, turns=(turn.id,))
             for span in self.spans:
                 yield Paid(turn.id, 0.5, "part", span=span)
 
@@ -180,12 +181,29 @@ async def test_spans_are_rows_of_their_own_and_no_part_of_the_whole(journal: Jou
         ({"shift": 99}, "are not of the episode"),
         ({"value": float("nan")}, "None masks a turn"),
         ({"value": float("inf")}, "pays inf"),
+        ({"value": "1"}, "pays '1' for turn"),
+        ({"reason": None}, "for the reason None, no text"),
     ],
 )
 async def test_what_is_no_reward_is_refused(journal: Journal, options: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         await pay(journal, {"solver/0": says()}, Greedy.model_construct(**{**dict(Greedy()), **options}))
     assert stored(journal) == []
+
+
+class Given(RewardFunction):
+    name: ClassVar[str] = "given"
+    version: ClassVar[str] = "1"
+    rows: Any = None
+
+    def rewards(self, episode: EpisodeRow) -> Iterable[Paid]:
+        return self.rows  # type: ignore[no-any-return]  # what a user's untyped function may give
+
+
+@pytest.mark.parametrize(("rows", "kind"), [(None, "NoneType"), ([1.0], "float"), (2.0, "float")])
+async def test_what_is_no_row_is_refused(journal: Journal, rows: Any, kind: str) -> None:
+    with pytest.raises(UserError, match=f"`given`, episode .*`Paid` rows, not {kind}"):
+        await pay(journal, {"solver/0": says()}, Given(rows=rows))
 
 
 async def test_deriving_again_adds_nothing_and_other_formulas_add_beside(journal: Journal) -> None:

@@ -115,7 +115,8 @@ def prepare(config: TournamentConfig, journal: Journal) -> Entry:
     if rivals is None:
         raise UserError(
             f"protocol `{config.protocol}` is no game, as its options are: it has no two seats that play "
-            "against each other, such as `duel` has, or `mad` with two agents"
+            "against each other, such as `duel` has, or `mad` with two agents; a protocol of your own names "
+            "them in its property `rivals`"
         )
     tasks = _tasks(config, protocol)
     seats = _seats(config, rivals)

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ColumnElement, and_
 
+from sparring.errors import UserError
 from sparring.memory.records import WORLD_FAULT
 from sparring.memory.schema import Reward
 from sparring.memory.types import canonical, digest
@@ -112,9 +113,18 @@ class RewardFunction(BaseModel, ABC):
         return digest(canonical(self.model_dump(mode="json")), size=8).hex()
 
     def __call__(self, episode: EpisodeRow) -> list[Paid]:
-        """The rewards of an episode, at most one for each turn and span."""
+        """The rewards of an episode, at most one for each turn and span.
+
+        Raises:
+            UserError: `rewards` gives something else than `Paid` rows.
+        """
         fault = {turn.id for turn in episode.turns if turn.status in WORLD_FAULT}
-        paid = [reward for reward in self.rewards(episode) if reward.turn_id not in fault]
+        given: object = self.rewards(episode)
+        said: list[Any] = list(given) if isinstance(given, Iterable) else [given]
+        if strange := [type(one).__name__ for one in said if not isinstance(one, Paid)]:
+            what = f"`rewards` has to give `Paid` rows, not {strange[0]}"
+            raise UserError(f"reward function `{self.name}`, episode {episode.id}: {what}")
+        paid = [reward for reward in said if reward.turn_id not in fault]
         lost = [Paid(turn, None, "the world's fault", turns=(turn,)) for turn in sorted(fault)]
         return [*paid, *lost]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, select
@@ -104,8 +105,11 @@ def _checked(function: RewardFunction, episode: EpisodeRow) -> list[Paid]:
         if reward.span != WHOLE and not 0 <= start < end <= tokens[reward.turn_id]:
             said = f"tokens {start} to {end} of turn {reward.turn_id}"
             raise UserError(f"{where}: pays {said}, which has {tokens[reward.turn_id]}")
-        if reward.value is not None and not isfinite(reward.value):
-            raise UserError(f"{where}: pays {reward.value} for turn {reward.turn_id}; None masks a turn")
+        value: Any = reward.value
+        if value is not None and not (isinstance(value, Real) and isfinite(value)):
+            raise UserError(f"{where}: pays {value!r} for turn {reward.turn_id}; None masks a turn")
+        if not isinstance(reward.reason, str):
+            raise UserError(f"{where}: pays turn {reward.turn_id} for the reason {reward.reason!r}, no text")
     return paid
 
 
