@@ -183,8 +183,11 @@ class Facts:
     def _read(self, numbers: Sequence[int]) -> None:
         rows = {row.number: row for row in self._journal.read(_episodes(numbers))}
         spoken = self._spoken(list(rows))
-        verdicts = select(Event.episode_number, Event.payload).where(
-            Event.episode_number.in_(rows), Event.kind == "verdict"
+        payload = type_coerce(Event.payload, Text).label("payload")
+        verdicts = (
+            select(Event.episode_number, payload)
+            .where(Event.episode_number.in_(rows), Event.kind == "verdict")
+            .order_by(Event.id)
         )
         correct = {row.episode_number: _correct(row.payload) for row in self._journal.read(verdicts)}
         made = [
@@ -255,19 +258,27 @@ class _Spoken:
         self.completion += row.completion_tokens
         self.cost += row.cost
         self.roles.add(role)
-        if row.final and row.parsed and '"answer"' in row.parsed:
-            parsed = json.loads(row.parsed)
-            if answer := answer_of(parsed if isinstance(parsed, dict) else None):
-                self.answers.add(answer)
+        told = row.final and row.parsed and '"answer"' in row.parsed
+        if told and (answer := answer_of(_object(row.parsed))):
+            self.answers.add(answer)
 
     def row(self) -> tuple[Any, ...]:
         roles = f",{','.join(sorted(self.roles))},"
         return self.calls, self.prompt, self.completion, self.cost, roles, len(self.answers)
 
 
-def _correct(payload: Any) -> bool | None:
-    said = payload.get("correct") if isinstance(payload, dict) else None
+def _correct(payload: str) -> bool | None:
+    said = (_object(payload) or {}).get("correct")
     return said if isinstance(said, bool) else None
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """What a JSON text says; one that cannot be read must not keep all other rows from being known."""
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return said if isinstance(said, dict) else None
 
 
 RUNS = select(Run.id, Run.status, Run.epoch)

@@ -37,7 +37,7 @@ ORDERS = {
     "answers": "answers DESC, number",
 }
 VERDICTS = {"wrong": "correct = 0", "right": "correct = 1", "none": "correct IS NULL"}
-LIGHT = (Run.id, Run.parent_id, Run.kind, Run.protocol, Run.status, Run.seed, Run.driver, Run.epoch)
+LIGHT = (Run.id, Run.parent_id, Run.kind, Run.protocol, Run.status)
 
 
 @dataclass(frozen=True)
