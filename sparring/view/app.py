@@ -127,7 +127,9 @@ class Viewer:
         return self.page(
             "run.html",
             request,
-            live=run.status == "open" or (about["told"] is None and about["report"] is None),
+            live=run.status == "open"
+            or about["children"].open > 0  # its pool, which is compared with it, comes after it
+            or (about["told"] is None and about["report"] is None),
             found=episode_list(self.journal, self.facts, run.id, wanted, page),
             choices=choices(self.facts, run.id),
             wanted=wanted,
@@ -152,8 +154,7 @@ class Viewer:
         """The report of a run, or None while it is made."""
         from sparring.graphs.report import report
 
-        done = tuple(self.facts.ask("SELECT count(*), sum(calls) FROM facts WHERE run = ?", (run.id,))[0])
-        state = (run.status, run.epoch, done)
+        state = (run.status, run.epoch, sums_below(self.journal, self.facts, run.id))
 
         def made() -> Any:
             with kept_out(not self._imports):

@@ -15,6 +15,8 @@ from sparring.view.facts import Facts
 
 PAGE = 50
 """Rows of a table on one page."""
+CHILDREN = 200
+"""Runs of a run that its page lists."""
 SUMS = """
 SELECT run, count(*) AS episodes, sum(status = 'done') AS done, sum(status = 'failed') AS failed,
        sum(calls) AS calls, sum(prompt_tokens + completion_tokens) AS tokens, sum(cost) AS cost
@@ -190,8 +192,21 @@ def choices(facts: Facts, run: str) -> dict[str, list[str]]:
     return {"status": [row["status"] for row in statuses], "role": sorted(names)}
 
 
-def children(journal: Journal, run: str) -> list[Any]:
+@dataclass(frozen=True)
+class Children:
     """Runs that another one began: evaluations, baselines, plays of an evolution."""
-    return journal.read(
-        select(*LIGHT, Run.created_at).where(Run.parent_id == run).order_by(Run.created_at, Run.id).limit(200)
+
+    rows: list[Any]
+    """The first `CHILDREN`."""
+    total: int
+    open: int
+
+
+def children(journal: Journal, run: str) -> Children:
+    """The runs that this one began."""
+    mine = Run.parent_id == run
+    [(total, open_)] = journal.read(
+        select(func.count(), func.count().filter(Run.status == "open")).where(mine)
     )
+    query = select(*LIGHT).where(mine).order_by(Run.created_at, Run.id).limit(CHILDREN)
+    return Children(journal.read(query), int(total), int(open_))
