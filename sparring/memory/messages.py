@@ -69,7 +69,7 @@ def said(content: Any) -> str:
     return "".join(text for text in parts if isinstance(text, str))
 
 
-def path(rows: Mapping[int, Any], last: int | None) -> list[int]:
+def path(rows: Mapping[int, Any], last: int) -> list[int]:
     """Ids of a conversation from its root to message `last`, of `rows` (id -> row with a `parent_id`).
 
     It begins where a parent is not among them: `ROOT`, or one that is missing or comes twice in a journal

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Text, func, or_, select, type_coerce
@@ -11,10 +11,13 @@ from sqlalchemy import Text, func, or_, select, type_coerce
 from sparring.graphs.stats import Estimate, wilson
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Episode, Run, Task
+from sparring.memory.types import dumps
 from sparring.view.facts import Facts
 
 PAGE = 50
 """Rows of a table on one page."""
+SOUGHT = 10_000
+"""Tasks that a search goes on with."""
 CHILDREN = 200
 """Runs of a run that its page lists."""
 SUMS = """
@@ -50,6 +53,8 @@ class Page:
     total: int
     number: int
     """From 1."""
+    partial: bool = False
+    """Whether more was found than is searched."""
 
     @classmethod
     def of(cls, total: int, number: int, read: Callable[[int], Iterable[Any]]) -> Page:
@@ -131,7 +136,7 @@ def episode_list(journal: Journal, facts: Facts, run: str, wanted: Mapping[str, 
     `q`: in the task's name or question; `role`, `status`, `verdict` (right, wrong, none); `differ`: more than
     one answer was given; `sort`: order, reward (furthest from 0 first), calls, tokens, answers.
     """
-    where, values = ["run = ?"], [run]
+    where, values, names = ["run = ?"], [run], []
     if wanted.get("q"):
         names = [row.name for row in journal.read(_asked(run, wanted["q"]))]
         where.append(f"task IN ({','.join('?' * len(names))})")
@@ -161,7 +166,7 @@ def episode_list(journal: Journal, facts: Facts, run: str, wanted: Mapping[str, 
         outcomes = {row.number: row.outcome for row in journal.read(query)}
         return [(row, outcomes.get(row["number"]) or {}) for row in rows]
 
-    return Page.of(total, page, read)
+    return replace(Page.of(total, page, read), partial=len(names) == SOUGHT)
 
 
 def all_episodes(journal: Journal, facts: Facts, run: str) -> Iterator[Any]:
@@ -174,10 +179,10 @@ def all_episodes(journal: Journal, facts: Facts, run: str) -> Iterator[Any]:
 
 
 def _asked(run: str, words: str) -> Any:
-    """Names of a run's tasks that hold these words in name or question."""
-    held = or_(_holds(Task.name, words), _holds(type_coerce(Task.question, Text), words))
+    """Names of a run's tasks that hold these words in name or question, which is JSON there."""
+    held = or_(_holds(Task.name, words), _holds(type_coerce(Task.question, Text), dumps(words)[1:-1]))
     played = select(Episode.task_id).where(Episode.run_id == run)
-    return select(Task.name).distinct().where(held, Task.id.in_(played)).limit(10_000)
+    return select(Task.name).distinct().where(held, Task.id.in_(played)).limit(SOUGHT)
 
 
 def _holds(column: Any, words: str) -> Any:

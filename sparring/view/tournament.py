@@ -131,9 +131,9 @@ def match_list(journal: Journal, run: str, query: Mapping[str, str], page: int) 
 
 def _result(found: Any, rivals: Sequence[str]) -> Mapping[str, Any]:
     """What a game came to; one whose scores are no two numbers is void."""
-    found = found if isinstance(found, dict) else {}
-    scores = found.get("scores")
+    known: dict[str, Any] = found if isinstance(found, dict) else {}
+    scores = known.get("scores")
     if not (isinstance(scores, dict) and all(is_number(scores.get(seat)) for seat in rivals)):
         scores = None
-    number = found.get("round")
-    return found | {"scores": scores, "round": number if isinstance(number, int) else 0}
+    number = known.get("round")
+    return known | {"scores": scores, "round": number if isinstance(number, int) else 0}
