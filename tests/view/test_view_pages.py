@@ -17,7 +17,7 @@ import hostile
 import httpx
 import pytest
 from conftest import SERVER, Served, serving
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
 from sparring.errors import JournalError
 from sparring.graphs.catalogue import PROTOCOLS
@@ -153,6 +153,8 @@ def test_a_fault_of_ours_has_the_headers_too() -> None:
     from sparring.view.app import make_app
 
     class Broken:
+        engine = create_engine("sqlite://")
+
         def __getattr__(self, name: str) -> Any:
             raise RuntimeError("a fault with <b>")
 
@@ -163,6 +165,7 @@ def test_a_fault_of_ours_has_the_headers_too() -> None:
     client.cookies.set("sparring-view-1", "t")
     answer = client.get("/run?name=x")
     assert answer.status_code == 500 and "<b>" not in answer.text
+    assert "a fault with &lt;b&gt;" in answer.text and "All runs" in answer.text
     covered(answer.headers)
 
 
