@@ -54,7 +54,7 @@ class StaleEpoch(SparringError):
 
 
 class JournalError(SparringError):
-    """The database refused a write for a reason that is not the user's."""
+    """The database refused a write for a reason that is not the user's, or holds what cannot be read."""
 
     fault = "world"
 

@@ -23,6 +23,12 @@ def view(
         Path | None, typer.Option(metavar="FILE", help="Write the run as one HTML file, and end.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Export the first N episodes.")] = None,
+    own: Annotated[
+        bool,
+        typer.Option(
+            "--own", help="Import protocols of your own (module:Class) for their drawings and figures."
+        ),
+    ] = False,
 ) -> None:
     """Look at the journal in a browser: on loopback, with a token, without writing a thing."""
     existing(memory)
@@ -33,7 +39,7 @@ def view(
     except ModuleNotFoundError as error:
         raise UserError(f"the viewer needs {error.name}: pip install 'sparring[view]'") from None
     if export is None:
-        return _serve(memory, port, run)
+        return _serve(memory, port, run, own)
     check_out(export, memory, option="--export")
     from sparring.view.export import export as write
     from sparring.view.export import runs
@@ -41,7 +47,7 @@ def view(
     if run is None:
         known = ", ".join(runs(memory)) or "none yet"
         raise UserError(f"`--export` needs a run: `sparring view RUN --export {export}`; known: {known}")
-    made = write(memory, run, export, limit)
+    made = write(memory, run, export, limit, own)
     said = (
         f"{made.episodes} episodes"
         if made.episodes == made.total
@@ -50,13 +56,13 @@ def view(
     print(f"{export}: {said} of run `{run}`", file=sys.stderr)
 
 
-def _serve(memory: str, port: int, run: str | None) -> None:
+def _serve(memory: str, port: int, run: str | None, own: bool) -> None:
     from sparring.view.serve import serve
 
     def ready(address: str) -> None:
         print(f"{address}\nCtrl-C ends it", file=sys.stderr, flush=True)
 
     try:
-        serve(memory, port, ready, run)
+        serve(memory, port, ready, run, own)
     except KeyboardInterrupt:
         return

@@ -9,12 +9,28 @@ looked for where Python looks, and last in the working folder, which a command's
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from sparring.errors import SparringError, UserError, unknown
 from sparring.tools.modules import own_module
+
+_KEPT_OUT: ContextVar[bool] = ContextVar("kept_out", default=False)
+
+
+@contextmanager
+def kept_out(whether: bool = True) -> Iterator[None]:
+    """While it lasts no module is imported because of its name: whoever wrote a journal chose those in it,
+    and a module runs when it is imported. What is imported already, and what Sparring ships, is found."""
+    token = _KEPT_OUT.set(whether)
+    try:
+        yield
+    finally:
+        _KEPT_OUT.reset(token)
 
 
 def find_class(spec: str, base: type[Any], what: str) -> type[Any]:
@@ -74,6 +90,8 @@ def _script(kind: type[Any]) -> str:
 
 
 def _module(name: str, which: str) -> ModuleType:
+    if _KEPT_OUT.get() and name not in sys.modules and name.partition(".")[0] != "sparring":
+        raise UserError(f"{which} is not imported: a journal names it, and it would run")
     try:
         return own_module(name)
     except Exception as error:  # a user's module can fail in any way while it is imported

@@ -217,6 +217,8 @@ def open_database(memory: str | Path, durability: Durability = "full", read_only
         found = revision(engine)
         if found is not None:
             return found
+        if read_only:
+            raise UserError(f"memory `{_shown(engine.url)}` holds no journal: the database is empty")
         upgrade(engine)
         return HEAD
 

@@ -125,7 +125,10 @@ def history(journal: Journal, policy: str, head: Head | None = None) -> list[Mov
     found = [
         Move(p["move"], p["policy"], p["head"], p["from"], p["to"], p["by"], p["reason"], run, at)
         for run, p, at in rows
-        if p["policy"] == policy and head in (None, p["head"]) and p["to"] is not None
+        if isinstance(p, dict)
+        and p.get("policy") == policy
+        and head in (None, p["head"])
+        and p["to"] is not None
     ]
     return sorted(found, key=lambda move: (move.head, move.move, move.at))
 

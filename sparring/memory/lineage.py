@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 
 from ..errors import UserError
+from .messages import said
 from .schema import Agent, Episode, Message, PolicyVersion, Reward, Task, Turn, Update, UpdateTurn
 from .versions import Version, by_id
 
@@ -106,9 +107,10 @@ def trained_on(journal: Journal, update_id: int, limit: int | None = None, offse
     )
     rows = journal.read(query.order_by(Turn.id).limit(limit).offset(offset or None))
     paid = _rewards(journal, [row.id for row in rows])
+    texts = (None if row.content is None else said(row.content) for row in rows)
     return [
-        Trained(row.id, row.episode, row.name, row.role, row.status, paid[row.id], _text(row.content))
-        for row in rows
+        Trained(row.id, row.episode, row.name, row.role, row.status, paid[row.id], text)
+        for row, text in zip(rows, texts, strict=True)
     ]
 
 
@@ -121,10 +123,6 @@ def _rewards(journal: Journal, turns: list[int]) -> dict[int, tuple[dict[str, An
             reward = {"function": row.function, "version": row.version, "value": row.value, "span": span}
             found[row.turn_id] += (reward,)
     return found
-
-
-def _text(content: Any) -> str | None:
-    return None if content is None else "".join(part.get("text", "") for part in content)
 
 
 def distance(journal: Journal, a: int, b: int) -> int | None:

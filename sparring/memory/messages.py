@@ -59,6 +59,29 @@ def content_of(parts: Content) -> Content:
     return parts
 
 
+def said(content: Any) -> str:
+    """The text in content, whatever else is there."""
+    if isinstance(content, str):
+        return content
+    parts = (
+        [part.get("text") for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    )
+    return "".join(text for text in parts if isinstance(text, str))
+
+
+def path(rows: Mapping[int, Any], last: int) -> list[int]:
+    """Ids of a conversation from its root to message `last`, of `rows` (id -> row with a `parent_id`).
+
+    It begins where a parent is not among them: `ROOT`, or one that is missing or comes twice in a journal
+    that something else has changed.
+    """
+    found: dict[int, None] = {}
+    while last in rows and last not in found:
+        found[last] = None
+        last = rows[last].parent_id
+    return list(found)[::-1]
+
+
 def _node(parent: int, role: str, content: Content) -> Node:
     if isinstance(content, str):
         return (parent, role, content, False)

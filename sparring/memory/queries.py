@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Integer, cast, func, select
 
 from ..errors import UserError
-from .messages import content_of
+from .messages import content_of, path, said
 from .records import GIVEN, WORLD_FAULT
 from .samples import TrainingTurn, training_turns
 from .schema import Agent, Episode, Event, Message, Task, Turn
@@ -137,21 +137,18 @@ def transcript(journal: Journal, episode: str) -> list[Said]:
         raise UserError(f"there is no episode `{episode}`")
     number = numbers[0].number
     rows = journal.read(light.where(Turn.episode_number == number).order_by(Turn.id))
-    said = {row.id: row for row in journal.read(select(Message).where(Message.episode_number == number))}
-    return [Said(row, _conversation(said, row.input_id), _text(said, row.output_id)) for row in rows]
-
-
-def _conversation(said: dict[int, Any], last: int) -> list[dict[str, Any]]:
-    messages = []
-    while last:
-        row = said[last]
-        messages.append({"role": row.role, "content": content_of(row.content)})
-        last = row.parent_id
-    return messages[::-1]
-
-
-def _text(said: dict[int, Any], output: int | None) -> str | None:
-    return None if output is None else "".join(part.get("text", "") for part in said[output].content)
+    known = {row.id: row for row in journal.read(select(Message).where(Message.episode_number == number))}
+    return [
+        Said(
+            row,
+            [
+                {"role": known[m].role, "content": content_of(known[m].content)}
+                for m in path(known, row.input_id)
+            ],
+            None if row.output_id is None else said(known[row.output_id].content),
+        )
+        for row in rows
+    ]
 
 
 @dataclass(slots=True)

@@ -12,6 +12,8 @@ from sqlalchemy import LargeBinary, Text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
+from ..errors import JournalError
+
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -59,7 +61,10 @@ class Json(TypeDecorator[Any]):
         return None if value is None else dumps(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
-        return None if value is None else json.loads(value)
+        try:
+            return None if value is None else json.loads(value)
+        except (ValueError, RecursionError) as error:  # nothing of ours writes such a value
+            raise JournalError(f"the journal holds a value that cannot be read: {error}") from None
 
 
 class Packed(TypeDecorator[NDArray[Any]]):

@@ -5,6 +5,7 @@ Templates escape every value; only `text.py` and `drawing.py` make markup.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from functools import wraps
@@ -24,6 +25,7 @@ from starlette.types import ASGIApp
 
 from sparring import __version__
 from sparring.errors import SparringError, UserError
+from sparring.graphs.own import kept_out
 from sparring.memory.journal import MAX_NAME, Journal
 from sparring.memory.policies import lineage
 from sparring.memory.schema import Blob
@@ -37,6 +39,7 @@ from sparring.view.own import OWN, Own, written
 from sparring.view.policies import (
     columns_of,
     grown,
+    mapping,
     metrics_of,
     policy_list,
     read_policy,
@@ -47,6 +50,7 @@ from sparring.view.policies import (
 from sparring.view.runs import Page, children, choices, episode_list, run_list, sums_below, sums_of
 from sparring.view.text import FILTERS, GLOBALS, PICTURES, TESTS
 
+logger = logging.getLogger(__name__)
 WANTED = ("q", "said", "kind", "status", "all", "role", "verdict", "differ", "sort")
 Show = Callable[[Request], Response]
 
@@ -64,6 +68,7 @@ class Viewer:
     Args:
         runs: Those that it is about; None: all.
         wait_s: How long it waits for what takes its time; None: until it is there.
+        own: Whether protocols from elsewhere that runs name (`module:Class`) are imported.
     """
 
     def __init__(
@@ -72,8 +77,9 @@ class Viewer:
         name: str,
         runs: Collection[str] | None = None,
         wait_s: float | None = WAIT_S,
+        own: bool = False,
     ) -> None:
-        self.journal, self.name = journal, name
+        self.journal, self.name, self._imports = journal, name, own
         self.facts, self.later = Facts(journal, runs), Later(wait_s)
         self.templates = environment()
 
@@ -99,7 +105,13 @@ class Viewer:
         @wraps(show)
         def shown(request: Request) -> Response:
             with self.facts.waiting():
-                return show(request)
+                try:
+                    return show(request)
+                except SparringError:
+                    raise
+                except Exception as error:  # a fault of ours, or of whoever wrote the journal
+                    logger.exception("no page at %s", request.url.path)
+                    return self.wrong(request, error)
 
         return Route(path, shown)
 
@@ -121,7 +133,10 @@ class Viewer:
         return self.page(
             "run.html",
             request,
-            live=run.status == "open" or searching or (about["told"] is None and about["report"] is None),
+            live=run.status == "open"
+            or searching
+            or about["children"].open > 0  # its pool, which is compared with it, comes after it
+            or (about["told"] is None and about["report"] is None),
             found=found,
             searching=searching,
             choices=choices(self.facts, run.id),
@@ -134,7 +149,7 @@ class Viewer:
         own = OWN.get(run.kind)
         return {
             "run": run,
-            "config": {name: value for name, value in (run.config or {}).items() if name != "tasks"},
+            "config": {name: value for name, value in mapping(run.config).items() if name != "tasks"},
             "sums": sums_of(self.facts, [run.id])[run.id],
             "whole": sums_below(self.journal, self.facts, run.id) if own else None,
             "report": None if own else self._report(run),
@@ -148,12 +163,15 @@ class Viewer:
         """The report of a run, or None while it is made."""
         from sparring.graphs.report import report
 
-        return self.later.get(("report", run.id), self._state(run), lambda: report(self.journal, run.id))
+        def made() -> Any:
+            with kept_out(not self._imports):
+                return report(self.journal, run.id)
+
+        return self.later.get(("report", run.id), self._state(run), lambda: self._told(run, made))
 
     def _state(self, run: Any) -> tuple[Any, ...]:
-        """Where this has changed, a run has grown."""
-        known = self.facts.ask("SELECT count(*), sum(calls) FROM facts WHERE run = ?", (run.id,))[0]
-        return run.status, run.epoch, tuple(known)
+        """Where this has changed, a run or one of its own has grown."""
+        return run.status, run.epoch, sums_below(self.journal, self.facts, run.id)
 
     def _heard(self, run: Any, wanted: Mapping[str, str]) -> list[int] | None:
         """Episodes in which the wanted words were said; None: none are wanted, or they are looked for."""
@@ -166,19 +184,33 @@ class Viewer:
         )
         return found
 
+    def _told(self, run: Any, made: Callable[[], Any]) -> Any:
+        """What a run tells of itself, or a sentence on why it tells nothing."""
+        try:
+            return made()
+        except UserError as error:  # it has nothing to tell yet
+            return str(error)
+        except SparringError:
+            raise
+        except Exception as error:  # it holds what no driver of ours writes
+            said = f"{type(error).__name__}: {error}"[:300]
+            logger.warning("what run %r tells of itself cannot be read: %r", run.id, said)
+            return f"what the journal holds of this run cannot be read ({said})"
+
     def _own(self, run: Any, own: Own) -> Any:
         """What a run of a kind of its own tells, as markup, or None while that is made."""
 
+        template = self.templates.get_template(own.template)
+
         def made() -> Markup:
-            template, values = self.templates.get_template(own.template), {}
-            try:
-                values = {"own": own.read(self.journal, run.id)}
-            except UserError as error:  # it has nothing to tell yet
-                values = {"nothing": str(error)}
-            return Markup(template.render(values, run=run))
+            return Markup(template.render(own=own.read(self.journal, run.id), run=run))
+
+        def told() -> Markup:
+            found = self._told(run, made)
+            return found if isinstance(found, Markup) else Markup(template.render(nothing=found, run=run))
 
         state = (run.status, run.epoch, written(self.journal, run.id))
-        return self.later.get(("own", run.id), state, made)
+        return self.later.get(("own", run.id), state, told)
 
     def _listed(self, asked: Mapping[str, str], run: str, own: Own | None) -> Mapping[str, Any]:
         if own is None or own.listed is None:
@@ -212,7 +244,7 @@ class Viewer:
         run = self.journal.run_row(found.episode.run_id)
         live = "open" in (found.episode.status, run.status)
         wanted, _ = asked(request)
-        values = {"found": found, "run": run, "graph": graph_of(run), "wanted": wanted}
+        values = {"found": found, "run": run, "graph": self.graph(run), "wanted": wanted}
         return self.page(
             "episode.html", request, live=live, beside=self._beside(found.episode, run, wanted), **values
         )
@@ -234,17 +266,24 @@ class Viewer:
             rows[0].data, media_type=rows[0].media_type if picture else "application/octet-stream"
         )
 
+    def graph(self, run: Any) -> Drawing | None:
+        """The drawing of what a run plays; None where it is not at hand."""
+        config = mapping(run.config)
+        return draw(run.protocol, config.get("options"), self._imports)
+
     def wrong(self, request: Request, error: Exception) -> Response:
-        """Bad addresses and a journal that does not answer, said on a page."""
-        message = "there is no such page" if isinstance(error, HTTPException) else str(error)
-        page = self.page("error.html", request, message=message)
-        page.status_code = 404 if isinstance(error, UserError | HTTPException) else 503
+        """Bad addresses, a journal that does not answer or holds what no page can show, said on a page."""
+        message, status = str(error), 503
+        if isinstance(error, HTTPException):
+            message, status = "there is no such page", 404
+        elif isinstance(error, UserError):
+            status = 404
+        elif not isinstance(error, SparringError):
+            message = f"this page cannot be made of what the journal holds ({type(error).__name__}: {error})"
+            status = 500
+        page = self.page("error.html", request, message=message[:2000])
+        page.status_code = status
         return page
-
-
-def graph_of(run: Any) -> Drawing | None:
-    """The drawing of what a run plays; None where it is not at hand."""
-    return draw(run.protocol, (run.config or {}).get("options"))
 
 
 def environment() -> Environment:
@@ -273,9 +312,9 @@ def page_number(given: str) -> int:
     return int(given) if given.isascii() and given.isdigit() and len(given) < 9 else 1
 
 
-def make_app(journal: Journal, name: str, token: str, port: int) -> ASGIApp:
-    """The application over an open journal, to be served on loopback at this port."""
-    viewer = Viewer(journal, name)
+def make_app(journal: Journal, name: str, token: str, port: int, own: bool = False) -> ASGIApp:
+    """The application over an open journal, to be served on loopback at this port; `own` as of `Viewer`."""
+    viewer = Viewer(journal, name, own=own)
 
     @asynccontextmanager
     async def following(_: Starlette) -> Any:

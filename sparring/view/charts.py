@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, TypeVar
 
+from sparring.view.text import is_number
+
 _T = TypeVar("_T")
 MOST = 400
 """Points of a line that are drawn."""
@@ -81,7 +83,7 @@ def chart(
 
 def plain(value: Any) -> float | None:
     """A finite number, or None: JSON has no other."""
-    return value if isinstance(value, int | float) and isfinite(value) else None
+    return value if is_number(value) and isfinite(value) else None
 
 
 def thinned(values: Sequence[_T], step: int) -> list[_T]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,8 +14,10 @@ from markupsafe import Markup
 
 from sparring.errors import UserError
 from sparring.graphs.catalogue import make_protocol
+from sparring.graphs.own import kept_out
 from sparring.memory.types import dumps
 
+logger = logging.getLogger(__name__)
 CHAR, HEIGHT, GAP_X, GAP_Y, MARGIN = 7.6, 30.0, 26.0, 44.0, 14.0
 LANE = 12.0
 """How far beside the way down its way back up runs, where two nodes are joined by both."""
@@ -41,18 +44,27 @@ class Drawing:
         ).format(self.title, self.width, self.height, self.width, self.height, inside)
 
 
-def draw(protocol: str, options: Mapping[str, Any] | None = None) -> Drawing | None:
-    """The drawing of a protocol with these options; None where it is not at hand (a class from elsewhere)."""
-    # Prompts shape nothing, and their files may be gone.
-    shape = {name: value for name, value in (options or {}).items() if name != "prompts"}
-    return _draw(protocol, dumps(shape))
+def draw(protocol: str, options: Any = None, own: bool = False) -> Drawing | None:
+    """The drawing of a protocol with these options; None where it is not at hand, or what a journal says of
+    it describes none.
+
+    Args:
+        own: Whether a class from elsewhere (`module:Class`) is imported for it.
+    """
+    if isinstance(options, Mapping):  # prompts shape nothing, and their files may be gone
+        options = {name: value for name, value in options.items() if name != "prompts"}
+    return _draw(protocol, dumps(options), own)
 
 
 @lru_cache(maxsize=128)
-def _draw(protocol: str, options: str) -> Drawing | None:
+def _draw(protocol: str, options: str, own: bool) -> Drawing | None:
     try:
-        graph = make_protocol(protocol, json.loads(options)).compile().get_graph()
+        with kept_out(not own):
+            graph = make_protocol(protocol, json.loads(options)).compile().get_graph()
     except UserError:
+        return None
+    except Exception:  # no options of a protocol, but whatever else a journal can hold
+        logger.debug("no drawing of `%s`", protocol, exc_info=True)
         return None
     names = {key: str(node.name) for key, node in graph.nodes.items()}
     edges = [(edge.source, edge.target, bool(edge.conditional)) for edge in graph.edges]

@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 
 from sparring.errors import UserError
 from sparring.memory.journal import Journal
+from sparring.memory.messages import path, said
 from sparring.memory.queries import LIGHT
 from sparring.memory.schema import (
     Agent,
@@ -144,19 +145,19 @@ def _turns(
     trained = _trained(journal, number)
     spoken = []
     for row in rows:
-        path = _path(messages, row.input_id)
-        before = max((place + 1 for place, one in enumerate(path) if one in said_by), default=0)
-        since = said_by[path[before - 1]] if before else None
+        seen = path(messages, row.input_id)
+        before = max((place + 1 for place, one in enumerate(seen) if one in said_by), default=0)
+        since = said_by[seen[before - 1]] if before else None
         if row.output_id is not None:
             said_by.setdefault(row.output_id, row.id)
         heard = [
-            Heard(messages[one].role, _shown(as_parts(messages[one].content), known)) for one in path[before:]
+            Heard(messages[one].role, _shown(as_parts(messages[one].content), known)) for one in seen[before:]
         ]
         policy, number = versions.get(row.policy_version_id, (row.policy, None))
         spoken.append(
             Spoken(
                 *(row, policy, number, before, since, heard),
-                text=_text(messages, row.output_id),
+                text=said(messages[row.output_id].content) if row.output_id in messages else None,
                 scores=_judged(scores[row.id]),
                 rewards=rewards[row.id],
                 trained=trained[row.id],
@@ -204,21 +205,6 @@ def _shown(parts: list[dict[str, Any]], known: dict[str, dict[str, Any]]) -> lis
         part | known.get(str(part.get("hash")), {"size": None}) if part.get("type") == "blob" else part
         for part in parts
     ]
-
-
-def _path(messages: dict[int, Any], last: int) -> list[int]:
-    path = []
-    while last in messages:
-        path.append(last)
-        last = messages[last].parent_id
-    return path[::-1]
-
-
-def _text(messages: dict[int, Any], output: int | None) -> str | None:
-    if output not in messages:
-        return None
-    parts = as_parts(messages[output].content)
-    return "".join(text for part in parts if isinstance(text := part.get("text"), str))
 
 
 def _by_turn(journal: Journal, table: Any, number: int) -> dict[int, list[Any]]:

@@ -22,7 +22,7 @@ from sparring.memory.database import transact
 from sparring.memory.journal import Journal
 from sparring.memory.removal import family
 from sparring.memory.schema import Blob
-from sparring.view.app import Viewer, graph_of
+from sparring.view.app import Viewer
 from sparring.view.episode import read_transcript
 from sparring.view.offline import Offline, data_uri
 from sparring.view.runs import Page, all_episodes
@@ -42,11 +42,12 @@ class Exported:
     """Those of the run."""
 
 
-def export(memory: str, run: str, out: Path, limit: int | None = None) -> Exported:
+def export(memory: str, run: str, out: Path, limit: int | None = None, own: bool = False) -> Exported:
     """Write a run to a file that needs nothing else; the file appears when it is whole.
 
     Args:
         limit: The first so many episodes; the page says how many are left out.
+        own: Whether a protocol from elsewhere (`module:Class`) is imported, for its drawing and its figures.
 
     Raises:
         UserError: there is no such run.
@@ -54,7 +55,7 @@ def export(memory: str, run: str, out: Path, limit: int | None = None) -> Export
     with Journal.open(memory, read_only=True) as journal:
         row = journal.run_row(run)
         ours = transact(journal.engine, lambda connection: family(connection, run), write=False)
-        viewer = Viewer(journal, "", ours, wait_s=None)
+        viewer = Viewer(journal, "", ours, wait_s=None, own=own)
         try:
             viewer.facts.look()
             made = Export(viewer, row, limit)
@@ -83,7 +84,7 @@ class Export:
         self._shown = ids[:limit]
         self.done = Exported(len(self._shown), len(ids))
         self._offline = Offline(run.id, set(self._shown), self._fetch)
-        self._graph = graph_of(run)
+        self._graph = viewer.graph(run)
         self._templates = viewer.templates
         self._templates.filters["ago"] = clock  # it will be read another day
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sqlite3
 import threading
 from collections import defaultdict
@@ -19,7 +20,7 @@ from typing import Any
 
 from sqlalchemy import Text, func, select, true, type_coerce
 
-from sparring.errors import SparringError
+from sparring.errors import JournalError, SparringError
 from sparring.graphs.pool import answer_of
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Agent, Episode, Event, Reward, Run, Task, Turn
@@ -53,6 +54,7 @@ KEEP = (
     f"INSERT INTO facts ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "
     f"ON CONFLICT DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in COLUMNS[1:])}"
 )
+KNOWN = "SELECT count(*), coalesce(sum(number), 0) FROM facts"
 PAY = "UPDATE facts SET reward = ?1 WHERE number = ?2 AND abs(coalesce(reward, 0)) <= abs(?1)"
 
 
@@ -64,7 +66,7 @@ class Facts:
     """
 
     def __init__(self, journal: Journal, runs: Collection[str] | None = None) -> None:
-        self._journal = journal
+        self._journal, self._file = journal, _file(journal)
         self._ours = true() if runs is None else Episode.run_id.in_(runs)
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
         self._database.row_factory = sqlite3.Row
@@ -140,17 +142,24 @@ class Facts:
                     self._idle.set()
 
     def look(self) -> None:
-        """Read what is new, or was open at the last look."""
+        """Read what is new, or was open at the last look.
+
+        Raises:
+            JournalError: the journal does not answer, or its file is another one now.
+        """
+        if _file(self._journal) != self._file:  # what is open is read on, whatever has its name
+            raise JournalError("its file was replaced or deleted, and this is what was there; start it again")
         runs = {row.id: (row.status, row.epoch) for row in self._journal.read(RUNS)}
         paid = self._journal.read(select(func.count(Reward.id), func.max(Reward.id)))[0]
         moving = {run for run, state in runs.items() if state[0] == "open" or state != self._runs.get(run)}
         again = {number for number, run in self._unfinished.items() if run in moving}
         waiting = sorted({*self._new(), *again})
+        self.known = self.ask(KNOWN)[0][0]
         for part in _parts(waiting, AHEAD):
             if self._stop.is_set():
                 return
             self._read(part)
-            self.known = self.ask("SELECT count(*) FROM facts")[0][0]
+            self.known = self.ask(KNOWN)[0][0]
             self._idle.wait(PATIENCE_S)
         self._runs = runs
         self._pay(int(paid[0]), int(paid[1] or 0))
@@ -168,34 +177,39 @@ class Facts:
             self._stop.wait(LOOK_S)
 
     def _new(self) -> list[int]:
-        """Numbers of episodes that have no row yet; everything is forgotten where some were deleted."""
-        self.total = int(self._journal.read(select(func.count(Episode.number)).where(self._ours))[0][0])
-        known = {row["number"] for row in self.ask("SELECT number FROM facts")} if self.known else set()
-        if len(known) == self.total:
+        """Numbers of episodes that have no row yet; rows of those that were deleted are forgotten."""
+        summed = select(func.count(Episode.number), func.coalesce(func.sum(Episode.number), 0))
+        total, sum_ = map(int, self._journal.read(summed.where(self._ours))[0])
+        self.total = total
+        if tuple(self.ask(KNOWN)[0]) == (total, sum_):  # as many may have come as went
             return []
+        with self._guard:
+            known = {number for (number,) in self._database.execute("SELECT number FROM facts")}
         new = self._numbers(max(known, default=0) - BLOCK) - known
-        if len(known) + len(new) < self.total:  # somebody's block is older still
-            new = self._numbers() - known
-        if len(known) + len(new) > self.total:
-            self._forget()
-            new = self._numbers()
+        if len(known) + len(new) != total:  # somebody's block is older still, or some are gone
+            there = self._numbers()
+            self._forget(known - there)
+            new = there - known
         return sorted(new)
 
     def _numbers(self, since: int = 0) -> set[int]:
         query = select(Episode.number).where(Episode.number > since, self._ours)
         return {row.number for row in self._journal.read(query)}
 
-    def _forget(self) -> None:
+    def _forget(self, gone: Collection[int]) -> None:
         with self._guard, self._database:
-            self._database.execute("DELETE FROM facts")
-        self._unfinished.clear()
-        self._last_reward = self._rewards = self.known = 0
+            self._database.executemany("DELETE FROM facts WHERE number = ?", [(number,) for number in gone])
+        for number in gone:
+            self._unfinished.pop(number, None)
 
     def _read(self, numbers: Sequence[int]) -> None:
         rows = {row.number: row for row in self._journal.read(_episodes(numbers))}
         spoken = self._spoken(list(rows))
-        verdicts = select(Event.episode_number, Event.payload).where(
-            Event.episode_number.in_(rows), Event.kind == "verdict"
+        payload = type_coerce(Event.payload, Text).label("payload")
+        verdicts = (
+            select(Event.episode_number, payload)
+            .where(Event.episode_number.in_(rows), Event.kind == "verdict")
+            .order_by(Event.id)
         )
         correct = {row.episode_number: _correct(row.payload) for row in self._journal.read(verdicts)}
         made = [
@@ -266,19 +280,37 @@ class _Spoken:
         self.completion += row.completion_tokens
         self.cost += row.cost
         self.roles.add(role)
-        if row.final and row.parsed and '"answer"' in row.parsed:
-            parsed = json.loads(row.parsed)
-            if answer := answer_of(parsed if isinstance(parsed, dict) else None):
-                self.answers.add(answer)
+        told = row.final and row.parsed and '"answer"' in row.parsed
+        if told and (answer := answer_of(_object(row.parsed))):
+            self.answers.add(answer)
 
     def row(self) -> tuple[Any, ...]:
         roles = f",{','.join(sorted(self.roles))},"
         return self.calls, self.prompt, self.completion, self.cost, roles, len(self.answers)
 
 
-def _correct(payload: Any) -> bool | None:
-    said = payload.get("correct") if isinstance(payload, dict) else None
+def _correct(payload: str) -> bool | None:
+    said = (_object(payload) or {}).get("correct")
     return said if isinstance(said, bool) else None
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """What a JSON text says; one that cannot be read must not keep all other rows from being known."""
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def _file(journal: Journal) -> tuple[int, int] | None:
+    """Which file a journal is; None where there is none."""
+    url = journal.engine.url
+    try:
+        found = None if journal.engine.dialect.name != "sqlite" else os.stat(str(url.database))
+    except OSError:
+        return None
+    return found and (found.st_dev, found.st_ino)
 
 
 RUNS = select(Run.id, Run.status, Run.epoch)

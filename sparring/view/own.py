@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from sparring.memory.journal import Journal
-from sparring.memory.schema import Event, Match
+from sparring.memory.schema import Event, Match, Policy
 from sparring.view.evolution import read_evolution, read_family, update_list
 from sparring.view.tournament import match_list, read_cup
 
@@ -33,6 +33,8 @@ OWN = {
 
 
 def written(journal: Journal, run: str) -> tuple[int, ...]:
-    """How much a run has written of itself: where this has changed, what its page tells has too."""
-    counts = (select(func.count()).select_from(table).where(table.run_id == run) for table in (Event, Match))
-    return tuple(int(journal.read(count)[0][0]) for count in counts)
+    """How much a run has written of itself, and where the heads of policies stand, which anybody can move:
+    where this has changed, what its page tells has too."""
+    counts = [select(func.count()).select_from(table).where(table.run_id == run) for table in (Event, Match)]
+    heads = [select(func.sum(head)) for head in (Policy.live_version_id, Policy.training_version_id)]
+    return tuple(int(journal.read(query)[0][0] or 0) for query in (*counts, *heads))

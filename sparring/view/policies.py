@@ -67,7 +67,8 @@ def read_policy(journal: Journal, name: str, page: int) -> Told:
     """
     found = told_of(journal, name)
     part = cut_page(found["versions"][::-1], page)
-    metrics = [name for name in COLUMNS if any(name in (row["metrics"] or {}) for row in part.rows)]
+    measured = [mapping(row["metrics"]) for row in part.rows]
+    metrics = [name for name in COLUMNS if any(name in row for row in measured)]
     moves = found["moves"][::-1]
     at = {"live": found["live"], "training": found["training"]}
     return Told(name, at, part, metrics, moves[:MOVES], len(moves), family(found["versions"], at))
@@ -124,7 +125,7 @@ def columns_of(steps: Sequence[Step]) -> list[str]:
 
 
 def metrics_of(step: Step) -> Mapping[str, Any]:
-    return (step.update or {}).get("metrics") or step.version.metrics or {}
+    return mapping((step.update or {}).get("metrics")) or mapping(step.version.metrics)
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,11 @@ def read_update(journal: Journal, update: int, page: int) -> Learned:
         for version in (row.from_version_id, row.to_version_id)
     )
     return Learned(row, old, new, turns)
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """A column's value, where it is one."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def whole(text: str, what: str, digits: int = 9) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Text, func, or_, select, type_coerce
@@ -12,10 +12,15 @@ from sqlalchemy import Text, func, or_, select, type_coerce
 from sparring.graphs.stats import Estimate, wilson
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Episode, Run, Task
+from sparring.memory.types import dumps
 from sparring.view.facts import Facts
 
 PAGE = 50
 """Rows of a table on one page."""
+SOUGHT = 10_000
+"""Tasks that a search goes on with."""
+CHILDREN = 200
+"""Runs of a run that its page lists."""
 SUMS = """
 SELECT run, count(*) AS episodes, sum(status = 'done') AS done, sum(status = 'failed') AS failed,
        sum(calls) AS calls, sum(prompt_tokens + completion_tokens) AS tokens, sum(cost) AS cost
@@ -39,7 +44,7 @@ ORDERS = {
 }
 """What comes first is lowest; where two are alike the one played first."""
 VERDICTS = {"wrong": "correct = 0", "right": "correct = 1", "none": "correct IS NULL"}
-LIGHT = (Run.id, Run.parent_id, Run.kind, Run.protocol, Run.status, Run.seed, Run.driver, Run.epoch)
+LIGHT = (Run.id, Run.parent_id, Run.kind, Run.protocol, Run.status)
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ class Page:
     total: int
     number: int
     """From 1."""
+    partial: bool = False
+    """Whether more was found than is searched."""
 
     @classmethod
     def of(cls, total: int, number: int, read: Callable[[int], Iterable[Any]]) -> Page:
@@ -147,7 +154,9 @@ def episode_list(
         outcomes = {row.number: row.outcome for row in journal.read(query)}
         return [(row, outcomes.get(row["number"]) or {}) for row in rows]
 
-    return Page.of(total, page, read)
+    words = wanted.get("q")
+    partial = bool(words) and len(_found(journal, facts, run, words or "")) == SOUGHT
+    return replace(Page.of(total, page, read), partial=partial)
 
 
 def order_of(wanted: Mapping[str, str]) -> str:
@@ -171,7 +180,7 @@ def fitting(
         where.append("number IN (SELECT value FROM json_each(?))")
         values.append(json.dumps(heard))
     if words := wanted.get("q"):
-        names = facts.once(("q", run, words), lambda: [row.name for row in journal.read(_asked(run, words))])
+        names = _found(journal, facts, run, words)
         where.append(f"task IN ({','.join('?' * len(names))})")
         values += names
     if wanted.get("status"):
@@ -189,6 +198,14 @@ def fitting(
     return " AND ".join(where), values
 
 
+def _found(journal: Journal, facts: Facts, run: str, words: str) -> list[str]:
+    """Tasks with the words in their name or question, `SOUGHT` at most."""
+    names: list[str] = facts.once(
+        ("q", run, words), lambda: [row.name for row in journal.read(_asked(run, words))]
+    )
+    return names
+
+
 def all_episodes(journal: Journal, facts: Facts, run: str) -> Iterator[Any]:
     """Rows (facts, outcome) of all of a run's episodes as they were played, read in parts."""
     number = last = 1
@@ -199,10 +216,10 @@ def all_episodes(journal: Journal, facts: Facts, run: str) -> Iterator[Any]:
 
 
 def _asked(run: str, words: str) -> Any:
-    """Names of a run's tasks that hold these words in name or question."""
-    held = or_(_holds(Task.name, words), _holds(type_coerce(Task.question, Text), words))
+    """Names of a run's tasks that hold these words in name or question, which is JSON there."""
+    held = or_(_holds(Task.name, words), _holds(type_coerce(Task.question, Text), dumps(words)[1:-1]))
     played = select(Episode.task_id).where(Episode.run_id == run)
-    return select(Task.name).distinct().where(held, Task.id.in_(played)).limit(10_000)
+    return select(Task.name).distinct().where(held, Task.id.in_(played)).limit(SOUGHT)
 
 
 def _holds(column: Any, words: str) -> Any:
@@ -217,8 +234,21 @@ def choices(facts: Facts, run: str) -> dict[str, list[str]]:
     return {"status": [row["status"] for row in statuses], "role": sorted(names)}
 
 
-def children(journal: Journal, run: str) -> list[Any]:
+@dataclass(frozen=True)
+class Children:
     """Runs that another one began: evaluations, baselines, plays of an evolution."""
-    return journal.read(
-        select(*LIGHT, Run.created_at).where(Run.parent_id == run).order_by(Run.created_at, Run.id).limit(200)
+
+    rows: list[Any]
+    """The first `CHILDREN`."""
+    total: int
+    open: int
+
+
+def children(journal: Journal, run: str) -> Children:
+    """The runs that this one began."""
+    mine = Run.parent_id == run
+    [(total, open_)] = journal.read(
+        select(func.count(), func.count().filter(Run.status == "open")).where(mine)
     )
+    query = select(*LIGHT).where(mine).order_by(Run.created_at, Run.id).limit(CHILDREN)
+    return Children(journal.read(query), int(total), int(open_))

@@ -31,11 +31,14 @@ def listen(port: int) -> socket.socket:
     return made
 
 
-def serve(memory: str, port: int, ready: Callable[[str], None], run: str | None = None) -> None:
+def serve(
+    memory: str, port: int, ready: Callable[[str], None], run: str | None = None, own: bool = False
+) -> None:
     """Serve until interrupted; `ready` is told the address, which holds a token that is new each time.
 
     Args:
         run: Whose page the address is of; None: the list of all.
+        own: Whether protocols from elsewhere that runs name (`module:Class`) are imported.
 
     Raises:
         UserError: there is no such run, or the port is taken.
@@ -50,7 +53,10 @@ def serve(memory: str, port: int, ready: Callable[[str], None], run: str | None 
         page = "/" if run is None else link("/run", name=journal.run_row(run).id)
         name = journal.engine.url.render_as_string(hide_password=True).replace("+psycopg", "")
         config = uvicorn.Config(
-            make_app(journal, name, token, port), log_level="warning", access_log=False, server_header=False
+            make_app(journal, name, token, port, own),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
         )
         ready(f"http://{HOST}:{port}{page}{'&' if run else '?'}token={token}")
         uvicorn.Server(config).run([at])

@@ -94,7 +94,10 @@ def clock(moment: float | None) -> str:
 
 def pretty(value: Any) -> str:
     """Plain JSON, indented."""
-    return json.dumps(value, indent=1, ensure_ascii=False, default=str)
+    try:
+        return json.dumps(value, indent=1, ensure_ascii=False, default=str)
+    except RecursionError:
+        return "data that is nested too deeply to be shown"
 
 
 def cut(value: Any, most: int = LONG) -> str:
@@ -153,7 +156,7 @@ def link(path: str, **query: Any) -> str:
 
 def picture(part: Any) -> str | None:
     """The address of a message's part that is a picture of the journal, or comes with it; None: it is not."""
-    if part.get("type") == "blob" and part.get("media_type") in PICTURES:
+    if part.get("type") == "blob" and part.get("size") is not None and part.get("media_type") in PICTURES:
         return f"/blob/{part['hash']}"
     given = part.get("image_url")
     uri = given.get("url") if isinstance(given, dict) else given

@@ -20,6 +20,7 @@ from sparring.training.league.record import read_event, read_field
 from sparring.training.league.standings import Share, Standings, read_standings
 from sparring.view.charts import Chart, Line, chart, thinned
 from sparring.view.runs import PAGE, Page
+from sparring.view.text import is_number
 
 LISTED, CROSSED, DRAWN = 200, 16, 8
 """Players in the standings, in the table of who beats whom, and with a curve: the best ones."""
@@ -98,11 +99,13 @@ def _version(spec: str) -> tuple[str, int | None]:
 
 
 def match_list(journal: Journal, run: str, query: Mapping[str, str], page: int) -> Mapping[str, Any]:
-    """`matches`: rows of the games in schedule order; `rivals`; `pair`: whose games were asked for."""
+    """`matches`: rows of the games in schedule order and their results; `rivals`; `pair`: whose were asked
+    for."""
     told = read_event(journal, run)
-    if told is None:
+    rivals = told.get("rivals") if isinstance(told, dict) else None
+    if not isinstance(rivals, list) or len(rivals) != 2:
         return {}
-    first, second = rivals = told["rivals"]
+    first, second = rivals
     one, other = query.get("one", ""), query.get("other", "")
     fits = [Match.run_id == run]
     if one or other:
@@ -117,6 +120,20 @@ def match_list(journal: Journal, run: str, query: Mapping[str, str], page: int) 
         .order_by(Match.position)
         .limit(PAGE)
     )
-    matches = Page.of(total, page, lambda start: journal.read(rows.offset(start)))
+    matches = Page.of(
+        total,
+        page,
+        lambda start: [(row, _result(row.result, rivals)) for row in journal.read(rows.offset(start))],
+    )
     pair = {"one": one, "other": other} if one or other else {}
     return {"matches": matches, "rivals": rivals, "pair": pair}
+
+
+def _result(found: Any, rivals: Sequence[str]) -> Mapping[str, Any]:
+    """What a game came to; one whose scores are no two numbers is void."""
+    known: dict[str, Any] = found if isinstance(found, dict) else {}
+    scores = known.get("scores")
+    if not (isinstance(scores, dict) and all(is_number(scores.get(seat)) for seat in rivals)):
+        scores = None
+    number = known.get("round")
+    return known | {"scores": scores, "round": number if isinstance(number, int) else 0}

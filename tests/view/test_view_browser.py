@@ -10,7 +10,7 @@ from typing import Any
 
 import hostile
 import pytest
-from conftest import Served, serving
+from view_server import Served, serving
 
 import sparring
 from sparring.agents.engines.base import Request

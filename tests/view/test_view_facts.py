@@ -238,4 +238,4 @@ def test_runs_of_another_run_are_listed_when_asked_for(journal: Journal, facts: 
         ({"q": "child"}, {"child"}),
     ):
         assert {row.id for row, _ in run_list(journal, facts, asked, 1).rows} == names
-    assert [row.id for row in children(journal, "mother")] == ["child"]
+    assert [row.id for row in children(journal, "mother").rows] == ["child"]

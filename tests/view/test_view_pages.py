@@ -18,8 +18,8 @@ from typing import Any
 import hostile
 import httpx
 import pytest
-from conftest import SERVER, Served, serving
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
+from view_server import Served, serving
 
 from sparring.errors import JournalError
 from sparring.graphs.catalogue import PROTOCOLS
@@ -155,6 +155,8 @@ def test_a_fault_of_ours_has_the_headers_too() -> None:
     from sparring.view.app import make_app
 
     class Broken:
+        engine = create_engine("sqlite://")
+
         def __getattr__(self, name: str) -> Any:
             raise RuntimeError("a fault with <b>")
 
@@ -165,6 +167,7 @@ def test_a_fault_of_ours_has_the_headers_too() -> None:
     client.cookies.set("sparring-view-1", "t")
     answer = client.get("/run?name=x")
     assert answer.status_code == 500 and "<b>" not in answer.text
+    assert "a fault with &lt;b&gt;" in answer.text and "All runs" in answer.text
     covered(answer.headers)
 
 
@@ -278,7 +281,7 @@ def test_a_machine_is_drawn_whatever_became_of_its_prompts() -> None:
 
 
 def test_the_journal_stays_as_it_is(cruel: str, reader: httpx.Client, cruel_pages: list[str]) -> None:
-    if SERVER is not None:
+    if os.environ.get("SPARRING_TEST_DATABASE"):
         with Journal.open(cruel, read_only=True) as journal:
             assert journal.read(text("SHOW default_transaction_read_only"))[0][0] == "on"
             with pytest.raises(JournalError, match="read-only"):
