@@ -21,7 +21,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from sparring.graphs.player import Progress as State
-    from sparring.graphs.report import Changes, Report, Usage
+    from sparring.graphs.report import Changes, Report, Spent, Usage
     from sparring.graphs.results import Result
     from sparring.graphs.settings import Row
     from sparring.graphs.stats import Estimate
@@ -277,11 +277,11 @@ def _bills(report: Report) -> Table:
     """What each engine took, and what the run took with all that belong to it."""
     header = ("engine", "calls", "prompt", "cached", "completion", "cost")
     rows: list[tuple[Any, ...]] = [
-        (b.engine, b.calls, b.prompt_tokens, b.cached_tokens, b.completion_tokens, f"{b.cost:.4g}")
+        (b.engine, b.calls, b.prompt_tokens, b.cached_tokens, b.completion_tokens, amount(b.cost))
         for b in report.bills
     ]
-    if report.spent is not None and report.spent.cost > report.usage.cost:
-        rows.append(("with the runs that belong to it", "", "", "", "", f"{report.spent.cost:.4g}"))
+    if report.spent is not None and (report.spent.cost or 0) > (report.usage.cost or 0):
+        rows.append(("with the runs that belong to it", "", "", "", "", amount(report.spent.cost)))
     return columns(header, rows)
 
 
@@ -374,8 +374,19 @@ def measured(shares: Iterable[Estimate | None]) -> list[str]:
     return [cell for s in known for cell in (("-", "") if s is None else (_share(s.mean), interval(s, "")))]
 
 
+def amount(value: float | None) -> str:
+    """Money; `-` where nobody knows."""
+    return "-" if value is None else f"{value:.4g}"
+
+
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def family_spending(took: Spent) -> str:
+    """What a run took that consists of others: evaluations, games, agents at work."""
+    money = f", cost {took.cost:.4g}" if took.cost else ""
+    return f"{took.tokens} tokens with all runs that belong to it{money}"
 
 
 def _spending(usage: Usage) -> str:

@@ -33,13 +33,14 @@ class Spending:
 
     unit: str
     """`calls`, `prompt_tokens`, `completion_tokens`, `total_tokens` or `cost`."""
-    first: float
-    second: float
+    first: float | None
+    """None of money where an engine that was asked has no price."""
+    second: float | None
 
     @property
     def ratio(self) -> float | None:
-        """Second over first; None where the first took nothing."""
-        return self.second / self.first if self.first else None
+        """Second over first; None where the first took nothing, or one of them is not known."""
+        return self.second / self.first if self.first and self.second is not None else None
 
 
 @dataclass(frozen=True)
@@ -129,15 +130,19 @@ def _judged(journal: Journal, run: str) -> dict[str, list[Result]]:
     return scored_by_task(journal, run, read_results(journal, run))
 
 
-def _mean(side: Mapping[str, Sequence[Result]], tasks: Sequence[str], unit: str) -> float:
-    """Mean over tasks of what an episode took."""
-    return float(np.mean([np.mean([_took(row, unit) for row in side[task]]) for task in tasks]))
+def _mean(side: Mapping[str, Sequence[Result]], tasks: Sequence[str], unit: str) -> float | None:
+    """Mean over tasks of what an episode took; None where nobody knows of one."""
+    took = [[_took(row, unit) for row in side[task]] for task in tasks]
+    if any(one is None for rows in took for one in rows):
+        return None
+    return float(np.mean([np.mean(np.array(rows, np.float64)) for rows in took]))
 
 
-def _took(row: Result, unit: str) -> float:
+def _took(row: Result, unit: str) -> float | None:
     if unit == "total_tokens":
-        return float(row.prompt_tokens + row.completion_tokens)
-    return float(getattr(row, unit))
+        return row.prompt_tokens + row.completion_tokens
+    value: float | None = getattr(row, unit)
+    return value
 
 
 def _nothing(

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
-from sparring.graphs.display import columns, interval
+from sparring.graphs.display import amount, columns, interval
 from sparring.graphs.paired import RunComparison
 
 
@@ -21,7 +21,7 @@ def comparison_parts(found: RunComparison) -> list[Any]:
     table.add_row(Text(found.second), f"{found.accuracy_second:.3f}", *paired, *counts)
     rows = [
         (
-            one.unit.replace("_", " "), f"{one.first:.4g}", f"{one.second:.4g}",
+            one.unit.replace("_", " "), amount(one.first), amount(one.second),
             "-" if one.ratio is None else f"{one.ratio:.3g}",
         )
         for one in found.spending

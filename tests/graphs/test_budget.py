@@ -12,9 +12,9 @@ from sqlalchemy import func, select, update
 from sparring.agents.engines.base import Request
 from sparring.agents.engines.budget import Budget, Purse
 from sparring.agents.engines.layer import ManagedEngine
-from sparring.agents.engines.registry import EnginePool, make_engine
+from sparring.agents.engines.registry import EnginePool, make_engine, priced
 from sparring.errors import BudgetSpent, UserError
-from sparring.graphs.budget import spent
+from sparring.graphs.budget import affordable, spent
 from sparring.graphs.play import Play, PlayResult, aplay, plan
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Episode, Run, Turn
@@ -139,6 +139,37 @@ def test_an_engine_without_a_price_is_refused_before_the_run_has_a_row(tmp_path:
         play(tmp_path / "j.db", debate("scripted:hash"), Budget(cost=1.0))
     with Journal.open(tmp_path / "j.db") as journal:
         assert journal.runs() == []
+
+
+def test_a_server_without_a_price_is_not_used_under_a_budget_of_money(tmp_path: Path) -> None:
+    """Beside a priced engine too: its calls would be free by our count and by nobody else's."""
+
+    def with_judge(options: str) -> Play:
+        judge = f"http://127.0.0.1:9/v1#m?{options}"
+        return plan("mad", TASKS, engine="scripted:hash?price_in=1", roles={"judge": judge})
+
+    async def afford(planned: Play) -> None:
+        async with EnginePool(purse=Purse(Budget(cost=1.0), run="r")) as pool:
+            for spec in (planned.engine, *planned.roles.values()):
+                pool.get(spec)
+            affordable(pool.purse, "r", pool.priced, pool.unpriced)
+
+    with pytest.raises(UserError, match=r"`http://127.0.0.1:9/v1#m\S*` has no price.*price_in=0"):
+        asyncio.run(afford(with_judge("tries=1")))
+    asyncio.run(afford(with_judge("price_in=0")))
+    asyncio.run(afford(with_judge("price_out=1")))
+
+
+@pytest.mark.parametrize(
+    ("spec", "known"),
+    [
+        ("scripted:hash", False), ("scripted:hash?price_out=1", True), ("smollm2-135m", False),
+        ("http://h/v1#m", None), ("http://h/v1#m?price_in=0", False),
+        ("http://h/v1#m?price_cached=1&price_in=1", True), ("langchain:openai:gpt-4o", None),
+    ],
+)  # fmt: skip
+def test_what_a_spec_says_of_its_price(spec: str, known: bool | None) -> None:
+    assert priced(spec) is known
 
 
 @pytest.mark.parametrize("cap", [{"cost": 0}, {"cost": -1.0}, {"tokens": 0}, {"cost": float("nan")}])

@@ -113,7 +113,7 @@ def test_a_failed_episode_is_wrong_and_tasks_of_one_run_alone_are_said(tmp_path:
     assert (found.tasks, found.wins, found.losses) == (11, 1, 0)
     calls = next(one for one in found.spending if one.unit == "calls")
     assert calls.ratio == 1.0
-    assert found.to_json()["spending"]["cost"] == {"first": 0.0, "second": 0.0, "ratio": None}
+    assert found.to_json()["spending"]["cost"] == {"first": None, "second": None, "ratio": None}
 
 
 def test_runs_without_a_common_task_are_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,11 +72,12 @@ class ServicePolicy:
     """Attempts a minute, evenly spaced, so that no window of a minute holds more."""
     tpm: float | None = None
     """Tokens a minute: (prompt characters / 4 + max_tokens), estimated before each attempt."""
-    price_in: float = 0.0
-    """Money for a million prompt tokens."""
+    price_in: float | None = None
+    """Money for a million prompt tokens. Where neither this nor `price_out` is given nobody knows what a call
+    costs, and 0 is journaled; `price_in=0` says that it is free."""
     price_cached: float | None = None
     """The same for prompt tokens the backend had cached; None is `price_in`."""
-    price_out: float = 0.0
+    price_out: float | None = None
     cache: Path | None = None
     """File of the response cache; None is off."""
 
@@ -85,8 +87,9 @@ class ServicePolicy:
             if value is not None and value <= 0:
                 raise UserError(f"{name} must be above 0, got {value:g}")
         for name in ("backoff", "backoff_max", "price_in", "price_out", "price_cached"):
-            if (getattr(self, name) or 0) < 0:
-                raise UserError(f"{name} must not be below 0, got {getattr(self, name):g}")
+            value = getattr(self, name) or 0.0
+            if not 0 <= value < inf:  # a price that is no number would never empty a purse
+                raise UserError(f"{name} must be a number, not below 0, got {value:g}")
         if self.tries < 1:
             raise UserError(f"tries must be at least 1, got {self.tries}")
 
@@ -99,12 +102,11 @@ class ServicePolicy:
         return cls(tries=getattr(engine, "tries", 1))
 
     def cost(self, usage: Usage) -> float:
-        cached_price = self.price_in if self.price_cached is None else self.price_cached
+        price_in, price_out = self.price_in or 0.0, self.price_out or 0.0
+        cached_price = price_in if self.price_cached is None else self.price_cached
         fresh = usage.prompt_tokens - usage.cached_tokens
         return (
-            fresh * self.price_in
-            + usage.cached_tokens * cached_price
-            + usage.completion_tokens * self.price_out
+            fresh * price_in + usage.cached_tokens * cached_price + usage.completion_tokens * price_out
         ) / 1e6
 
 
@@ -137,6 +139,9 @@ class ManagedEngine:
         self._backoff = wait_random_exponential(self.policy.backoff, self.policy.backoff_max)
         self.priced = bool(self.policy.price_in or self.policy.price_out or self.policy.price_cached)
         """Whether calls cost money."""
+        said = self.policy.price_in is not None or self.policy.price_out is not None
+        self.unpriced = bool(getattr(inner, "remote", False)) and not said
+        """Whether somebody may send a bill that nobody here can foresee: a server without a price."""
         self._cache = ResponseCache(self.policy.cache) if self.policy.cache else None
 
     async def generate(self, request: Request) -> list[Completion]:
