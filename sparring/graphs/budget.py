@@ -47,8 +47,8 @@ def affordable(purse: Purse | None, run: str, priced: bool, unpriced: Sequence[s
         return
     if unpriced and (priced or purse.run != run):
         raise UserError(
-            f"the run has a budget of money, but `{unpriced[0]}` has no price: say what a million tokens cost, "
-            "`SPEC?price_in=0.15&price_out=0.60`, or `?price_in=0` where it is free"
+            f"the run has a budget of money, but `{unpriced[0]}` has no price: say what a million tokens "
+            "cost, `SPEC?price_in=0.15&price_out=0.60`, or `?price_in=0` where it is free"
         )
     if purse.run == run and not priced:
         raise UserError(

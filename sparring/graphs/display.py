@@ -55,7 +55,7 @@ class Display:
             return None
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=min(24, self.console.width // 5)),
             TextColumn("{task.fields[state]}"),
         )
         return Progress(*columns, console=self.console)
@@ -102,10 +102,11 @@ class Display:
         if latest > then:
             parts.append(f"{(tokens - before) / (latest - then):.0f} tokens/s")
         elapsed = now - self._started
+        # Beside what it is about: a narrow terminal cuts off the end of the line.
         if state.done == state.total:
-            parts.append(f"{clock(elapsed)} in all")
+            parts.insert(1, f"{clock(elapsed)} in all")
         elif state.share > 0.02 and elapsed > 1:
-            parts.append(f"{clock(elapsed * (1 - state.share) / state.share)} left")
+            parts.insert(1, f"{clock(elapsed * (1 - state.share) / state.share)} left")
         return ", ".join(parts)
 
     def _counts(self, state: State) -> list[str]:
@@ -307,8 +308,8 @@ def settings_tables(rows: Sequence[Row]) -> list[Any]:
         (
             row.setting,
             f"{row.calls:.0f}",
-            f"{row.before.mean:.3f} ({row.error_before:.3f})",
-            f"{row.after.mean:.3f} ({row.error_after:.3f})",
+            f"{row.before.mean:.3f} ({_share(row.error_before)})",
+            f"{row.after.mean:.3f} ({_share(row.error_after)})",
             f"{row.difference.mean:+.3f}",
             interval(row.difference, "+"),
             *("" if gap is None else f"{gap.mean:+.3f}" for gap in (row.against_before, row.against_after)),

@@ -62,7 +62,7 @@ class Usage:
 @dataclass(frozen=True)
 class Bill:
     """What one engine's part of a run took. Money is what its prices made of the tokens, call by call, when
-    the call was made (`?price_in=`, `?price_cached=`, `?price_out=`, a million tokens); None without prices."""
+    the call was made (`?price_in=`, `?price_cached=`, `?price_out=`, a million tokens); None without."""
 
     engine: str
     calls: int

@@ -13,6 +13,7 @@ from sparring.agents.engines.base import Request
 from sparring.agents.engines.budget import Budget, Purse
 from sparring.agents.engines.layer import ManagedEngine
 from sparring.agents.engines.registry import EnginePool, make_engine, priced
+from sparring.agents.engines.scripted import ScriptedEngine
 from sparring.errors import BudgetSpent, UserError
 from sparring.graphs.budget import affordable, spent
 from sparring.graphs.play import Play, PlayResult, aplay, plan
@@ -99,6 +100,28 @@ def test_calls_that_wait_for_the_backend_are_not_made(tmp_path: Path) -> None:
     with pytest.raises(BudgetSpent):
         play(path, debate(stand.engine(concurrency=2)), Budget(tokens=1), concurrency=12)
     assert stand.calls == stand.most == 2
+
+
+def test_samples_that_are_asked_for_one_by_one_are_not_lost_between_them(tmp_path: Path) -> None:
+    """A server takes the samples of a prompt as separate calls, which are journaled together."""
+    path, stand = tmp_path / "j.db", Stand(delay_s=0.01)
+
+    async def uneven(request: Request, seed: int) -> str:
+        await asyncio.sleep(0.001 * (seed % 7))  # so that the purse is empty while others are in line
+        return await stand.reply(request, seed)
+
+    class Server(ScriptedEngine):
+        one_sample_per_call = True
+
+    def planned() -> Play:
+        return plan("sample", TASKS, engine=make_engine(Server(uneven), concurrency=3, **PRICES), n=5)
+
+    with pytest.raises(BudgetSpent):
+        play(path, planned(), Budget(tokens=1500), concurrency=6)
+    _, _, turns, _ = bill(path)
+    assert turns == stand.calls < 12 * 5, "every call that was paid is journaled"
+    assert play(path, planned(), None).complete
+    assert stand.calls == bill(path)[2] == 12 * 5, "nothing was asked for twice"
 
 
 def test_tokens_are_a_budget_too_and_need_no_price(tmp_path: Path) -> None:

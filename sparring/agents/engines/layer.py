@@ -43,7 +43,7 @@ from sparring.agents.engines.base import (
     encode,
     rate,
 )
-from sparring.agents.engines.budget import Purse
+from sparring.agents.engines.budget import Once, Purse
 from sparring.agents.engines.cache import ResponseCache, sample_key
 from sparring.agents.engines.ledger import Ledger
 from sparring.agents.engines.script import text_of
@@ -148,7 +148,9 @@ class ManagedEngine:
         if not self._split or len(request.seeds) == 1:
             return await self._generate(request)
         singles = [replace(request, seeds=(seed,)) for seed in request.seeds]
-        answers = await all_of([self._generate(single, place) for place, single in enumerate(singles)])
+        # Samples are journaled together: to stop between them would lose those that are paid for.
+        once = None if self.purse is None else Once(self.purse)
+        answers = await all_of([self._generate(single, place, once) for place, single in enumerate(singles)])
         return [completion for answer in answers for completion in answer]
 
     async def score(self, request: ScoreRequest) -> Scored:
@@ -197,18 +199,21 @@ class ManagedEngine:
         self.release()
         await self.inner.close()
 
-    async def _generate(self, request: Request, first: int = 0) -> list[Completion]:
+    async def _generate(
+        self, request: Request, first: int = 0, payer: Once | None = None
+    ) -> list[Completion]:
         """`first` is the sample index of the first seed: the cache keeps samples apart by it."""
         cache = self._cache
         if cache is None:
-            return await self._call(request)
+            return await self._call(request, payer)
         base = await self._base()
         keys = [sample_key(request, self.spec, base, seed, first + i) for i, seed in enumerate(request.seeds)]
         found = [cache.get(key) for key in keys]
         missing = [place for place, completion in enumerate(found) if completion is None]
         self.ledger.of(request.version.label).cache_hits += len(keys) - len(missing)
         if missing:
-            fresh = await self._call(replace(request, seeds=tuple(request.seeds[place] for place in missing)))
+            lacking = replace(request, seeds=tuple(request.seeds[place] for place in missing))
+            fresh = await self._call(lacking, payer)
             await asyncio.to_thread(
                 cache.put, [(keys[i], new) for i, new in zip(missing, fresh, strict=True)]
             )
@@ -223,14 +228,14 @@ class ManagedEngine:
             await start()
         return self.inner.capabilities().base
 
-    async def _call(self, request: Request) -> list[Completion]:
+    async def _call(self, request: Request, payer: Once | None) -> list[Completion]:
         label = request.version.label
         tokens = 0 if self._tokens is None else _estimate(request)
 
         async def call() -> list[Completion]:
             return check_completions(await self.inner.generate(request), request, self.spec)
 
-        completions, retries = await self._tried(call, label, tokens)
+        completions, retries = await self._tried(call, label, tokens, payer)
         tally = self.ledger.of(label)
         tally.calls += 1
         for completion in completions:
@@ -242,7 +247,9 @@ class ManagedEngine:
                 self.purse.add(completion.usage)
         return completions
 
-    async def _tried(self, call: Callable[[], Awaitable[T]], label: str, tokens: int) -> tuple[T, int]:
+    async def _tried(
+        self, call: Callable[[], Awaitable[T]], label: str, tokens: int, payer: Once | None = None
+    ) -> tuple[T, int]:
         """The result of the first attempt that succeeds, and how many failed before it."""
         tally, retries = self.ledger.of(label), 0
 
@@ -251,7 +258,7 @@ class ManagedEngine:
             retries += 1
             tally.retries += 1
 
-        attempt = partial(self._attempt, call, tokens)
+        attempt = partial(self._attempt, call, tokens, payer or self.purse)
         try:
             if self.policy.tries == 1:
                 return await attempt(), 0
@@ -267,10 +274,10 @@ class ManagedEngine:
             tally.errors += 1
             raise
 
-    async def _attempt(self, call: Callable[[], Awaitable[T]], tokens: int) -> T:
+    async def _attempt(self, call: Callable[[], Awaitable[T]], tokens: int, payer: Purse | Once | None) -> T:
         async with self._turn(tokens) if self._gated else nullcontext():
-            if self.purse is not None:
-                self.purse.check()
+            if payer is not None:
+                payer.check()
             try:
                 async with asyncio.timeout(self.policy.timeout):
                     return await call()
