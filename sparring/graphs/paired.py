@@ -10,20 +10,23 @@ nobody could judge is left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import comb
 from typing import Any
 
 import numpy as np
+from sqlalchemy import select
 
 from sparring.errors import UserError
 from sparring.graphs.pool import share
 from sparring.graphs.report import references, scored_by_task
 from sparring.graphs.results import Result, read_results
 from sparring.graphs.stats import Estimate, bootstrap
-from sparring.memory.journal import Journal
+from sparring.memory.journal import CONFIGURED, Journal
+from sparring.memory.schema import Run
 
+UNFINISHED = ("open", "interrupted")
 UNITS = ("calls", "prompt_tokens", "completion_tokens", "total_tokens", "cost")
 
 
@@ -65,10 +68,12 @@ class RunComparison:
     has one episode in each run."""
     spending: tuple[Spending, ...]
     only_first: tuple[str, ...]
-    """Tasks that only the first run has."""
+    """Tasks that count in the first run alone: the second has none such, or has not come to its verdict."""
     only_second: tuple[str, ...]
     differs: tuple[str, ...] = ()
     """Tasks of one name that ask something else, or are judged by another reference: they are not common."""
+    unfinished: tuple[str, ...] = ()
+    """Runs that are not over: what they came to first may be their easiest tasks."""
 
     @property
     def conclusion(self) -> str:
@@ -88,8 +93,17 @@ def compare_runs(journal: Journal, first: str, second: str) -> RunComparison:
     """Compare two runs of a journal.
 
     Raises:
-        UserError: there is no such run, or no task that both have with a reference and an ended episode.
+        UserError: there is no such run, one is made of other runs (an evolution, a tournament), or no task
+            that both have with a reference and an ended episode.
     """
+    rows = [journal.run_row(run) for run in dict.fromkeys((first, second))]
+    for row in rows:
+        if row.kind in CONFIGURED:
+            own = [child.id for child in journal.read(select(Run.id).where(Run.parent_id == row.id))]
+            raise UserError(
+                f"run `{row.id}` is of kind `{row.kind}` and played no tasks as a whole: compare two of the "
+                f"runs that belong to it: {_some(own) or 'none yet'}"
+            )
     sides = [_judged(journal, run) for run in (first, second)]
     one, other = sides
     asked = [references(journal, run) for run in (first, second)]
@@ -116,6 +130,7 @@ def compare_runs(journal: Journal, first: str, second: str) -> RunComparison:
         only_first=tuple(task for task in one if task not in other),
         only_second=tuple(task for task in other if task not in one),
         differs=differs,
+        unfinished=tuple(row.id for row in rows if row.status in UNFINISHED),
     )
 
 
@@ -164,7 +179,7 @@ def _nothing(
     )
 
 
-def _some(tasks: Mapping[str, Any]) -> str:
+def _some(tasks: Iterable[str]) -> str:
     names = list(tasks)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{', '.join(f'`{name}`' for name in names[:3])}{more}"

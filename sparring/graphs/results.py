@@ -73,7 +73,9 @@ def read_results(journal: Journal, run: str) -> list[Result]:
 
     judged, rows = transact(journal.engine, both, write=False)
     correct = {row.episode_number: row.payload["correct"] for row in judged}
-    order = {task["id"]: place for place, task in enumerate(journal.run_row(run).config.get("tasks", []))}
+    tasks = (journal.run_row(run).config or {}).get("tasks")
+    listed = tasks if isinstance(tasks, list) else []  # an evolution names a file
+    order = {task["id"]: place for place, task in enumerate(listed)}
     results = [_result(row, correct) for row in rows]
     return sorted(results, key=lambda r: (order.get(r.task_id, len(order)), r.task_id, r.copy))
 
