@@ -153,7 +153,7 @@ def test_what_is_not_over_is_named_and_what_is_made_of_runs_is_refused(tmp_path:
         with journal.drive("e", **made).driven():
             pass
         assert read_results(journal, "e") == []
-        with pytest.raises(UserError, match="`e` is of kind `evolve`.*none yet"):
+        with pytest.raises(UserError, match=r"`e` is of kind `evolve`.*none yet"):
             compare_runs(journal, "a", "e")
         journal.execute(update(Run).where(Run.id == "b").values(parent_id="e"))
         with pytest.raises(UserError, match=r"runs that belong to it: `b`$"):
