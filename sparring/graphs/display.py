@@ -267,8 +267,7 @@ def report_tables(report: Report) -> list[Any]:
     rows = [
         (role, ", ".join(f"{n} {s}" for s, n in counts.items())) for role, counts in report.statuses.items()
     ]
-    parts.append(columns(("role", "turns"), rows))
-    parts.append(Text(_spending(report.usage)))
+    parts += [columns(("role", "turns"), rows), Text(_spending(report.usage))]
     if len(report.bills) > 1 or any(bill.cost for bill in report.bills):
         parts.append(_bills(report))
     return parts
@@ -386,8 +385,7 @@ def _share(value: float | None) -> str:
 
 def family_spending(took: Spent) -> str:
     """What a run took that consists of others: evaluations, games, agents at work."""
-    money = f", cost {took.cost:.4g}" if took.cost else ""
-    return f"{took.tokens} tokens with all runs that belong to it{money}"
+    return f"{took.tokens} tokens with all runs that belong to it, cost {amount(took.cost)}"
 
 
 def _spending(usage: Usage) -> str:

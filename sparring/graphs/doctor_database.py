@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import Engine, text
@@ -45,9 +46,9 @@ def database(memory: str) -> Finding:
 
 def _unopened(memory: str, said: str) -> tuple[str, str]:
     """What is wrong with a journal that does not open, and what to do; a full disk is no `disk I/O error`."""
-    file = database_file(memory)
-    if file is not None and file.is_file():
-        room, low = _room(file)
+    with suppress(SparringError):  # what names no file has no disk of ours
+        file = database_file(memory)
+        room, low = _room(file) if file is not None and file.is_file() else ("", "")
         if low == "broken":
             return f"{said}; {room}", FREE
     return said, _reaching(memory)
