@@ -47,6 +47,7 @@ _HOME = {
     "Tool": "sparring.tools.toolbox.base",
     "SparringError": "sparring.errors",
     "UserError": "sparring.errors",
+    "BudgetSpent": "sparring.errors",
 }
 """Public name -> the module it lives in."""
 
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from sparring.agents.engines.budget import Budget as Budget
     from sparring.agents.engines.registry import make_engine as make_engine
     from sparring.agents.roles import Role as Role
+    from sparring.errors import BudgetSpent as BudgetSpent
     from sparring.errors import SparringError as SparringError
     from sparring.errors import UserError as UserError
     from sparring.graphs.catalogue import make_protocol as make_protocol

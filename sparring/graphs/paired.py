@@ -10,20 +10,23 @@ nobody could judge is left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import comb
 from typing import Any
 
 import numpy as np
+from sqlalchemy import select
 
 from sparring.errors import UserError
 from sparring.graphs.pool import share
 from sparring.graphs.report import references, scored_by_task
 from sparring.graphs.results import Result, read_results
 from sparring.graphs.stats import Estimate, bootstrap
-from sparring.memory.journal import Journal
+from sparring.memory.journal import CONFIGURED, Journal
+from sparring.memory.schema import Run
 
+UNFINISHED = ("open", "interrupted")
 UNITS = ("calls", "prompt_tokens", "completion_tokens", "total_tokens", "cost")
 
 
@@ -33,13 +36,14 @@ class Spending:
 
     unit: str
     """`calls`, `prompt_tokens`, `completion_tokens`, `total_tokens` or `cost`."""
-    first: float
-    second: float
+    first: float | None
+    """None of money where an engine that was asked has no price."""
+    second: float | None
 
     @property
     def ratio(self) -> float | None:
-        """Second over first; None where the first took nothing."""
-        return self.second / self.first if self.first else None
+        """Second over first; None where the first took nothing, or one of them is not known."""
+        return self.second / self.first if self.first and self.second is not None else None
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,12 @@ class RunComparison:
     has one episode in each run."""
     spending: tuple[Spending, ...]
     only_first: tuple[str, ...]
-    """Tasks that only the first run has."""
+    """Tasks that count in the first run alone: the second has none such, or has not come to its verdict."""
     only_second: tuple[str, ...]
     differs: tuple[str, ...] = ()
     """Tasks of one name that ask something else, or are judged by another reference: they are not common."""
+    unfinished: tuple[str, ...] = ()
+    """Runs that are not over: what they came to first may be their easiest tasks."""
 
     @property
     def conclusion(self) -> str:
@@ -87,8 +93,17 @@ def compare_runs(journal: Journal, first: str, second: str) -> RunComparison:
     """Compare two runs of a journal.
 
     Raises:
-        UserError: there is no such run, or no task that both have with a reference and an ended episode.
+        UserError: there is no such run, one is made of other runs (an evolution, a tournament), or no task
+            that both have with a reference and an ended episode.
     """
+    rows = [journal.run_row(run) for run in dict.fromkeys((first, second))]
+    for row in rows:
+        if row.kind in CONFIGURED:
+            own = [child.id for child in journal.read(select(Run.id).where(Run.parent_id == row.id))]
+            raise UserError(
+                f"run `{row.id}` is of kind `{row.kind}` and played no tasks as a whole: compare two of the "
+                f"runs that belong to it: {_some(own) or 'none yet'}"
+            )
     sides = [_judged(journal, run) for run in (first, second)]
     one, other = sides
     asked = [references(journal, run) for run in (first, second)]
@@ -115,6 +130,7 @@ def compare_runs(journal: Journal, first: str, second: str) -> RunComparison:
         only_first=tuple(task for task in one if task not in other),
         only_second=tuple(task for task in other if task not in one),
         differs=differs,
+        unfinished=tuple(row.id for row in rows if row.status in UNFINISHED),
     )
 
 
@@ -129,15 +145,19 @@ def _judged(journal: Journal, run: str) -> dict[str, list[Result]]:
     return scored_by_task(journal, run, read_results(journal, run))
 
 
-def _mean(side: Mapping[str, Sequence[Result]], tasks: Sequence[str], unit: str) -> float:
-    """Mean over tasks of what an episode took."""
-    return float(np.mean([np.mean([_took(row, unit) for row in side[task]]) for task in tasks]))
+def _mean(side: Mapping[str, Sequence[Result]], tasks: Sequence[str], unit: str) -> float | None:
+    """Mean over tasks of what an episode took; None where nobody knows of one."""
+    took = [[_took(row, unit) for row in side[task]] for task in tasks]
+    if any(one is None for rows in took for one in rows):
+        return None
+    return float(np.mean([np.mean(np.array(rows, np.float64)) for rows in took]))
 
 
-def _took(row: Result, unit: str) -> float:
+def _took(row: Result, unit: str) -> float | None:
     if unit == "total_tokens":
-        return float(row.prompt_tokens + row.completion_tokens)
-    return float(getattr(row, unit))
+        return row.prompt_tokens + row.completion_tokens
+    value: float | None = getattr(row, unit)
+    return value
 
 
 def _nothing(
@@ -159,7 +179,7 @@ def _nothing(
     )
 
 
-def _some(tasks: Mapping[str, Any]) -> str:
+def _some(tasks: Iterable[str]) -> str:
     names = list(tasks)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{', '.join(f'`{name}`' for name in names[:3])}{more}"

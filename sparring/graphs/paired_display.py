@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
-from sparring.graphs.display import columns, interval
+from sparring.graphs.display import amount, columns, interval
 from sparring.graphs.paired import RunComparison
 
 
@@ -21,7 +21,7 @@ def comparison_parts(found: RunComparison) -> list[Any]:
     table.add_row(Text(found.second), f"{found.accuracy_second:.3f}", *paired, *counts)
     rows = [
         (
-            one.unit.replace("_", " "), f"{one.first:.4g}", f"{one.second:.4g}",
+            one.unit.replace("_", " "), amount(one.first), amount(one.second),
             "-" if one.ratio is None else f"{one.ratio:.3g}",
         )
         for one in found.spending
@@ -38,9 +38,12 @@ def comparison_parts(found: RunComparison) -> list[Any]:
 
 def _left_out(found: RunComparison) -> list[str]:
     alone = ((found.first, found.only_first), (found.second, found.only_second))
-    said = [f"only in {run}: {_few(tasks)}" for run, tasks in alone if tasks]
-    same = "of one name, but another question or reference"
-    return [*said, f"{same}: {_few(found.differs)}"] if found.differs else said
+    said = [f"judged only in {run}: {_few(tasks)}" for run, tasks in alone if tasks]
+    if found.differs:
+        said.append(f"of one name, but another question or reference: {_few(found.differs)}")
+    if found.unfinished:
+        said.append(f"not finished, so its easiest tasks may weigh most: {', '.join(found.unfinished)}")
+    return said
 
 
 def _few(names: Sequence[str]) -> str:

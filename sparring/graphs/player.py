@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import update
 
-from sparring.agents.engines.registry import EnginePool, lasting
+from sparring.agents.engines.registry import EnginePool, lasting, priced
 from sparring.agents.roles import Agent
 from sparring.errors import (
     BudgetExceeded,
@@ -30,13 +30,14 @@ from sparring.errors import (
     place_of,
 )
 from sparring.graphs.budget import affordable
-from sparring.graphs.cast import pinned
+from sparring.graphs.cast import pinned, policy_spec
 from sparring.graphs.catalogue import make_protocol
 from sparring.graphs.context import Context, Meter
 from sparring.graphs.protocol import Outcome, Protocol
 from sparring.graphs.sandboxed import note_sandbox
 from sparring.memory.episode import EpisodeHandle
 from sparring.memory.journal import Journal
+from sparring.memory.policies import find
 from sparring.memory.records import Fork, TaskRecord
 from sparring.memory.replay import fork_at
 from sparring.memory.run import RunHandle
@@ -333,11 +334,12 @@ async def taken(
         raise UserError(f"concurrency must be at least 1, not {concurrency}")
     if crew is None:
         agents = await play.cast().agents(pool, journal)
-        affordable(pool.purse, name, pool.priced)
+        affordable(pool.purse, name, pool.priced, pool.unpriced)
         await asyncio.to_thread(make_protocol(play.protocol, play.options).ready)
     else:
-        named = (engine for engine in (play.engine, *play.roles.values()) if engine is not None)
-        affordable(pool.purse, name, any("price_" in str(engine) for engine in named))
+        prices = {spec: priced(spec) for spec in _specs(play, journal)}
+        unpriced = [spec for spec, known in prices.items() if known is None]
+        affordable(pool.purse, name, any(prices.values()), unpriced)
         await crew.prepare(name, play)
     config = json.loads(json.dumps(play.to_json()))
     if journal.has_run(name) and "baseline" not in (journal.run_row(name).config or {}):
@@ -368,6 +370,14 @@ async def taken(
             ending.status = "interrupted" if player.stopped else ended
     except BaseExceptionGroup as group:
         raise first_of(group) from None
+
+
+def _specs(play: Play, journal: Journal) -> Iterator[str]:
+    """The engines of a play, those beneath policies too."""
+    for engine in (play.engine, *play.roles.values()):
+        if engine is not None:
+            named = policy_spec(engine)
+            yield str(engine) if named is None else find(journal, *named).base_spec
 
 
 def _as_given(config: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from sparring.graphs.judges import judges
 from sparring.graphs.player import FINISHED
 from sparring.graphs.pool import Baseline, answer_of, compare, share
 from sparring.graphs.protocol import Protocol
-from sparring.graphs.results import Result, read_results
+from sparring.graphs.results import Result, money, read_results
 from sparring.graphs.software_report import SoftwareRun, scripted, software_run
 from sparring.graphs.stats import Estimate, bootstrap, wilson
 from sparring.graphs.step_errors import StepErrors, step_errors
@@ -50,7 +50,8 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
-    cost: float
+    cost: float | None
+    """None where no engine said a price."""
     latency_mean: float
     latency_median: float
     latency_p95: float
@@ -61,7 +62,7 @@ class Usage:
 @dataclass(frozen=True)
 class Bill:
     """What one engine's part of a run took. Money is what its prices made of the tokens, call by call, when
-    the call was made (`?price_in=`, `?price_cached=`, `?price_out=`, a million tokens); 0 without prices."""
+    the call was made (`?price_in=`, `?price_cached=`, `?price_out=`, a million tokens); None without."""
 
     engine: str
     calls: int
@@ -70,14 +71,15 @@ class Bill:
     cached_tokens: int
     cache_hits: int
     """Answers of the response cache, which cost nothing."""
-    cost: float
+    cost: float | None
 
 
 @dataclass(frozen=True)
 class Spent:
     """What was paid for, without what the response cache gave."""
 
-    cost: float
+    cost: float | None
+    """None where no engine said a price."""
     tokens: int
 
 
@@ -194,9 +196,15 @@ def report(journal: Journal, run: str) -> Report:
         software=software_run(journal, run, accuracy) if row.protocol == "software" else None,
         scripted=scripted(journal, run),
         bills=bills,
-        spent=Spent(*spent(journal, run)),
+        spent=all_spent(journal, run),
         masked=len(referred) - len(scored) if answers else 0,
     )
+
+
+def all_spent(journal: Journal, run: str) -> Spent:
+    """What a run has cost with all that belong to it."""
+    cost, tokens = spent(journal, run)
+    return Spent(money(cost, tokens), tokens)
 
 
 def _protocol(row: Any) -> Protocol | None:
@@ -289,19 +297,20 @@ def _counts(result: Result) -> bool:
 
 def _bills(journal: Journal, run: str) -> list[Bill]:
     """By the engines' names."""
-    sums = (Turn.prompt_tokens, Turn.completion_tokens, Turn.cached_tokens, cast(Turn.from_cache, Integer))
+    taken = (Turn.prompt_tokens, Turn.completion_tokens, Turn.cached_tokens, cast(Turn.from_cache, Integer))
     query = (
-        select(Turn.engine, func.count(), *(func.sum(column) for column in sums), func.sum(Turn.cost))
+        select(Turn.engine, func.count(), *(func.sum(column) for column in taken), func.sum(Turn.cost))
         .join(Episode, Episode.number == Turn.episode_number)
         .where(Episode.run_id == run)
         .group_by(Turn.engine)
         .order_by(Turn.engine)
     )
     names = ("calls", "prompt_tokens", "completion_tokens", "cached_tokens", "cache_hits")
-    return [
-        Bill(engine=engine, cost=float(cost), **dict(zip(names, map(int, counts), strict=True)))
-        for engine, *counts, cost in journal.read(query)
-    ]
+    found = []
+    for engine, *sums, cost in journal.read(query):
+        counts = dict(zip(names, map(int, sums), strict=True))
+        found.append(Bill(engine, cost=money(cost, counts["calls"] - counts["cache_hits"]), **counts))
+    return found
 
 
 def _spent(journal: Journal, run: str, sums: Totals) -> Usage:
@@ -317,7 +326,7 @@ def _spent(journal: Journal, run: str, sums: Totals) -> Usage:
         prompt_tokens=sums.prompt_tokens,
         completion_tokens=sums.completion_tokens,
         cached_tokens=sums.cached_tokens,
-        cost=float(sums.cost),
+        cost=money(sums.cost, sums.turns - sums.from_cache),
         latency_mean=mean,
         latency_median=median,
         latency_p95=late,

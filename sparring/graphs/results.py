@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, case, func, select
 
 from sparring.memory.database import transact
 from sparring.memory.journal import Journal
@@ -27,7 +27,8 @@ class Result:
     """Attempts that were made, failed ones included."""
     prompt_tokens: int
     completion_tokens: int
-    cost: float
+    cost: float | None
+    """Money; None where no engine said a price (`money`)."""
     copy: int
     episode: str
     outcome: Any = None
@@ -46,13 +47,14 @@ def read_results(journal: Journal, run: str) -> list[Result]:
             func.sum(Turn.prompt_tokens).label("prompt_tokens"),
             func.sum(Turn.completion_tokens).label("completion_tokens"),
             func.sum(Turn.cost).label("cost"),
+            func.sum(case((Turn.from_cache, 0), else_=1)).label("asked"),
         )
         .join(Episode, Episode.number == Turn.episode_number)
         .where(Episode.run_id == run)
         .group_by(Turn.episode_number)
         .subquery()
     )
-    used = (usage.c.calls, usage.c.prompt_tokens, usage.c.completion_tokens, usage.c.cost)
+    used = (usage.c.calls, usage.c.prompt_tokens, usage.c.completion_tokens, usage.c.cost, usage.c.asked)
     query = (
         select(*Episode.__table__.columns, Task.name, Task.question, *used)
         .join(Task, Task.id == Episode.task_id)
@@ -71,7 +73,9 @@ def read_results(journal: Journal, run: str) -> list[Result]:
 
     judged, rows = transact(journal.engine, both, write=False)
     correct = {row.episode_number: row.payload["correct"] for row in judged}
-    order = {task["id"]: place for place, task in enumerate(journal.run_row(run).config.get("tasks", []))}
+    tasks = (journal.run_row(run).config or {}).get("tasks")
+    listed = tasks if isinstance(tasks, list) else []  # an evolution names a file
+    order = {task["id"]: place for place, task in enumerate(listed)}
     results = [_result(row, correct) for row in rows]
     return sorted(results, key=lambda r: (order.get(r.task_id, len(order)), r.task_id, r.copy))
 
@@ -87,12 +91,22 @@ def _result(row: Any, correct: dict[int, bool]) -> Result:
         calls=row.calls or 0,
         prompt_tokens=int(row.prompt_tokens or 0),
         completion_tokens=int(row.completion_tokens or 0),
-        cost=float(row.cost or 0.0),
+        cost=money(row.cost, row.asked),
         copy=row.copy,
         episode=row.id,
         outcome=row.outcome,
         error=row.error,
     )
+
+
+def money(cost: float | None, asked: int | None) -> float | None:
+    """What calls cost; None where backends were asked and it came to nothing: nobody said their prices.
+
+    Args:
+        cost: as journaled, 0 without prices; None: no calls.
+        asked: calls, or tokens, that the response cache did not give.
+    """
+    return None if asked and not cost else float(cost or 0.0)
 
 
 def detailed_outcomes(journal: Journal, run: str, episodes: Sequence[int] | None = None) -> list[Any]:

@@ -78,9 +78,9 @@ class Row:
     calls: float
     before: Estimate
     after: Estimate
-    error_before: float
-    """Standard error over tasks."""
-    error_after: float
+    error_before: float | None
+    """Standard error over tasks; None of one task."""
+    error_after: float | None
     difference: Estimate
     """After minus before, paired by task."""
     against_before: Estimate | None
@@ -232,6 +232,6 @@ async def measured(
     return compare(*found)
 
 
-def _error(values: Sequence[float]) -> float:
+def _error(values: Sequence[float]) -> float | None:
     """Standard error of a mean over tasks."""
-    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None

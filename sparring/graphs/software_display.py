@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from sparring.graphs.display import PLAIN_S, Display, columns, interval
+from sparring.graphs.display import PLAIN_S, Display, amount, columns, interval
 from sparring.graphs.software_report import MASKED, Standing
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def attempts_table(found: Sequence[Attempt]) -> Any:
             Text(_words(one.exit_status or "")),
             str(one.steps),
             str(used.prompt_tokens + used.completion_tokens),
-            f"{used.cost:.4g}",
+            amount(used.cost),
             Text(" ".join(one.reason.split())[:WHY]),
         )
     return table
@@ -78,7 +78,7 @@ def software_tables(run: SoftwareRun) -> list[Any]:
     lines = [f"attempts: {_counted(run.statuses)}"]
     if masked := run.statuses.get(MASKED):
         lines.append(f"masked: this machine failed to grade {masked}; they count neither way (docs/swe.md)")
-    took = f"{run.mean_steps:.1f} steps, {run.mean_tokens:.0f} tokens, cost {run.mean_cost:.4g}"
+    took = f"{run.mean_steps:.1f} steps, {run.mean_tokens:.0f} tokens, cost {amount(run.mean_cost)}"
     lines += [f"ended by: {_counted(run.exits)}", f"an attempt took, in the mean: {took}"]
     return [*parts, Text("\n".join(lines))]
 

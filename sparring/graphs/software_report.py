@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 
 from sparring.graphs.player import FINISHED
 from sparring.graphs.results import Result, read_results
-from sparring.graphs.stats import Estimate, wilson
+from sparring.graphs.stats import Estimate, mean, wilson
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Agent, Episode, Event, Turn
 from sparring.tools.swe.predictions import Evaluation, Prediction
@@ -102,7 +102,8 @@ class SoftwareRun:
     mean_steps: float
     mean_tokens: float
     """Prompts included."""
-    mean_cost: float
+    mean_cost: float | None
+    """None where no engine said a price."""
 
 
 def attempts(journal: Journal, run: str) -> list[Attempt]:
@@ -164,7 +165,7 @@ def software_run(journal: Journal, run: str, pass_at_1: Estimate | None) -> Soft
         exits=dict(Counter(one.exit_status for one in ended if one.exit_status).most_common()),
         mean_steps=_mean(one.steps for one in ended),
         mean_tokens=_mean(one.result.prompt_tokens + one.result.completion_tokens for one in ended),
-        mean_cost=_mean(one.result.cost for one in ended),
+        mean_cost=mean(cost for one in ended if (cost := one.result.cost) is not None),
     )
 
 

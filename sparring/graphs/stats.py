@@ -69,7 +69,8 @@ def wilson(hits: float, n: int, z: float = Z95) -> Estimate:
     share, weight = hits / n, z * z / n
     centre = (share + weight / 2) / (1 + weight)
     half = z / (1 + weight) * float(np.sqrt(share * (1 - share) / n + weight / (4 * n)))
-    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), n)
+    # By rounding 0 of n would have a lower end of 1e-17, and n of n an upper one short of 1.
+    return Estimate(share, centre - half if hits > 0 else 0.0, centre + half if hits < n else 1.0, n)
 
 
 def bootstrap(values: Numbers | list[float], seed: int = 0, resamples: int = RESAMPLES) -> Estimate:

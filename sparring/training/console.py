@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sparring.graphs.budget import spent
 from sparring.graphs.console import write_lines
-from sparring.graphs.display import Pace, clock, columns, show
+from sparring.graphs.display import Pace, clock, columns, family_spending, show
+from sparring.graphs.report import all_spent
 from sparring.memory.journal import Journal
 from sparring.training.health import reward_statistics, reward_table
 from sparring.training.opponents import Record
@@ -166,16 +166,15 @@ def report_evolution(journal: Journal, run: str, *, as_json: bool) -> None:
     """A run as its journal tells it: a line a step, before and after, heads; to standard output."""
     story = read_story(journal, run)
     heads = head_numbers(journal, story.config["policies"])
-    paid, (cost, tokens) = reward_statistics(journal, run), spent(journal, run)
+    paid, took = reward_statistics(journal, run), all_spent(journal, run)
     if as_json:
-        more = {"rewards": [asdict(one) for one in paid], "spent": {"cost": cost, "tokens": tokens}}
+        more = {"rewards": [asdict(one) for one in paid], "spent": asdict(took)}
         return write_lines([{**story.to_json(), "heads": heads, **more}], None)
     tables = [_steps(story), _played(story), _choices(story), reward_table(paid), summary(story, heads)]
     alarms = [
         f"step {alarm['step']}, policy `{alarm['policy']}`: {alarm['message']}" for alarm in story.alarms
     ]
-    money = f", cost {cost:.4g}" if cost else ""
-    said = Text("\n".join([*alarms, f"{tokens} tokens with all evaluations{money}"]))
+    said = Text("\n".join([*alarms, family_spending(took)]))
     show(Text(readability(story)), *(table for table in tables if table.row_count), said)
 
 

@@ -313,7 +313,7 @@ async def _drive(
     present(config, journal)
     async with EnginePool(purse=purse_of(journal, config.run, budget)) as pool:
         members = await assemble(config, journal, pool)  # what is refused here leaves the run's name free
-        affordable(pool.purse, config.run, pool.priced)
+        affordable(pool.purse, config.run, pool.priced, pool.unpriced)
         run = journal.drive(
             config.run,
             kind="evolve",

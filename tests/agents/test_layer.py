@@ -4,6 +4,7 @@ import asyncio
 import multiprocessing
 import sqlite3
 from collections.abc import Callable, Coroutine
+from math import inf, nan
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -246,7 +247,12 @@ async def test_score_goes_through_the_layer() -> None:
     assert engine.ledger.snapshot()["base@0"]["calls"] == 1
 
 
-@pytest.mark.parametrize("wrong", [{"tries": 0}, {"timeout": 0}, {"rpm": -1}, {"price_in": -0.1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tries": 0}, {"timeout": 0}, {"rpm": -1}, {"price_in": -0.1}, {"price_in": nan}, {"price_out": inf},
+    ],
+)  # fmt: skip
 def test_impossible_policies_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"{next(iter(wrong))} must"):
         ServicePolicy(**wrong)

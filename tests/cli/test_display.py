@@ -28,8 +28,8 @@ def test_a_line_has_counts_rate_and_time_left(
         display(Progress("r", 2, 8, 1, 500, 12, 0.25))
         display(Progress("r", 8, 8, 1, 1500, 48, 1.0))
     first, last = capsys.readouterr().err.splitlines()
-    assert first == "r: 2/8 episodes, 1 failed, 12 calls, 50 tokens/s, 0:30 left"
-    assert last == "r: 8/8 episodes, 1 failed, 48 calls, 75 tokens/s, 0:20 in all"
+    assert first == "r: 2/8 episodes, 0:30 left, 1 failed, 12 calls, 50 tokens/s"
+    assert last == "r: 8/8 episodes, 0:20 in all, 1 failed, 48 calls, 75 tokens/s"
 
 
 def test_quiet_shows_no_progress_but_says_what_must_be_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,9 +12,10 @@ from sqlalchemy import func, select, update
 from sparring.agents.engines.base import Request
 from sparring.agents.engines.budget import Budget, Purse
 from sparring.agents.engines.layer import ManagedEngine
-from sparring.agents.engines.registry import EnginePool, make_engine
+from sparring.agents.engines.registry import EnginePool, make_engine, priced
+from sparring.agents.engines.scripted import ScriptedEngine
 from sparring.errors import BudgetSpent, UserError
-from sparring.graphs.budget import spent
+from sparring.graphs.budget import affordable, spent
 from sparring.graphs.play import Play, PlayResult, aplay, plan
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Episode, Run, Turn
@@ -101,6 +102,28 @@ def test_calls_that_wait_for_the_backend_are_not_made(tmp_path: Path) -> None:
     assert stand.calls == stand.most == 2
 
 
+def test_samples_that_are_asked_for_one_by_one_are_not_lost_between_them(tmp_path: Path) -> None:
+    """A server takes the samples of a prompt as separate calls, which are journaled together."""
+    path, stand = tmp_path / "j.db", Stand(delay_s=0.01)
+
+    async def uneven(request: Request, seed: int) -> str:
+        await asyncio.sleep(0.001 * (seed % 7))  # so that the purse is empty while others are in line
+        return await stand.reply(request, seed)
+
+    class Server(ScriptedEngine):
+        one_sample_per_call = True
+
+    def planned() -> Play:
+        return plan("sample", TASKS, engine=make_engine(Server(uneven), concurrency=3, **PRICES), n=5)
+
+    with pytest.raises(BudgetSpent):
+        play(path, planned(), Budget(tokens=1500), concurrency=6)
+    _, _, turns, _ = bill(path)
+    assert turns == stand.calls < 12 * 5, "every call that was paid is journaled"
+    assert play(path, planned(), None).complete
+    assert stand.calls == bill(path)[2] == 12 * 5, "nothing was asked for twice"
+
+
 def test_tokens_are_a_budget_too_and_need_no_price(tmp_path: Path) -> None:
     path, stand = tmp_path / "j.db", Stand()
     with pytest.raises(BudgetSpent, match=r"of 1500 tokens"):
@@ -139,6 +162,37 @@ def test_an_engine_without_a_price_is_refused_before_the_run_has_a_row(tmp_path:
         play(tmp_path / "j.db", debate("scripted:hash"), Budget(cost=1.0))
     with Journal.open(tmp_path / "j.db") as journal:
         assert journal.runs() == []
+
+
+def test_a_server_without_a_price_is_not_used_under_a_budget_of_money(tmp_path: Path) -> None:
+    """Beside a priced engine too: its calls would be free by our count and by nobody else's."""
+
+    def with_judge(options: str) -> Play:
+        judge = f"http://127.0.0.1:9/v1#m?{options}"
+        return plan("mad", TASKS, engine="scripted:hash?price_in=1", roles={"judge": judge})
+
+    async def afford(planned: Play) -> None:
+        async with EnginePool(purse=Purse(Budget(cost=1.0), run="r")) as pool:
+            for spec in (planned.engine, *planned.roles.values()):
+                pool.get(spec)
+            affordable(pool.purse, "r", pool.priced, pool.unpriced)
+
+    with pytest.raises(UserError, match=r"`http://127.0.0.1:9/v1#m\S*` has no price.*price_in=0"):
+        asyncio.run(afford(with_judge("tries=1")))
+    asyncio.run(afford(with_judge("price_in=0")))
+    asyncio.run(afford(with_judge("price_out=1")))
+
+
+@pytest.mark.parametrize(
+    ("spec", "known"),
+    [
+        ("scripted:hash", False), ("scripted:hash?price_out=1", True), ("smollm2-135m", False),
+        ("http://h/v1#m", None), ("http://h/v1#m?price_in=0", False),
+        ("http://h/v1#m?price_cached=1&price_in=1", True), ("langchain:openai:gpt-4o", None),
+    ],
+)  # fmt: skip
+def test_what_a_spec_says_of_its_price(spec: str, known: bool | None) -> None:
+    assert priced(spec) is known
 
 
 @pytest.mark.parametrize("cap", [{"cost": 0}, {"cost": -1.0}, {"tokens": 0}, {"cost": float("nan")}])

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from sparring import cli
+from sparring.errors import UserError
 from sparring.graphs import doctor, doctor_database, doctor_packages
 from sparring.graphs.doctor import Finding
 from sparring.graphs.doctor_database import database
@@ -99,6 +100,15 @@ def test_a_disk_that_is_full(journal: Path, monkeypatch: pytest.MonkeyPatch, fre
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     found = database(str(journal))
     assert found.state == state and ("free some disk" in found.mend) == (state != "ok")
+
+
+def test_a_journal_that_a_full_disk_keeps_shut(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(memory: str) -> None:
+        raise UserError(f"memory `{memory}` cannot be opened: disk I/O error")
+
+    monkeypatch.setattr("sparring.graphs.doctor_database.connect", refused)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**5))
+    broken(database(str(journal)), "disk I/O error; 0.0 GB free", "free some disk")
 
 
 def test_a_server_that_cannot_be_reached() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import update
 
 from sparring.agents.engines.base import Request
 from sparring.errors import EngineError, UserError
@@ -15,6 +16,7 @@ from sparring.graphs.paired import RunComparison, compare_runs, sign_test
 from sparring.graphs.play import aplay, plan
 from sparring.graphs.results import read_results
 from sparring.memory.journal import Journal
+from sparring.memory.schema import Run
 
 N = 24
 TASKS = [
@@ -113,7 +115,7 @@ def test_a_failed_episode_is_wrong_and_tasks_of_one_run_alone_are_said(tmp_path:
     assert (found.tasks, found.wins, found.losses) == (11, 1, 0)
     calls = next(one for one in found.spending if one.unit == "calls")
     assert calls.ratio == 1.0
-    assert found.to_json()["spending"]["cost"] == {"first": 0.0, "second": 0.0, "ratio": None}
+    assert found.to_json()["spending"]["cost"] == {"first": None, "second": None, "ratio": None}
 
 
 def test_runs_without_a_common_task_are_refused(tmp_path: Path) -> None:
@@ -137,3 +139,22 @@ def test_runs_without_a_common_task_are_refused(tmp_path: Path) -> None:
 def test_the_sign_test_is_the_exact_binomial_one(wins: int, losses: int, p: float) -> None:
     """The last as R's `binom.test(60, 100)` has it."""
     assert sign_test(wins, losses) == pytest.approx(p, rel=1e-6) == sign_test(losses, wins)
+
+
+def test_what_is_not_over_is_named_and_what_is_made_of_runs_is_refused(tmp_path: Path) -> None:
+    everything = set(range(N))
+    found = both(tmp_path / "j.db", knows(everything), knows(everything))
+    assert found.unfinished == ()
+    with Journal.open(tmp_path / "j.db") as journal:
+        journal.execute(update(Run).where(Run.id == "b").values(status="interrupted"))
+        assert compare_runs(journal, "a", "b").unfinished == ("b",)
+        assert compare_runs(journal, "b", "b").unfinished == ("b",)
+        made = {"kind": "evolve", "protocol": "sample", "config": {"tasks": "digits.jsonl"}, "seed": 0}
+        with journal.drive("e", **made).driven():
+            pass
+        assert read_results(journal, "e") == []
+        with pytest.raises(UserError, match=r"`e` is of kind `evolve`.*none yet"):
+            compare_runs(journal, "a", "e")
+        journal.execute(update(Run).where(Run.id == "b").values(parent_id="e"))
+        with pytest.raises(UserError, match=r"runs that belong to it: `b`$"):
+            compare_runs(journal, "e", "a")

@@ -13,6 +13,7 @@ from sparring.agents.engines.base import Request
 from sparring.agents.engines.registry import EnginePool
 from sparring.agents.engines.scripted import ScriptedEngine
 from sparring.errors import UserError
+from sparring.graphs.display import settings_tables
 from sparring.graphs.settings import NAMES, Asked, Lineup, compare, lineup, plays
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Episode, Turn
@@ -54,6 +55,13 @@ async def test_one_pool_gives_single_answers_votes_and_the_baseline(tmp_path: Pa
     assert together is not None and set(together) == {task["id"] for task in TASKS}
     assert 0.3 < sum(together.values()) / 12 < 0.7  # four of six right and six wrong samples
     assert rows["single"].baseline is None
+
+
+async def test_one_question_has_no_standard_error(tmp_path: Path) -> None:
+    rows = await played([says("4"), says("5")], Asked(TASKS[:1], votes=3), tmp_path / "j.db", name="run")
+    for row in compare(rows, rows):
+        assert row.error_before is row.error_after is None  # and no NaN, which is no JSON
+    assert " (-)" in "".join(str(cell) for cell in settings_tables(compare(rows, rows))[0].columns[2]._cells)
 
 
 async def test_a_vote_is_better_than_one_answer_where_most_are_right(tmp_path: Path) -> None:

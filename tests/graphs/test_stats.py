@@ -45,6 +45,11 @@ def test_wilson_gives_newcombes_numbers(hits: int, n: int, low: float, high: flo
     assert found.mean == hits / n
 
 
+@pytest.mark.parametrize("n", [1, 3, 7, 12, 40])
+def test_wilson_reaches_its_ends(n: int) -> None:
+    assert wilson(0, n).low == 0.0 and wilson(n, n).high == 1.0
+
+
 def test_wilson_of_nothing_says_nothing() -> None:
     assert wilson(0, 0) == Estimate(0.0, 0.0, 1.0, 0)
 

@@ -234,7 +234,10 @@ def test_the_command_evolves_and_reports(
     told = json.loads(capsys.readouterr().out)
     assert [member["accuracy"]["mean"] for member in told["made"]] == [2 / 6, 4 / 6]
     assert CARE in told["made"][1]["agent"]["prompt"]
-    assert cli.main(["report", "bred", "--memory", "j.db"]) == 0 and "stage 2" in capsys.readouterr().out
+    assert cli.main(["report", "bred", "--memory", "j.db"]) == 0
+    printed = capsys.readouterr().out
+    assert "stage 2" in printed and f"{told['spent']['tokens']} tokens with all runs" in printed
+    assert told["spent"]["tokens"] > 0 and told["spent"]["cost"] is None
     (tmp_path / "archive.yaml").write_text(json.dumps({**given, "kind": "zoo"}))
     assert cli.main(["evolve", "archive.yaml", "--memory", "j.db"]) == 2
     assert "`kind`: `archive`, or no such field" in capsys.readouterr().err

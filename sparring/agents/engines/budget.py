@@ -2,7 +2,8 @@
 
 The purse is asked before each attempt at a call, after the call has waited for its turn, and filled by what
 the backend says that a call took. So a run spends more than its budget by what was in flight when the last
-of it went, and by nothing else: those calls finish, since they are paid for, and no other begins.
+of it went, and by nothing else: those calls finish, since they are paid for, and no other begins. Samples
+of one request that a backend takes as separate calls (`one_sample_per_call`) are all made once one has begun.
 """
 
 from __future__ import annotations
@@ -68,3 +69,17 @@ class Purse:
         if self.budget.tokens is not None:
             parts.append(f"{self.tokens} of {self.budget.tokens} tokens")
         return f"the run's budget is spent: {' and '.join(parts) or 'its driver says so'}"
+
+
+@dataclass(slots=True)
+class Once:
+    """A purse that is asked once for several calls: when the first of them has begun, all are made."""
+
+    purse: Purse
+    begun: bool = False
+
+    def check(self) -> None:
+        """Raise `BudgetSpent` where nothing more may be spent and none of the calls has begun."""
+        if not self.begun:
+            self.purse.check()
+            self.begun = True

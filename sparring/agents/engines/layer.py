@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,7 +43,7 @@ from sparring.agents.engines.base import (
     encode,
     rate,
 )
-from sparring.agents.engines.budget import Purse
+from sparring.agents.engines.budget import Once, Purse
 from sparring.agents.engines.cache import ResponseCache, sample_key
 from sparring.agents.engines.ledger import Ledger
 from sparring.agents.engines.script import text_of
@@ -71,11 +72,12 @@ class ServicePolicy:
     """Attempts a minute, evenly spaced, so that no window of a minute holds more."""
     tpm: float | None = None
     """Tokens a minute: (prompt characters / 4 + max_tokens), estimated before each attempt."""
-    price_in: float = 0.0
-    """Money for a million prompt tokens."""
+    price_in: float | None = None
+    """Money for a million prompt tokens. Where neither this nor `price_out` is given nobody knows what a call
+    costs, and 0 is journaled; `price_in=0` says that it is free."""
     price_cached: float | None = None
     """The same for prompt tokens the backend had cached; None is `price_in`."""
-    price_out: float = 0.0
+    price_out: float | None = None
     cache: Path | None = None
     """File of the response cache; None is off."""
 
@@ -85,8 +87,9 @@ class ServicePolicy:
             if value is not None and value <= 0:
                 raise UserError(f"{name} must be above 0, got {value:g}")
         for name in ("backoff", "backoff_max", "price_in", "price_out", "price_cached"):
-            if (getattr(self, name) or 0) < 0:
-                raise UserError(f"{name} must not be below 0, got {getattr(self, name):g}")
+            value = getattr(self, name) or 0.0
+            if not 0 <= value < inf:  # a price that is no number would never empty a purse
+                raise UserError(f"{name} must be a number, not below 0, got {value:g}")
         if self.tries < 1:
             raise UserError(f"tries must be at least 1, got {self.tries}")
 
@@ -99,12 +102,11 @@ class ServicePolicy:
         return cls(tries=getattr(engine, "tries", 1))
 
     def cost(self, usage: Usage) -> float:
-        cached_price = self.price_in if self.price_cached is None else self.price_cached
+        price_in, price_out = self.price_in or 0.0, self.price_out or 0.0
+        cached_price = price_in if self.price_cached is None else self.price_cached
         fresh = usage.prompt_tokens - usage.cached_tokens
         return (
-            fresh * self.price_in
-            + usage.cached_tokens * cached_price
-            + usage.completion_tokens * self.price_out
+            fresh * price_in + usage.cached_tokens * cached_price + usage.completion_tokens * price_out
         ) / 1e6
 
 
@@ -137,13 +139,18 @@ class ManagedEngine:
         self._backoff = wait_random_exponential(self.policy.backoff, self.policy.backoff_max)
         self.priced = bool(self.policy.price_in or self.policy.price_out or self.policy.price_cached)
         """Whether calls cost money."""
+        said = self.policy.price_in is not None or self.policy.price_out is not None
+        self.unpriced = bool(getattr(inner, "remote", False)) and not said
+        """Whether somebody may send a bill that nobody here can foresee: a server without a price."""
         self._cache = ResponseCache(self.policy.cache) if self.policy.cache else None
 
     async def generate(self, request: Request) -> list[Completion]:
         if not self._split or len(request.seeds) == 1:
             return await self._generate(request)
         singles = [replace(request, seeds=(seed,)) for seed in request.seeds]
-        answers = await all_of([self._generate(single, place) for place, single in enumerate(singles)])
+        # Samples are journaled together: to stop between them would lose those that are paid for.
+        once = None if self.purse is None else Once(self.purse)
+        answers = await all_of([self._generate(single, place, once) for place, single in enumerate(singles)])
         return [completion for answer in answers for completion in answer]
 
     async def score(self, request: ScoreRequest) -> Scored:
@@ -192,18 +199,21 @@ class ManagedEngine:
         self.release()
         await self.inner.close()
 
-    async def _generate(self, request: Request, first: int = 0) -> list[Completion]:
+    async def _generate(
+        self, request: Request, first: int = 0, payer: Once | None = None
+    ) -> list[Completion]:
         """`first` is the sample index of the first seed: the cache keeps samples apart by it."""
         cache = self._cache
         if cache is None:
-            return await self._call(request)
+            return await self._call(request, payer)
         base = await self._base()
         keys = [sample_key(request, self.spec, base, seed, first + i) for i, seed in enumerate(request.seeds)]
         found = [cache.get(key) for key in keys]
         missing = [place for place, completion in enumerate(found) if completion is None]
         self.ledger.of(request.version.label).cache_hits += len(keys) - len(missing)
         if missing:
-            fresh = await self._call(replace(request, seeds=tuple(request.seeds[place] for place in missing)))
+            lacking = replace(request, seeds=tuple(request.seeds[place] for place in missing))
+            fresh = await self._call(lacking, payer)
             await asyncio.to_thread(
                 cache.put, [(keys[i], new) for i, new in zip(missing, fresh, strict=True)]
             )
@@ -218,14 +228,14 @@ class ManagedEngine:
             await start()
         return self.inner.capabilities().base
 
-    async def _call(self, request: Request) -> list[Completion]:
+    async def _call(self, request: Request, payer: Once | None) -> list[Completion]:
         label = request.version.label
         tokens = 0 if self._tokens is None else _estimate(request)
 
         async def call() -> list[Completion]:
             return check_completions(await self.inner.generate(request), request, self.spec)
 
-        completions, retries = await self._tried(call, label, tokens)
+        completions, retries = await self._tried(call, label, tokens, payer)
         tally = self.ledger.of(label)
         tally.calls += 1
         for completion in completions:
@@ -237,7 +247,9 @@ class ManagedEngine:
                 self.purse.add(completion.usage)
         return completions
 
-    async def _tried(self, call: Callable[[], Awaitable[T]], label: str, tokens: int) -> tuple[T, int]:
+    async def _tried(
+        self, call: Callable[[], Awaitable[T]], label: str, tokens: int, payer: Once | None = None
+    ) -> tuple[T, int]:
         """The result of the first attempt that succeeds, and how many failed before it."""
         tally, retries = self.ledger.of(label), 0
 
@@ -246,7 +258,7 @@ class ManagedEngine:
             retries += 1
             tally.retries += 1
 
-        attempt = partial(self._attempt, call, tokens)
+        attempt = partial(self._attempt, call, tokens, payer or self.purse)
         try:
             if self.policy.tries == 1:
                 return await attempt(), 0
@@ -262,10 +274,10 @@ class ManagedEngine:
             tally.errors += 1
             raise
 
-    async def _attempt(self, call: Callable[[], Awaitable[T]], tokens: int) -> T:
+    async def _attempt(self, call: Callable[[], Awaitable[T]], tokens: int, payer: Purse | Once | None) -> T:
         async with self._turn(tokens) if self._gated else nullcontext():
-            if self.purse is not None:
-                self.purse.check()
+            if payer is not None:
+                payer.check()
             try:
                 async with asyncio.timeout(self.policy.timeout):
                     return await call()

@@ -104,6 +104,7 @@ _ENGINE: dict[str, dict[str, Option]] = {
     "orm": _RATING,
     "prm": {**_RATING, "tag": str, "good": str, "bad": str},
 }
+_REMOTE = ("openai", "langchain")
 _CAPACITY = {
     "max_batch",
     "max_tokens_in_flight",
@@ -184,6 +185,11 @@ class EnginePool:
     def priced(self) -> bool:
         """Whether calls of any of its engines cost money."""
         return any(engine.priced for engine in self._managed.values())
+
+    @property
+    def unpriced(self) -> list[str]:
+        """Specs of servers without a price."""
+        return [engine.spec for engine in self._managed.values() if engine.unpriced]
 
     def _backend(self, plan: _Plan) -> Engine:
         if plan.form == "engine":
@@ -271,6 +277,15 @@ def _plan(spec: object, options: Mapping[str, Any]) -> _Plan:
     values = _parse(form, {**given, **options})
     own = {name: value for name, value in values.items() if name not in _SERVICE}
     return _Plan(form, source, own, {name: value for name, value in values.items() if name in _SERVICE})
+
+
+def priced(spec: str) -> bool | None:
+    """Whether calls of a spec cost money, without making its engine; None for a server without a price."""
+    plan = _plan(spec, {})
+    given = [plan.service[name] for name in ("price_in", "price_out") if name in plan.service]
+    if not given and plan.form in _REMOTE:
+        return None
+    return any(given) or bool(plan.service.get("price_cached"))
 
 
 def lasting(spec: str) -> str:

@@ -280,7 +280,7 @@ async def aarchive(
     with Journal.at(memory) as journal:
         async with EnginePool(purse=purse_of(journal, settings.run, budget)) as pool:
             await admit(plan, journal, pool)  # what is refused here leaves the run's name free
-            affordable(pool.purse, settings.run, pool.priced)
+            affordable(pool.purse, settings.run, pool.priced, pool.unpriced)
             run = journal.drive(
                 settings.run,
                 kind=KIND,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
@@ -10,7 +11,8 @@ from rich.text import Text
 
 from sparring.graphs.cast import SCRIPT
 from sparring.graphs.console import write_lines
-from sparring.graphs.display import SCRIPTED, LineWatch, Pace, columns, show
+from sparring.graphs.display import SCRIPTED, LineWatch, Pace, columns, family_spending, show
+from sparring.graphs.report import all_spent
 from sparring.graphs.stats import Estimate
 from sparring.memory.journal import Journal
 from sparring.training.archive.record import Archive, Member, read_archive
@@ -53,10 +55,10 @@ def _told(kind: str, numbers: Mapping[str, Any]) -> str:
 
 def report_archive(journal: Journal, run: str, *, as_json: bool) -> None:
     """An archive as its journal tells it, to standard output."""
-    found = read_archive(journal, run)
+    found, took = read_archive(journal, run), all_spent(journal, run)
     if as_json:
-        return write_lines([found.to_json()], None)
-    show(*tables(found))
+        return write_lines([found.to_json() | {"spent": asdict(took)}], None)
+    show(*tables(found), Text(family_spending(took)))
 
 
 def tables(archive: Archive) -> list[Any]:

@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sparring.graphs.console import write_lines
-from sparring.graphs.display import LineWatch, Pace, columns, show
+from sparring.graphs.display import LineWatch, Pace, columns, family_spending, show
+from sparring.graphs.report import all_spent
 from sparring.graphs.stats import Estimate
 from sparring.memory.journal import Journal
 from sparring.training.league.pairwise import Cycle
@@ -46,7 +47,7 @@ def report_tournament(journal: Journal, run: str, *, as_json: bool) -> None:
     standings = read_standings(journal, run)
     if as_json:
         return write_lines(standings.to_json(), None)
-    show(*tables(standings))
+    show(*tables(standings), Text(family_spending(all_spent(journal, run))))
 
 
 def tables(standings: Standings) -> list[Any]:

@@ -223,7 +223,7 @@ async def _drive(
     async with EnginePool(purse=purse_of(journal, config.run, budget)) as pool:
         entry = prepare(config, journal)
         await admit(entry, journal, pool)  # what is refused here leaves the run's name free
-        affordable(pool.purse, config.run, pool.priced)
+        affordable(pool.purse, config.run, pool.priced, pool.unpriced)
         run = journal.drive(
             config.run,
             kind=KIND,
