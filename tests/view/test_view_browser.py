@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import hostile
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
 from view_server import Served, serving
 
 import sparring
@@ -60,10 +62,12 @@ def browser(chromium: Any) -> Iterator[Any]:
 def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
     """What a condition gives as soon as it is true."""
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come to be"
+    while time.monotonic() < deadline:
+        with suppress(StaleElementReferenceException):  # the page was renewed between finding and reading
+            if found := condition():
+                return found
         time.sleep(0.1)
-    return found
+    raise AssertionError("it did not come to be")
 
 
 def test_the_canary_sings_where_scripts_run(browser: Any, tmp_path: Path) -> None:
