@@ -16,15 +16,13 @@ from math import comb
 from typing import Any
 
 import numpy as np
-from sqlalchemy import select
 
 from sparring.errors import UserError
 from sparring.graphs.pool import share
 from sparring.graphs.report import references, scored_by_task
-from sparring.graphs.results import Result, read_results
+from sparring.graphs.results import Result, played_row, read_results
 from sparring.graphs.stats import Estimate, bootstrap
-from sparring.memory.journal import CONFIGURED, Journal
-from sparring.memory.schema import Run
+from sparring.memory.journal import Journal
 
 UNFINISHED = ("open", "interrupted")
 UNITS = ("calls", "prompt_tokens", "completion_tokens", "total_tokens", "cost")
@@ -96,14 +94,7 @@ def compare_runs(journal: Journal, first: str, second: str) -> RunComparison:
         UserError: there is no such run, one is made of other runs (an evolution, a tournament), or no task
             that both have with a reference and an ended episode.
     """
-    rows = [journal.run_row(run) for run in dict.fromkeys((first, second))]
-    for row in rows:
-        if row.kind in CONFIGURED:
-            own = [child.id for child in journal.read(select(Run.id).where(Run.parent_id == row.id))]
-            raise UserError(
-                f"run `{row.id}` is of kind `{row.kind}` and played no tasks as a whole: compare two of the "
-                f"runs that belong to it: {_some(own) or 'none yet'}"
-            )
+    rows = [played_row(journal, run) for run in dict.fromkeys((first, second))]
     sides = [_judged(journal, run) for run in (first, second)]
     one, other = sides
     asked = [references(journal, run) for run in (first, second)]

@@ -27,7 +27,7 @@ from sparring.graphs.judges import judges
 from sparring.graphs.player import FINISHED
 from sparring.graphs.pool import Baseline, answer_of, compare, share
 from sparring.graphs.protocol import Protocol
-from sparring.graphs.results import Result, money, read_results
+from sparring.graphs.results import Result, money, played_row, read_results
 from sparring.graphs.software_report import SoftwareRun, scripted, software_run
 from sparring.graphs.stats import Estimate, bootstrap, wilson
 from sparring.graphs.step_errors import StepErrors, step_errors
@@ -148,9 +148,10 @@ def report(journal: Journal, run: str) -> Report:
     """The report of a run.
 
     Raises:
-        UserError: there is no such run; the message lists those that exist.
+        UserError: there is no such run, or it is made of others, as an evolution is; the message lists those
+            that exist.
     """
-    row = journal.run_row(run)
+    row = played_row(journal, run)
     config = row.config or {}
     protocol = _protocol(row)
     results = read_results(journal, run)

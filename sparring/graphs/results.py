@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, case, func, select
 
+from sparring.errors import UserError
 from sparring.memory.database import transact
-from sparring.memory.journal import Journal
-from sparring.memory.schema import Episode, Event, Task, Turn
+from sparring.memory.journal import CONFIGURED, Journal
+from sparring.memory.schema import Episode, Event, Run, Task, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,23 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def played_row(journal: Journal, run: str) -> Run:
+    """The row of a run that plays tasks itself.
+
+    Raises:
+        UserError: there is no such run, or it is made of others: an evolution, a tournament, an archive.
+    """
+    row = journal.run_row(run)
+    if row.kind in CONFIGURED:
+        query = select(Run.id).where(Run.parent_id == row.id).order_by(Run.created_at).limit(4)
+        own = [f"`{child.id}`" for child in journal.read(query)]
+        raise UserError(
+            f"run `{row.id}` is of kind `{row.kind}` and played no tasks as a whole: name one of the "
+            f"runs that belong to it: {', '.join(own[:3]) or 'none yet'}{' and more' if len(own) > 3 else ''}"
+        )
+    return row
 
 
 def read_results(journal: Journal, run: str) -> list[Result]:

@@ -14,6 +14,7 @@ from sparring.agents.engines.base import Request
 from sparring.errors import EngineError, UserError
 from sparring.graphs.paired import RunComparison, compare_runs, sign_test
 from sparring.graphs.play import aplay, plan
+from sparring.graphs.report import report
 from sparring.graphs.results import read_results
 from sparring.memory.journal import Journal
 from sparring.memory.schema import Run
@@ -158,3 +159,5 @@ def test_what_is_not_over_is_named_and_what_is_made_of_runs_is_refused(tmp_path:
         journal.execute(update(Run).where(Run.id == "b").values(parent_id="e"))
         with pytest.raises(UserError, match=r"runs that belong to it: `b`$"):
             compare_runs(journal, "e", "a")
+        with pytest.raises(UserError, match=r"`e` is of kind `evolve`.*: `b`$"):
+            report(journal, "e")
