@@ -45,7 +45,7 @@ def played_row(journal: Journal, run: str) -> Run:
     Raises:
         UserError: there is no such run, or it is made of others: an evolution, a tournament, an archive.
     """
-    row = journal.run_row(run)
+    row: Run = journal.run_row(run)
     if row.kind in CONFIGURED:
         query = select(Run.id).where(Run.parent_id == row.id).order_by(Run.created_at).limit(4)
         own = [f"`{child.id}`" for child in journal.read(query)]
