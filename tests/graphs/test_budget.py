@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from sparring.agents.engines.base import Request
+from sparring.agents.engines.base import Request, Usage
 from sparring.agents.engines.budget import Budget, Purse
 from sparring.agents.engines.layer import ManagedEngine
 from sparring.agents.engines.registry import EnginePool, make_engine, priced
 from sparring.agents.engines.scripted import ScriptedEngine
-from sparring.errors import BudgetSpent, UserError
+from sparring.errors import BudgetSpent, EngineError, UserError
 from sparring.graphs.budget import affordable, spent
 from sparring.graphs.play import Play, PlayResult, aplay, plan
 from sparring.memory.journal import Journal
@@ -71,7 +71,7 @@ def test_it_stops_keeps_what_was_paid_and_goes_on(tmp_path: Path) -> None:
         play(path, debate(stand.engine()), Budget(cost=cap))
     money, _, turns, status = bill(path)
     assert status == "interrupted" and turns == stand.calls, "every call that was paid is journaled"
-    assert cap <= money <= cap + stand.most * dearest * PRICES["price_in"] / 1e6
+    assert cap <= money <= cap + dearest * PRICES["price_in"] / 1e6
     with Journal.open(path) as journal:
         states = {row.status for row in journal.read(select(Episode.status))}
     assert states <= {"open", "done"}, "nothing is given up"
@@ -84,7 +84,7 @@ def test_it_stops_keeps_what_was_paid_and_goes_on(tmp_path: Path) -> None:
     with pytest.raises(BudgetSpent):
         play(path, debate(again.engine()), Budget(cost=2 * cap))
     money, _, turns, _ = bill(path)
-    assert 2 * cap <= money <= 2 * cap + again.most * dearest * PRICES["price_in"] / 1e6
+    assert 2 * cap <= money <= 2 * cap + dearest * PRICES["price_in"] / 1e6
     assert turns == stand.calls + again.calls
 
     last = Stand()
@@ -94,12 +94,32 @@ def test_it_stops_keeps_what_was_paid_and_goes_on(tmp_path: Path) -> None:
     assert stand.calls + again.calls + last.calls == 12 * 6, "nothing was asked for twice"
 
 
-def test_calls_that_wait_for_the_backend_are_not_made(tmp_path: Path) -> None:
-    """Overshoot is what the backend was at, and not what stood in line for it."""
+def test_calls_under_way_are_in_the_budget(tmp_path: Path) -> None:
+    """Many are made at once as long as all of them fit, and one too many at most."""
+    path, stand = tmp_path / "j.db", Stand(delay_s=0.01)
+    with pytest.raises(BudgetSpent):
+        play(path, debate(stand.engine(), max_tokens=20), Budget(tokens=6000), concurrency=12)
+    with Journal.open(path) as journal:
+        assert 6000 <= spent(journal, "r")[1] <= 6000 + bill(path)[1]
+    assert stand.most > 12
+
+
+def test_calls_that_fit_no_more_are_not_made(tmp_path: Path) -> None:
+    """Those that stand in line for the backend neither; nobody knows what a call takes, so one is made."""
     path, stand = tmp_path / "j.db", Stand()
     with pytest.raises(BudgetSpent):
         play(path, debate(stand.engine(concurrency=2)), Budget(tokens=1), concurrency=12)
-    assert stand.calls == stand.most == 2
+    assert stand.calls == 1
+
+
+async def test_a_call_that_fails_makes_room_for_another() -> None:
+    purse = Purse(Budget(tokens=100))
+    with pytest.raises(EngineError), purse.hold(Usage(60, 40)):
+        waiting = asyncio.ensure_future(purse.admit(Usage(60, 40)))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        raise EngineError("it fell down")
+    await asyncio.wait_for(waiting, 1)
 
 
 def test_samples_that_are_asked_for_one_by_one_are_not_lost_between_them(tmp_path: Path) -> None:

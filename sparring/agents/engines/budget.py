@@ -1,17 +1,24 @@
 """What a whole run may spend, and what it has spent: one purse for all engines of a run, in all its lives.
 
 The purse is asked before each attempt at a call, after the call has waited for its turn, and filled by what
-the backend says that a call took. So a run spends more than its budget by what was in flight when the last
-of it went, and by nothing else: those calls finish, since they are paid for, and no other begins. Samples
-of one request that a backend takes as separate calls (`one_sample_per_call`) are all made once one has begun.
+the backend says that a call took. A call begins where its prompt, as long as it seems, and a reply as long as
+it may be fit into what is left beside the calls under way; else it waits for them. One by itself begins as
+long as anything is left. So a run spends more than its budget by one call at most, or by what prompts were
+longer than they seemed. Samples of one request that a backend takes as separate calls
+(`one_sample_per_call`) are all made once one has begun.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import asyncio
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 
 from sparring.agents.engines.base import Usage
 from sparring.errors import BudgetSpent, UserError
+
+SPENT = ("prompt_tokens", "completion_tokens", "cost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +50,16 @@ class Purse:
     """Whose purse it is."""
     shut: bool = False
     """Spend nothing more, whatever is left: said by whoever keeps the purse in another process."""
+    _under_way: int = 0
+    _expected_cost: float = 0.0
+    _expected_tokens: int = 0
+    """Of the calls under way together."""
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, usage: Usage) -> None:
         """Count what a call took."""
         self.cost += usage.cost
-        self.tokens += usage.prompt_tokens + usage.completion_tokens
+        self.tokens += _tokens(usage)
 
     @property
     def empty(self) -> bool:
@@ -59,6 +71,39 @@ class Purse:
         """Raise `BudgetSpent` where nothing more may be spent."""
         if self.empty:
             raise BudgetSpent(self.said)
+
+    async def admit(self, expected: Usage) -> None:
+        """Wait until a call that may take so much fits beside those under way, or is by itself.
+
+        Raises:
+            BudgetSpent: nothing more may be spent.
+        """
+        self.check()
+        while self._under_way and not self._fits(expected):
+            await self._changed.wait()
+            self.check()
+
+    def _fits(self, expected: Usage) -> bool:
+        cost = self.cost + self._expected_cost + expected.cost
+        tokens = self.tokens + self._expected_tokens + _tokens(expected)
+        caps = ((cost, self.budget.cost), (tokens, self.budget.tokens))
+        return all(cap is None or planned <= cap for planned, cap in caps)
+
+    @contextmanager
+    def hold(self, expected: Usage) -> Iterator[None]:
+        """While it lasts, a call is under way."""
+        self._expect(expected, 1)
+        try:
+            yield
+        finally:
+            self._expect(expected, -1)
+            self._changed.set()  # wakes all who wait now, and nobody who comes later
+            self._changed.clear()
+
+    def _expect(self, call: Usage, sign: int) -> None:
+        self._under_way += sign
+        self._expected_tokens += sign * _tokens(call)
+        self._expected_cost = self._expected_cost + sign * call.cost if self._under_way else 0.0
 
     @property
     def said(self) -> str:
@@ -73,13 +118,25 @@ class Purse:
 
 @dataclass(slots=True)
 class Once:
-    """A purse that is asked once for several calls: when the first of them has begun, all are made."""
+    """A purse that is asked once for several calls alike: when the first of them begins, all are made."""
 
     purse: Purse
-    begun: bool = False
+    calls: int
+    _begun: bool = False
+    _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def check(self) -> None:
-        """Raise `BudgetSpent` where nothing more may be spent and none of the calls has begun."""
-        if not self.begun:
-            self.purse.check()
-            self.begun = True
+    async def admit(self, expected: Usage) -> None:
+        """As the purse's, for all calls together; `expected` is of each."""
+        async with self._asking:
+            if not self._begun:
+                total = {name: self.calls * getattr(expected, name) for name in SPENT}
+                await self.purse.admit(replace(expected, **total))
+                self._begun = True
+
+    def hold(self, expected: Usage) -> AbstractContextManager[None]:
+        """As the purse's."""
+        return self.purse.hold(expected)
+
+
+def _tokens(usage: Usage) -> int:
+    return usage.prompt_tokens + usage.completion_tokens

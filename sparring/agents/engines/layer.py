@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from math import inf
+from math import ceil, inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,7 +71,7 @@ class ServicePolicy:
     rpm: float | None = None
     """Attempts a minute, evenly spaced, so that no window of a minute holds more."""
     tpm: float | None = None
-    """Tokens a minute: (prompt characters / 4 + max_tokens), estimated before each attempt."""
+    """Tokens a minute: of the prompt, by its characters, and `max_tokens`; estimated before each attempt."""
     price_in: float | None = None
     """Money for a million prompt tokens. Where neither this nor `price_out` is given nobody knows what a call
     costs, and 0 is journaled; `price_in=0` says that it is free."""
@@ -143,13 +143,14 @@ class ManagedEngine:
         self.unpriced = bool(getattr(inner, "remote", False)) and not said
         """Whether somebody may send a bill that nobody here can foresee: a server without a price."""
         self._cache = ResponseCache(self.policy.cache) if self.policy.cache else None
+        self._characters, self._prompt_tokens = 4, 1  # of all prompts so far; before the first a guess
 
     async def generate(self, request: Request) -> list[Completion]:
         if not self._split or len(request.seeds) == 1:
             return await self._generate(request)
         singles = [replace(request, seeds=(seed,)) for seed in request.seeds]
         # Samples are journaled together: to stop between them would lose those that are paid for.
-        once = None if self.purse is None else Once(self.purse)
+        once = None if self.purse is None else Once(self.purse, len(singles))
         answers = await all_of([self._generate(single, place, once) for place, single in enumerate(singles)])
         return [completion for answer in answers for completion in answer]
 
@@ -157,8 +158,8 @@ class ManagedEngine:
         async def call() -> Scored:
             return check_scores(await self.inner.score(request), request, self.spec)
 
-        tokens = len(request.prompt_ids) + len(request.continuation_ids)
-        scored, _ = await self._tried(call, request.version.label, tokens)
+        expected = Usage(prompt_tokens=len(request.prompt_ids) + len(request.continuation_ids))
+        scored, _ = await self._tried(call, request.version.label, expected)
         self.ledger.of(request.version.label).calls += 1
         return scored
 
@@ -173,7 +174,7 @@ class ManagedEngine:
         async def call() -> list[Rated]:
             return await rate(self.inner, solutions)
 
-        rated, _ = await self._tried(call, RATINGS, 0)
+        rated, _ = await self._tried(call, RATINGS, Usage())
         tally = self.ledger.of(RATINGS)
         tally.calls += 1
         tally.prompt_tokens += sum(one.tokens for one in rated)
@@ -230,12 +231,13 @@ class ManagedEngine:
 
     async def _call(self, request: Request, payer: Once | None) -> list[Completion]:
         label = request.version.label
-        tokens = 0 if self._tokens is None else _estimate(request)
+        characters = sum(len(text_of(message)) for message in request.messages)
 
         async def call() -> list[Completion]:
             return check_completions(await self.inner.generate(request), request, self.spec)
 
-        completions, retries = await self._tried(call, label, tokens, payer)
+        expected = self._expected(characters, request)
+        completions, retries = await self._tried(call, label, expected, payer)
         tally = self.ledger.of(label)
         tally.calls += 1
         for completion in completions:
@@ -243,12 +245,22 @@ class ManagedEngine:
             if self.priced:
                 completion.usage = replace(completion.usage, cost=self.policy.cost(completion.usage))
             tally.add(completion.usage)
+            self._characters += characters
+            self._prompt_tokens += completion.usage.prompt_tokens
             if self.purse is not None:
                 self.purse.add(completion.usage)
         return completions
 
+    def _expected(self, characters: int, request: Request) -> Usage:
+        """What a request and its answers may take, by the prompts so far: the backend's own count of this one
+        comes too late."""
+        prompt = ceil(characters * self._prompt_tokens / self._characters)
+        samples = len(request.seeds)
+        tokens = Usage(samples * prompt, samples * request.sampling.max_tokens)
+        return replace(tokens, cost=self.policy.cost(tokens))
+
     async def _tried(
-        self, call: Callable[[], Awaitable[T]], label: str, tokens: int, payer: Once | None = None
+        self, call: Callable[[], Awaitable[T]], label: str, expected: Usage, payer: Once | None = None
     ) -> tuple[T, int]:
         """The result of the first attempt that succeeds, and how many failed before it."""
         tally, retries = self.ledger.of(label), 0
@@ -258,7 +270,7 @@ class ManagedEngine:
             retries += 1
             tally.retries += 1
 
-        attempt = partial(self._attempt, call, tokens, payer or self.purse)
+        attempt = partial(self._attempt, call, expected, payer or self.purse)
         try:
             if self.policy.tries == 1:
                 return await attempt(), 0
@@ -274,13 +286,16 @@ class ManagedEngine:
             tally.errors += 1
             raise
 
-    async def _attempt(self, call: Callable[[], Awaitable[T]], tokens: int, payer: Purse | Once | None) -> T:
-        async with self._turn(tokens) if self._gated else nullcontext():
+    async def _attempt(
+        self, call: Callable[[], Awaitable[T]], expected: Usage, payer: Purse | Once | None
+    ) -> T:
+        async with self._turn(expected) if self._gated else nullcontext():
             if payer is not None:
-                payer.check()
+                await payer.admit(expected)
             try:
-                async with asyncio.timeout(self.policy.timeout):
-                    return await call()
+                with payer.hold(expected) if payer is not None else nullcontext():
+                    async with asyncio.timeout(self.policy.timeout):
+                        return await call()
             except SparringError:
                 raise
             except TimeoutError as error:
@@ -290,12 +305,13 @@ class ManagedEngine:
                 raise EngineError(f"{self.spec}: {type(error).__name__}: {error}") from error
 
     @asynccontextmanager
-    async def _turn(self, tokens: int) -> AsyncIterator[None]:
+    async def _turn(self, expected: Usage) -> AsyncIterator[None]:
         """Wait for a place in flight, then for the rates."""
         async with self._slots or nullcontext():
             if self._requests is not None:
                 await self._requests.acquire()
             if self._tokens is not None:
+                tokens = expected.prompt_tokens + expected.completion_tokens
                 await self._tokens.acquire(min(tokens, self._tokens.max_rate))
             yield
 
@@ -319,12 +335,6 @@ def _limiter(rate: float | None, *, even: bool = False) -> AsyncLimiter | None:
     if rate is None:
         return None
     return AsyncLimiter(1, 60 / rate) if even else AsyncLimiter(rate, 60)
-
-
-def _estimate(request: Request) -> int:
-    """Tokens of a request and its answers, from its length: the backend's own count comes too late."""
-    characters = sum(len(text_of(message)) for message in request.messages)
-    return len(request.seeds) * (characters // 4 + request.sampling.max_tokens)
 
 
 async def all_of(calls: list[Coroutine[Any, Any, T]]) -> list[T]:
