@@ -198,7 +198,7 @@ def test_one_object_is_found(text: str) -> None:
         ("stated", json.dumps({**STATED, "confidence": True}), "bad_field"),
         ("stated", json.dumps({**STATED, "confidence": None}), "bad_field"),
         ("stated", '{"reasoning": "r", "answer": "1", "confidence": NaN}', "bad_number"),
-        ("stated", '{"reasoning": "r", "answer": "1", "confidence": 1e999}', "bad_field"),
+        ("stated", '{"reasoning": "r", "answer": "1", "confidence": 1e999}', "bad_number"),
         ("stated", json.dumps({**STATED, "answer": 42}), "bad_field"),
         ("stated", json.dumps({**STATED, "answer": " "}), "bad_field"),
         ("stated", json.dumps({"answer": "42", "confidence": 1}), "missing_field"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -176,14 +178,22 @@ async def test_exceptions_come_through_as_what_they_are(
     assert found == ["passed", "failed"]
 
 
-async def test_what_is_left_in_the_folder_does_not_matter() -> None:
+@pytest.fixture
+def folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where programs have their folders; beside those of other tests, and of what was killed."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as own:
+        monkeypatch.setattr(tempfile, "tempdir", own)
+        yield Path(own)
+
+
+async def test_what_is_left_in_the_folder_does_not_matter(folders: Path) -> None:
     code = (
         "    import os\n    for n in range(1000):\n        os.mkdir('d'); os.chdir('d')\n"
         "    os.chmod('.', 0)\n    return a + b\n"
     )
     once = {**ADD, "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n"}
     assert (await acheck("code", code, once)).correct
-    assert not list(Path("/tmp").glob("sparring-program-*"))
+    assert not list(folders.iterdir())
 
 
 async def test_what_judges_cannot_be_read() -> None:
@@ -326,7 +336,7 @@ async def test_a_bounded_number_runs_at_once(monkeypatch: pytest.MonkeyPatch) ->
     assert most == 3
 
 
-async def test_a_program_and_its_output() -> None:
+async def test_a_program_and_its_output(folders: Path) -> None:
     ran = await run_program("import sys\nprint(input(), sys.stdin.read().strip(), __name__)", stdin="6\n7\n")
     assert (ran.returncode, ran.stdout) == (0, "6 7 __main__\n")
     ran = await run_program("def f():\n    return 1 / 0\nf()")
@@ -334,7 +344,7 @@ async def test_a_program_and_its_output() -> None:
     began = time.monotonic()
     ran = await run_program("while True: pass", limits=Limits(wall=0.5))
     assert ran.timed_out and time.monotonic() - began < 10
-    assert not list(Path("/tmp").glob("sparring-program-*"))
+    assert not list(folders.iterdir())
 
 
 @pytest.mark.parametrize(
