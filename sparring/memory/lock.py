@@ -48,6 +48,20 @@ def driver_info() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 
+def gone(driver: Any) -> bool:
+    """Whether the process that a run's `driver` names is known to have ended, as only one of this host is.
+    It takes no lock, as a reader must not."""
+    match driver:
+        case {"host": host, "pid": int(pid)} if host == socket.gethostname() and 0 < pid < 2**31:
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                return True
+            except PermissionError:  # somebody else's
+                return False
+    return False
+
+
 def acquire(engine: Engine, run: str) -> Lock:
     """Take the lock of a run.
 

@@ -27,6 +27,7 @@ from sparring import __version__
 from sparring.errors import SparringError, UserError
 from sparring.graphs.own import kept_out
 from sparring.memory.journal import MAX_NAME, Journal
+from sparring.memory.lock import gone
 from sparring.memory.policies import lineage
 from sparring.memory.schema import Blob
 from sparring.view.beside import Beside, beside, said_in
@@ -149,6 +150,7 @@ class Viewer:
         own = OWN.get(run.kind)
         return {
             "run": run,
+            "gone": gone(run.driver),
             "config": {name: value for name, value in mapping(run.config).items() if name != "tasks"},
             "sums": sums_of(self.facts, [run.id])[run.id],
             "whole": sums_below(self.journal, self.facts, run.id) if own else None,

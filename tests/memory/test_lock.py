@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from sparring.errors import RunLocked, StaleEpoch, UserError
 from sparring.memory.journal import Journal
+from sparring.memory.lock import gone
 from sparring.memory.schema import Episode
 
 HOLD = (
@@ -30,10 +31,12 @@ def test_second_process_is_refused_until_the_first_dies(memory: str) -> None:
         with pytest.raises(RunLocked) as caught:
             drive(journal)
         words = str(caught.value)
+        assert not gone(journal.run_row("r").driver)
         assert f"process {holder.pid} on {socket.gethostname()} since 20" in words and "\n" not in words
         drive(journal, "another").release()
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
+        assert gone(journal.run_row("r").driver) and not gone(journal.run_row("another").driver)
         for _ in range(100):  # a server needs a moment to see that its client is gone
             try:
                 run = drive(journal)
@@ -185,3 +188,10 @@ async def test_what_a_lost_worker_had_finished_has_not_failed(memory: str) -> No
             (1, "capped", {"answer": "1"}, None),
             (2, "failed", None, "lost three times"),
         ]
+
+
+@pytest.mark.parametrize(
+    "driver", [None, 3, {}, {"host": socket.gethostname(), "pid": "x"}, {"host": "y", "pid": 1}]
+)
+def test_who_drives_elsewhere_is_not_known_to_be_gone(driver: object) -> None:
+    assert not gone(driver)

@@ -18,12 +18,13 @@ from typing import Any
 import hostile
 import httpx
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, text, update
 from view_server import Served, serving
 
 from sparring.errors import JournalError
 from sparring.graphs.catalogue import PROTOCOLS
 from sparring.memory.journal import Journal
+from sparring.memory.schema import Run
 from sparring.view.drawing import HEIGHT, draw
 from sparring.view.guard import HEADERS
 from sparring.view.text import FILTERS, link
@@ -358,3 +359,18 @@ def points(path: str) -> Iterator[tuple[float, float]]:
                     s**3 * y + 3 * s * s * t * b + 3 * s * t * t * d + t**3 * f,
                 )
             x, y = e, f
+
+
+def test_a_run_whose_process_was_killed_says_so(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with Journal.open(tmp_path / "j.db") as journal:
+        run = journal.drive("r", kind="play", protocol="sample", config={}, seed=0)
+        with serving(str(tmp_path / "j.db")) as served:
+            told = httpx.get(served.enter("/run?name=r"), follow_redirects=True, trust_env=False).text
+            assert f"process {os.getpid()} on" in told and "which has ended" not in told
+            driver = {**journal.run_row("r").driver, "pid": ended.pid}
+            journal.execute(update(Run).where(Run.id == "r").values(driver=driver))
+            told = httpx.get(served.enter("/run?name=r"), follow_redirects=True, trust_env=False).text
+            assert "which has ended" in told and "the same command goes on" in told
+        run.release()
