@@ -7,6 +7,7 @@ import http.client
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ from sparring.memory.journal import Journal
 from sparring.memory.schema import Run
 from sparring.view.drawing import HEIGHT, draw
 from sparring.view.guard import HEADERS
+from sparring.view.serve import listen
 from sparring.view.text import FILTERS, link
 
 ENTRIES = (
@@ -374,3 +376,9 @@ def test_a_run_whose_process_was_killed_says_so(tmp_path: Path) -> None:
             told = httpx.get(served.enter("/run?name=r"), follow_redirects=True, trust_env=False).text
             assert "which has ended" in told and "the same command goes on" in told
         run.release()
+
+
+def test_answers_are_sent_at_once() -> None:
+    """asyncio tells the kernel so (TCP_NODELAY) where a socket says that it is TCP."""
+    with listen(0) as at:
+        assert at.proto == socket.IPPROTO_TCP

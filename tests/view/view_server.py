@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,11 +35,10 @@ def serving(memory: str, port: int = 0) -> Iterator[Served]:
     import uvicorn
 
     from sparring.view.app import make_app
+    from sparring.view.serve import listen
 
     token = "t0ken-that-no-page-shows"
-    with Journal.open(memory, read_only=True) as journal, socket.socket() as at:
-        at.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        at.bind(("127.0.0.1", port))
+    with Journal.open(memory, read_only=True) as journal, listen(port) as at:
         port = at.getsockname()[1]
         config = uvicorn.Config(
             make_app(journal, "journal", token, port), log_level="error", access_log=False
