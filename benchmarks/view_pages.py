@@ -114,6 +114,7 @@ def measure(memory: Path, rounds: int) -> dict[str, Any]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
             browser = Browser(next(line.strip() for line in server.stderr or () if line.startswith("http")))
+            time.sleep(0.2)  # the thread that reads has begun
             early: list[float] = []
             while READING in (page := browser.get("/"))[1]:
                 early += [page[0], browser.get(RUN)[0]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
 import socket
 from collections.abc import Callable
@@ -10,6 +11,9 @@ from sparring.errors import UserError
 from sparring.memory.journal import Journal
 
 HOST = "127.0.0.1"
+COLLECT = (100_000, 50, 1000)
+"""When Python looks for garbage: seldom, as a report of a million turns holds millions of objects, and to
+look through them holds up a page by some tenths of a second."""
 
 
 def listen(port: int) -> socket.socket:
@@ -58,5 +62,6 @@ def serve(
             access_log=False,
             server_header=False,
         )
+        gc.set_threshold(*COLLECT)
         ready(f"http://{HOST}:{port}{page}{'&' if run else '?'}token={token}")
         uvicorn.Server(config).run([at])
