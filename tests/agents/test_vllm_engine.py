@@ -142,16 +142,22 @@ async def test_a_prompt_beyond_the_context_is_refused_by_itself(served):
 
 
 async def test_cancelling_takes_a_request_out_of_the_batch(served):
-    task = asyncio.create_task(served.generate(ask(max_tokens=900, temperature=1.0)))
-    await asyncio.sleep(0.5)
+    await served.start()
+    batch = served._llm.output_processor
+    task = asyncio.create_task(served.generate(ask(n=8, max_tokens=900, temperature=1.0)))
+    await until(batch.has_unfinished_requests)  # and not for a time: a reply may be short
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    for _ in range(100):
-        if not served._llm.output_processor.has_unfinished_requests():
+    await until(lambda: not batch.has_unfinished_requests())
+
+
+async def until(condition):
+    for _ in range(1000):
+        if condition():
             return
-        await asyncio.sleep(0.1)
-    raise AssertionError("it goes on")
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come to be")
 
 
 async def test_it_is_started_anew_after_its_process_died(served):
