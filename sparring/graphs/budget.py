@@ -16,6 +16,9 @@ from sparring.memory.schema import Episode, Run, Turn
 log = logging.getLogger(__name__)
 
 
+PRICES = "say what a million tokens cost, `SPEC?price_in=0.15&price_out=0.60`"
+
+
 def purse_of(journal: Journal, run: str, budget: Budget | None) -> Purse | None:
     """The purse that a run goes on with; None where it has no budget."""
     return None if budget is None else Purse(budget, *spent(journal, run), run)
@@ -47,13 +50,13 @@ def affordable(purse: Purse | None, run: str, priced: bool, unpriced: Sequence[s
         return
     if unpriced and (priced or purse.run != run):
         raise UserError(
-            f"the run has a budget of money, but `{unpriced[0]}` has no price: say what a million tokens "
-            "cost, `SPEC?price_in=0.15&price_out=0.60`, or `?price_in=0` where it is free"
+            f"the run has a budget of money, but `{unpriced[0]}` has no price: {PRICES}, or `?price_in=0` "
+            "where it is free"
         )
     if purse.run == run and not priced:
         raise UserError(
-            "the run has a budget of money, but none of its engines has a price: say what a million tokens "
-            "cost, `SPEC?price_in=0.15&price_out=0.60`, or give a budget of tokens"
+            f"the run has a budget of money, but none of its engines has a price: {PRICES}, or give a budget "
+            "of tokens"
         )
 
 

@@ -107,10 +107,12 @@ def trained_on(journal: Journal, update_id: int, limit: int | None = None, offse
     )
     rows = journal.read(query.order_by(Turn.id).limit(limit).offset(offset or None))
     paid = _rewards(journal, [row.id for row in rows])
-    texts = (None if row.content is None else said(row.content) for row in rows)
     return [
-        Trained(row.id, row.episode, row.name, row.role, row.status, paid[row.id], text)
-        for row, text in zip(rows, texts, strict=True)
+        Trained(
+            *(row.id, row.episode, row.name, row.role, row.status, paid[row.id]),
+            text=None if row.content is None else said(row.content),
+        )
+        for row in rows
     ]
 
 

@@ -231,12 +231,14 @@ class ManagedEngine:
 
     async def _call(self, request: Request, payer: Once | None) -> list[Completion]:
         label = request.version.label
-        characters = sum(len(text_of(message)) for message in request.messages)
+        expected, characters = Usage(), 0
+        if self._tokens is not None or self.purse is not None:  # else nobody asks
+            characters = sum(len(text_of(message)) for message in request.messages)
+            expected = self._expected(characters, request)
 
         async def call() -> list[Completion]:
             return check_completions(await self.inner.generate(request), request, self.spec)
 
-        expected = self._expected(characters, request)
         completions, retries = await self._tried(call, label, expected, payer)
         tally = self.ledger.of(label)
         tally.calls += 1
@@ -245,8 +247,9 @@ class ManagedEngine:
             if self.priced:
                 completion.usage = replace(completion.usage, cost=self.policy.cost(completion.usage))
             tally.add(completion.usage)
-            self._characters += characters
-            self._prompt_tokens += completion.usage.prompt_tokens
+            if characters:
+                self._characters += characters
+                self._prompt_tokens += completion.usage.prompt_tokens
             if self.purse is not None:
                 self.purse.add(completion.usage)
         return completions
